@@ -1,0 +1,109 @@
+"""Stage 4. Input shapes, outputs -> a network: a front that knows the data, a body that learns.
+
+A front turns raw inputs (missing values, unknown categories, 0..255 pixels) into what the body
+eats. Its statistics are buffers, fitted on the member's own training rows, so that they travel with the
+weights, stack with them, and are exported with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ayatori.records import Task
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """All that is needed to build a network anew, as plain JSON values.
+
+    ``sizes``: what the front measured on the member's own training rows (see each front's ``measure``).
+    """
+
+    name: str  # mlp, linear, cnn or package:factory
+    task: Task
+    outputs: int
+    sizes: Mapping[str, Any]
+    activation: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Front(Protocol):
+    """What every front offers besides ``forward(inputs) -> Tensor``."""
+
+    def fit(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Fill the buffers from a member's own training rows (raw, row first)."""
+
+
+class Network(nn.Module):
+    """``front`` then ``body``; softmax only at the output.
+
+    **Shape** ``forward``: inputs with b rows -> logits (b, outputs). ``predict``: the same rows ->
+    probabilities (classification: each row sums to 1; multilabel: each label apart) or values in
+    the units of the target.
+
+    Regression targets are standardised inside: ``shift`` and ``scale`` (outputs,) are those of
+    the member's own training rows.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, front: nn.Module, body: nn.Module, spec: NetSpec) -> None:
+        super().__init__()
+        self.front = front
+        self.body = body
+        self.spec = spec
+        self.register_buffer("shift", torch.zeros(spec.outputs))
+        self.register_buffer("scale", torch.ones(spec.outputs))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.body(self.front(inputs))
+
+    def predict(self, inputs: Inputs) -> Tensor:
+        logits = self(inputs).float()
+        if self.spec.task == "classification":
+            return logits.softmax(-1)
+        if self.spec.task == "multilabel":
+            return logits.sigmoid()
+        return logits * self.scale + self.shift
+
+    def fit(self, inputs: Mapping[str, np.ndarray], target: np.ndarray) -> None:
+        """Fit the front, and the target's scale, to a member's own training rows."""
+        self.front.fit(inputs)  # type: ignore[operator]
+        if self.spec.task == "regression":
+            spread = target.std(axis=0)
+            self.shift.copy_(torch.from_numpy(target.mean(axis=0)))
+            self.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
+
+    def rates(self) -> dict[str, tuple[float, float]]:
+        """Factors (learning rate, weight decay) of each parameter; a body may say its own by ``rates()``."""
+        own = getattr(self.body, "rates", dict)()
+        return {
+            name: own.get(name.removeprefix("body."), (1.0, 1.0 if value.ndim > 1 else 0.0))
+            for name, value in self.named_parameters()
+        }
+
+
+def activation(name: str) -> nn.Module:
+    """Any activation of ``torch.nn`` by its name, in any case.
+
+    >>> activation("relu")
+    ReLU()
+    """
+    from ayatori.recipe import nearest
+    from ayatori.records import AyatoriError
+
+    known = {key.lower(): key for key in dir(nn.modules.activation) if key[0].isupper() and hasattr(nn, key)}
+    known.pop("module", None), known.pop("tensor", None), known.pop("parameter", None)
+    if name.lower() not in known:
+        hint = nearest(name.lower(), list(known))
+        raise AyatoriError(f"activation must be a class of torch.nn, however: {name!r}{hint}")
+    return getattr(nn, known[name.lower()])()

@@ -1,0 +1,201 @@
+"""Every setting a run has: one frozen dataclass per stage, TOML in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import tomli_w
+
+from ayatori.records import AyatoriError
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """How the rows are read."""
+
+    target: str | tuple[str, ...] = ""  # "" = the last column of a table; several = several labels or values
+    task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
+    groups: str = ""  # column: rows that share its value stay together
+    time: str = ""  # column: earlier rows train, later rows are scored
+    ids: str = ""  # column that names the rows
+    drop: tuple[str, ...] = ()  # columns to leave out
+    size: int = 0  # side of the square pictures in pixels, 0 = from the pictures
+    colour: Literal["auto", "rgb", "grey"] = "auto"
+    strict: bool = False  # refuse a broken picture instead of skipping it
+    memory_gb: float = 2.0  # decoded pictures above this size are memory-mapped
+
+
+@dataclass(frozen=True)
+class PlanRecipe:
+    """Who learns from which row."""
+
+    strategy: Literal["kfold", "holdout", "rotate"] = "kfold"
+    test: float | str = 0.2  # sealed share, or a file or folder
+    folds: int = 5
+    repeats: int = 1
+    stop: float = 0.1  # share of a member's own rows that tells it when to stop
+    splitter: Callable[..., Any] | Any = None  # any scikit-learn splitter (Python only)
+
+
+@dataclass(frozen=True)
+class NetRecipe:
+    """Which network. ``name``: auto, mlp, linear, cnn, or ``package:factory``, or a callable or module."""
+
+    name: str | Callable[..., Any] = "auto"
+    activation: str = ""  # any class of torch.nn; "" = the network's own
+    options: Mapping[str, Any] = field(default_factory=dict)  # passed to the network's builder
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """What is minimised. ``name``: auto, cross_entropy, focal, binary, mse, mae, huber, quantile, or a callable."""
+
+    name: str | Callable[..., Any] = "auto"
+    label_smoothing: float = -1.0  # -1 = the network's own default
+    class_weights: tuple[float, ...] = ()  # one per class, in the order of the classes
+    gamma: float = 2.0  # focal
+    delta: float = 1.0  # huber, in standard deviations of the target
+    quantile: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How a member learns. Zeros mean "decide from the data"; recipe.toml holds what was decided."""
+
+    epochs: int = 0
+    batch_size: int = 0
+    learning_rate: float = 0.0
+    weight_decay: float = -1.0
+    warmup: float = -1.0  # share of all steps
+    clip: float = 1.0  # largest gradient norm of a member; 0 = no clipping
+    patience: int = 0  # epochs without improvement
+    min_delta: float = 1e-4  # absolute
+    augment: str = "auto"  # none, light, ...
+    device: str = "auto"
+    checkpoint_seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class EvaluateRecipe:
+    """Who the network is compared with."""
+
+    baselines: tuple[str, ...] = ("majority", "linear", "neighbours", "boosting")
+    baseline_rows: int = 20_000  # the rivals learn from at most so many rows of a fold
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run.
+
+    >>> recipe = Recipe(seed=1, plan=PlanRecipe(folds=3))
+    >>> from_toml(to_toml(recipe)) == recipe
+    True
+    """
+
+    data: DataRecipe = DataRecipe()
+    plan: PlanRecipe = PlanRecipe()
+    net: NetRecipe = NetRecipe()
+    loss: LossRecipe = LossRecipe()
+    train: TrainRecipe = TrainRecipe()
+    evaluate: EvaluateRecipe = EvaluateRecipe()
+    preset: Literal["quick", "good", "best"] = "good"
+    seed: int = 0
+    time_limit: float = 0.0  # seconds for training, 0 = none
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """A hint for a typo: ``"; did you mean 'x'?"`` or an empty string."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML. A callable is written as ``module:name``; a splitter cannot be written."""
+    return tomli_w.dumps(_plain(recipe))
+
+
+def from_toml(text: str) -> Recipe:
+    """The recipe that ``text`` describes; what it leaves out keeps its default.
+
+    >>> from_toml("[train]\\nepoch = 3")
+    Traceback (most recent call last):
+    ayatori.records.AyatoriError: recipe: unknown setting 'train.epoch'; did you mean 'epochs'?
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise AyatoriError(f"recipe must be valid TOML, however: {error}") from None
+    return _record(Recipe, values, "")
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file."""
+    try:
+        return from_toml(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AyatoriError(f"recipe '{path}' must be a file, however it does not exist") from None
+
+
+def change(recipe: Recipe, stage: str, **values: Any) -> Recipe:
+    """A copy with some settings of one stage changed.
+
+    >>> change(Recipe(), "plan", folds=3).plan.folds
+    3
+    """
+    return dataclasses.replace(recipe, **{stage: dataclasses.replace(getattr(recipe, stage), **values)})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: _plain(item) for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if callable(value) or not isinstance(value, str | int | float | bool):
+        named = value if hasattr(value, "__qualname__") else type(value)
+        return f"{named.__module__}:{named.__qualname__}"
+    return value
+
+
+def _record(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    types = get_type_hints(kind)
+    arguments = {}
+    for name, value in values.items():
+        if name not in types:
+            raise AyatoriError(f"recipe: unknown setting '{prefix}{name}'{nearest(name, list(types))}")
+        if dataclasses.is_dataclass(types[name]):
+            if not isinstance(value, Mapping):
+                raise AyatoriError(
+                    f"recipe: '{prefix}{name}' must be a table of settings, however: {value!r}"
+                )
+            arguments[name] = _record(types[name], value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            arguments[name] = _checked(f"{prefix}{name}", value, getattr(kind(), name))
+    return kind(**arguments)
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    accepted: tuple[type, ...] = (type(default),)
+    if name == "data.target":
+        accepted = (str, tuple)
+    elif name == "plan.test":
+        accepted = (float, str)
+    elif default is None or isinstance(default, Mapping):
+        accepted = (object,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise AyatoriError(
+            f"recipe: '{name}' must be {' or '.join(t.__name__ for t in accepted)}, however: {value!r}"
+        )
+    return value

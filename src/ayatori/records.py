@@ -1,0 +1,215 @@
+"""The frozen records that pass between the stages. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Task = Literal["classification", "multilabel", "regression"]
+
+
+class AyatoriError(ValueError):
+    """Something the user can mend: one sentence that says what must hold, what was found, what to do."""
+
+
+class SchemaError(AyatoriError):
+    """New rows do not look like the rows a model was trained on."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """How rows were read, so that more rows can be read the same way. Plain JSON values only.
+
+    ``numbers``, ``dates`` and ``categories`` are column names of a table; ``categories`` maps each
+    column to its interned strings, sorted (code = position, missing = -1). ``image`` is
+    ``(channels, height, width)``.
+    """
+
+    kind: Literal["table", "pictures", "arrays"]
+    task: Task
+    classes: tuple[str, ...]
+    target: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    image: tuple[int, int, int] | None = None
+    id_column: str | None = None
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled rows, numbered ``0 .. n-1`` for the whole run.
+
+    **Shape** (n rows, p numbers, q categories, c channels, h height, w width)
+
+    - ``inputs["numbers"]``: (n, p) float64, missing = NaN; nothing is scaled or filled in here
+    - ``inputs["categories"]``: (n, q) int32 codes into ``schema.categories``, missing or unknown = -1
+    - ``inputs["image"]``: (n, c, h, w) uint8, possibly memory-mapped
+    - ``target``: classification (n,) int64 codes into ``classes``; multilabel (n, labels) float32 of
+      0 and 1; regression (n, values) float64; ``None`` when the rows carry no target
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    target: np.ndarray | None
+    schema: Schema
+    ids: np.ndarray  # (n,) str: what the user calls each row: an id column, a path, or its number
+    groups: np.ndarray | None = None  # (n,) int64: rows of one group stay on one side of every split
+    order: np.ndarray | None = None  # (n,) float64: time; later rows are scored, earlier rows train
+    fixed_test: np.ndarray | None = None  # (n,) bool: rows that came from a test file or folder
+    source: str = ""  # where the rows came from; a path when they can be read again
+    fingerprint: str = ""  # hash of every value that was read
+    notes: tuple[str, ...] = ()  # what was found or left out, in sentences
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def task(self) -> Task:
+        return self.schema.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.schema.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The target, for stages that cannot do without one."""
+        if self.target is None:
+            raise AyatoriError("these rows carry no target; name it with --target")
+        return self.target
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one member of a Plan is. ``fold`` is -1 where folds do not apply."""
+
+    fold: int = -1
+    repeat: int = 0
+    bag: int = 0
+    round: int = 0
+    net: str = "auto"
+    seed: int = 0
+
+
+# One byte a cell: 1 .. 250 means "train, that many times".
+UNUSED, STOP, SCORE, SEALED = 0, 251, 252, 253
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which member trains on, stops by, and is scored on which row.
+
+    **Shape** ``roles`` (n, m) uint8: 0 not used, 1..250 train that many times, STOP, SCORE, SEALED.
+    """
+
+    roles: np.ndarray
+    columns: tuple[Column, ...]
+    strategy: str = "kfold"
+
+    @property
+    def members(self) -> int:
+        return len(self.columns)
+
+    @property
+    def sealed(self) -> np.ndarray:
+        """(n,) bool: rows that no member may learn from or look at."""
+        return (self.roles == SEALED).any(axis=1)
+
+    def counts(self, member: int) -> np.ndarray:
+        """(n,) uint8: how often ``member`` trains on each row."""
+        roles = self.roles[:, member]
+        return np.where(roles <= 250, roles, 0).astype(np.uint8)
+
+    def train_rows(self, member: int) -> np.ndarray:
+        return np.flatnonzero(self.counts(member))
+
+    def rows(self, member: int, role: int) -> np.ndarray:
+        """Row numbers with ``role`` (STOP, SCORE or SEALED) for ``member``."""
+        return np.flatnonzero(self.roles[:, member] == role)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a member's history. Losses are means per row; ``seconds`` is wall time."""
+
+    member: int
+    epoch: int
+    train_loss: float
+    stop_loss: float
+    learning_rate: float
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network: ``network`` holds its best weights, in evaluation mode."""
+
+    index: int
+    column: Column
+    network: Any  # nets.network.Network; typed Any so that this file needs no torch
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What every member says of every row it never saw.
+
+    **Shape** ``values`` (m, n, c) float32: probabilities per class or label, or values in the units of
+    the target; NaN where ``unseen`` (m, n) bool is False, that is where a row taught or stopped the member.
+    """
+
+    values: np.ndarray
+    unseen: np.ndarray
+    name: str = "network"
+    seconds: float = 0.0  # prediction time of all rows by all members
+
+
+@dataclass(frozen=True)
+class Blend:
+    """One prediction a row, by a model or an ensemble, for the rows where it is honest.
+
+    **Shape** ``values`` (n, c) float32, NaN where not ``rows`` (n,) bool. ``split`` is "out_of_fold"
+    or "test"; ``fold`` (n,) int16 is the member's fold, -1 where several members speak.
+    """
+
+    name: str
+    split: Literal["out_of_fold", "test"]
+    values: np.ndarray
+    rows: np.ndarray
+    fold: np.ndarray
+    network: bool = True  # False for the simple rivals
+    members: tuple[int, ...] = ()
+    seconds_train: float = 0.0
+    seconds_predict: float = 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure with its 95 % interval, which always contains it; ``n`` rows. ``spread`` is the standard
+    deviation over folds (NaN for one)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    spread: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard. ``paired`` compares with the best network on the same rows."""
+
+    name: str
+    split: str
+    scores: Mapping[str, Score]
+    network: bool
+    seconds: Mapping[str, float]  # "train", "predict"
+    paired: Mapping[str, float] = field(default_factory=dict)  # difference, low, high, p, n
