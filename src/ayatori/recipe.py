@@ -54,7 +54,7 @@ class NetRecipe:
 
 @dataclass(frozen=True)
 class LossRecipe:
-    """What is minimised. ``name``: auto, cross_entropy, focal, binary, mse, mae, huber, quantile, or a callable."""
+    """What is minimised: auto, cross_entropy, focal, binary, mse, mae, huber, quantile; or a callable."""
 
     name: str | Callable[..., Any] = "auto"
     label_smoothing: float = -1.0  # -1 = the network's own default
@@ -176,7 +176,7 @@ def _record(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
                 raise AyatoriError(
                     f"recipe: '{prefix}{name}' must be a table of settings, however: {value!r}"
                 )
-            arguments[name] = _record(types[name], value, f"{prefix}{name}.")  # type: ignore[arg-type]
+            arguments[name] = _record(types[name], value, f"{prefix}{name}.")
         else:
             arguments[name] = _checked(f"{prefix}{name}", value, getattr(kind(), name))
     return kind(**arguments)

@@ -85,7 +85,7 @@ class Network(nn.Module):
 
     def rates(self) -> dict[str, tuple[float, float]]:
         """Factors (learning rate, weight decay) of each parameter; a body may say its own by ``rates()``."""
-        own = getattr(self.body, "rates", dict)()
+        own: dict[str, tuple[float, float]] = getattr(self.body, "rates", dict)()
         return {
             name: own.get(name.removeprefix("body."), (1.0, 1.0 if value.ndim > 1 else 0.0))
             for name, value in self.named_parameters()
