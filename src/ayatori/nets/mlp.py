@@ -1,0 +1,153 @@
+"""Stage 4. Features of a table -> outputs: a multi-layer perceptron, and a linear model.
+
+What is known to work for tables, after RealMLP (Holzmüller, Grinsztajn, Steinwart, NeurIPS 2024):
+periodic embeddings of numbers, a learned scale in front, activations that may fade towards the
+identity, and a learning rate for each kind of parameter.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ayatori.nets.network import activation
+from ayatori.nets.table_front import Features, TableFront
+
+Rates = dict[str, tuple[float, float]]
+
+FREQUENCIES, PARTS, EMBEDDING = 16, 4, 8
+# Learning rates are told for a layer with 256 inputs; weights move as in the NTK parametrisation
+REFERENCE = 256
+
+
+class Periodic(nn.Module):
+    """Each number x -> (x, A cos(2 pi w x + c) + d), with w, c, A, d of its own ("PBLD").
+
+    **Shape** (b, p) -> (b, p * parts).
+    """
+
+    def __init__(self, numbers: int, frequencies: int, parts: int, sigma: float) -> None:
+        super().__init__()
+        bound = frequencies**-0.5
+        self.frequency = nn.Parameter(torch.randn(numbers, frequencies) * sigma * 2 * math.pi)
+        self.phase = nn.Parameter(torch.empty(numbers, frequencies).uniform_(-math.pi, math.pi))
+        self.weight = nn.Parameter(torch.empty(numbers, frequencies, parts - 1).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(numbers, parts - 1).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        waves = torch.cos(torch.addcmul(self.phase, x.unsqueeze(-1), self.frequency))
+        mixed = torch.bmm(waves.transpose(0, 1), self.weight).transpose(0, 1) + self.bias
+        return torch.cat([x.unsqueeze(-1), mixed], -1).flatten(1)
+
+
+class Fading(nn.Module):
+    """An activation that each unit may weigh against the identity: x + weight (f(x) - x)."""
+
+    def __init__(self, units: int, name: str) -> None:
+        super().__init__()
+        self.function = activation(name)
+        self.weight = nn.Parameter(torch.ones(units))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(x, self.function(x), self.weight)
+
+
+class Columns(nn.Module):
+    """Features -> one vector a row: embedded numbers, flags, embedded categories.
+
+    **Shape** Features of b rows -> (b, ``width``).
+    """
+
+    def __init__(self, front: TableFront, numbers: str, sigma: float) -> None:
+        super().__init__()
+        periodic = numbers == "periodic" and front.numbers > 0
+        self.numbers = Periodic(front.numbers, FREQUENCIES, PARTS, sigma) if periodic else nn.Identity()
+        self.categories = nn.Embedding(front.embedding_rows, EMBEDDING)
+        nn.init.normal_(self.categories.weight, std=EMBEDDING**-0.5)
+        self.width = front.numbers * (PARTS if periodic else 1) + front.flags + front.embedded * EMBEDDING
+
+    def forward(self, features: Features) -> Tensor:
+        embedded = self.categories(features.codes).flatten(1)
+        return torch.cat([self.numbers(features.numbers), features.flags, embedded], -1)
+
+
+class TableMLP(nn.Module):
+    """Embedded columns -> scale -> ``depth`` layers of ``width`` units -> outputs.
+
+    **Shape** Features of b rows -> (b, outputs).
+    """
+
+    def __init__(
+        self,
+        front: TableFront,
+        outputs: int,
+        activation_name: str,
+        *,
+        width: int = 256,
+        depth: int = 3,
+        dropout: float = 0.15,
+        numbers: str = "periodic",
+        sigma: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.columns = Columns(front, numbers, sigma)
+        self.scale = nn.Parameter(torch.ones(self.columns.width))
+        widths = [self.columns.width] + [width] * depth
+        self.layers = nn.ModuleList(
+            nn.Sequential(_linear(a, b), Fading(b, activation_name), nn.Dropout(dropout))
+            for a, b in itertools.pairwise(widths)
+        )
+        self.last = _linear(widths[-1], outputs)
+
+    def forward(self, features: Features) -> Tensor:
+        x = self.columns(features) * self.scale
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(x)
+
+    def rates(self) -> Rates:
+        """Factors of learning rate and weight decay; a rate of 1 is that of a weight with 256 inputs."""
+        unit = REFERENCE**0.5
+        rates = {name: (0.1 * unit, 1 / unit) for name, _ in self.columns.named_parameters(prefix="columns")}
+        rates["columns.categories.weight"] = (unit, 1 / unit)
+        rates["scale"] = (6 * unit, 1 / unit)
+        for prefix, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                rates[f"{prefix}.weight"] = _weight_rates(module)
+                rates[f"{prefix}.bias"] = (0.1 * unit, 0.0)
+            elif isinstance(module, Fading):
+                rates[f"{prefix}.weight"] = (0.1 * unit, 1 / unit)
+        return rates
+
+
+class TableLinear(nn.Module):
+    """One linear layer: a weight for each number and flag, one for each category.
+
+    **Shape** Features of b rows -> (b, outputs).
+    """
+
+    def __init__(self, front: TableFront, outputs: int) -> None:
+        super().__init__()
+        self.numbers = nn.Linear(front.numbers + front.flags, outputs)
+        self.categories = nn.Embedding(front.embedding_rows, outputs)
+        for value in self.parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, features: Features) -> Tensor:
+        flat = torch.cat([features.numbers, features.flags], -1)
+        return self.numbers(flat) + self.categories(features.codes).sum(1)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=max(inputs, 1) ** -0.5)
+    nn.init.normal_(layer.bias, std=0.5)
+    return layer
+
+
+def _weight_rates(layer: nn.Linear) -> tuple[float, float]:
+    factor = (REFERENCE / max(layer.in_features, 1)) ** 0.5
+    return factor, 1 / factor

@@ -1,0 +1,170 @@
+"""Stage 4. Raw columns of a table -> numbers near zero, flags and small category codes.
+
+All that is known here was seen in a member's own training rows: centres, scales, which columns have
+gaps, which categories exist. Numbers are centred on their median and divided by their interquartile
+range, then clipped smoothly (RealMLP: Holzmüller, Grinsztajn, Steinwart, NeurIPS 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ayatori.records import Schema
+
+ONE_HOT = 9  # a column with up to so many codes becomes flags, a longer one is embedded
+LARGEST = 1e4  # scaled numbers beyond this are all the same to the smooth clip
+
+
+class Features(NamedTuple):
+    """What a table's body eats: b rows, p numbers, f flags of -1, 0 and 1, e embedded columns."""
+
+    numbers: Tensor  # (b, p) float32, about -3 .. 3
+    flags: Tensor  # (b, f) float32
+    codes: Tensor  # (b, e) int64, row numbers of one embedding table that holds all columns
+
+
+def measure_table(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
+    """Sizes of a network for a table, from a member's own training rows alone. Plain JSON values.
+
+    ``numbers``: how many columns of numbers. ``missing``: those with a gap, which get a flag.
+    ``vocabulary``: how many global codes each category column can have. ``known``: how many of
+    them (a missing value counts as one) are common enough here to be told apart.
+
+    >>> schema = Schema(kind="table", task="regression", classes=(), categories={"colour": ("blue", "red")})
+    >>> rows = {"numbers": np.array([[1.0], [np.nan]]), "categories": np.array([[1], [1]], dtype=np.int32)}
+    >>> measure_table(rows, schema)
+    {'numbers': 1, 'missing': [0], 'vocabulary': [2], 'known': [1]}
+    """
+    numbers, categories = _columns(inputs)
+    return {
+        "numbers": numbers.shape[1],
+        "missing": np.flatnonzero(np.isnan(numbers).any(axis=0)).tolist(),
+        "vocabulary": [len(names) for names in schema.categories.values()],
+        "known": [len(_known(column)) for column in categories.T],
+    }
+
+
+class TableFront(nn.Module):
+    """Scales numbers, flags gaps and gives categories the codes that this member knows.
+
+    **Shape** ``forward``: ``numbers`` (b, p) float64 (or float32, where a device has no float64), missing =
+    NaN; ``categories`` (b, q) integers, missing = -1 -> :class:`Features`.
+
+    A local code is the place of a global code among the sorted codes that ``fit`` saw, from 1 on; 0 is
+    "unknown" and has neither a flag nor, at first, an embedding. So the order and the size of the global
+    vocabulary change nothing.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    lookup: Tensor
+    start: Tensor
+
+    def __init__(self, sizes: Mapping[str, Any]) -> None:
+        super().__init__()
+        known = sizes["known"]
+        flagged = [column for column, count in enumerate(known) if count < ONE_HOT]
+        embedded = [column for column, count in enumerate(known) if count >= ONE_HOT]
+        rows = [-(-(known[column] + 1) // 8) * 8 for column in embedded]  # folds differ by a rare category
+        owner, plus, minus = _flags([(column, known[column]) for column in flagged])
+        lengths = [size + 1 for size in sizes["vocabulary"]]
+        self.vocabulary = list(sizes["vocabulary"])
+        self.missing = list(sizes["missing"])
+        self.embedding_rows = sum(rows)
+        self.embedded = len(embedded)
+        self.flags = len(self.missing) + len(owner)
+        self.numbers = int(sizes["numbers"])
+        # float64 is kept as a sum of two float32, because some devices have no float64
+        self.register_buffer("centre", torch.zeros(2, self.numbers))
+        self.register_buffer("scale", torch.zeros(self.numbers))
+        self.register_buffer("lookup", torch.zeros(sum(lengths), dtype=torch.int64))
+        self.register_buffer("start", torch.tensor(_starts(lengths), dtype=torch.int64))
+        for name, values in {
+            "gaps": self.missing,
+            "owner": owner,
+            "plus": plus,
+            "minus": minus,
+            "embedded_columns": embedded,
+            "embedding_start": _starts(rows),
+        }.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+
+    def fit(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Fill the buffers from a member's own training rows (raw, row first)."""
+        numbers, categories = _columns(inputs)
+        for column, values in enumerate(numbers.T):
+            centre, scale = _centre_and_scale(values[~np.isnan(values)])
+            high = np.float32(centre)
+            self.centre[:, column] = torch.tensor([float(high), float(np.float32(centre - float(high)))])
+            self.scale[column] = scale
+        self.lookup.zero_()
+        for start, values in zip(self.start.tolist(), categories.T, strict=True):
+            codes = torch.from_numpy(_known(values).astype(np.int64))
+            self.lookup[start + 1 + codes] = torch.arange(1, len(codes) + 1)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Features:
+        raw = inputs["numbers"] if self.numbers else self.scale.new_zeros(_rows(inputs), 0)
+        gaps = raw.isnan()
+        high, low = self.centre.to(raw.dtype)
+        scaled = ((raw - high) - low) * self.scale.to(raw.dtype)
+        numbers = torch.where(gaps, 0.0, scaled).clamp(-LARGEST, LARGEST).float()
+        numbers = numbers * torch.rsqrt(1 + (numbers / 3).square())
+        flags = [gaps[:, self.gaps].float()]
+        codes = raw.new_zeros(len(raw), 0, dtype=torch.int64)
+        if self.vocabulary:
+            codes = self.lookup[inputs["categories"].long() + 1 + self.start]
+            mine = codes[:, self.owner]
+            flags.append((mine == self.plus).float() - (mine == self.minus).float())
+            codes = codes[:, self.embedded_columns] + self.embedding_start
+        return Features(numbers, torch.cat(flags, -1), codes)
+
+
+def _columns(inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    rows = _rows(inputs)
+    return inputs.get("numbers", np.zeros((rows, 0))), inputs.get("categories", np.zeros((rows, 0), np.int32))
+
+
+def _rows(inputs: Mapping[str, Any]) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _known(codes: np.ndarray) -> np.ndarray:
+    """Sorted global codes that occur, -1 (missing) among them."""
+    return np.unique(codes)
+
+
+def _centre_and_scale(values: np.ndarray) -> tuple[float, float]:
+    """Median and 1 / interquartile range; 2 / range where half of the values are equal; 0 where all are."""
+    if not len(values):
+        return 0.0, 0.0
+    low, centre, high = np.quantile(values, [0.25, 0.5, 0.75])
+    spread = high - low
+    if spread == 0:
+        spread = (values.max() - values.min()) / 2
+    largest = float(np.finfo(np.float32).max)
+    with np.errstate(divide="ignore", over="ignore"):
+        scale = np.where(spread > 0, 1 / np.float64(spread), 0.0)
+    return float(np.clip(centre, -largest, largest)), float(np.clip(scale, 0, largest))
+
+
+def _flags(columns: list[tuple[int, int]]) -> tuple[list[int], list[int], list[int]]:
+    """Which column each flag reads, the code that turns it to 1 and the one that turns it to -1.
+
+    Two codes share one flag, more have one each.
+    """
+    flags = [
+        (column, code, 2 if count == 2 else -1)
+        for column, count in columns
+        for code in range(1, 2 if count == 2 else count + 1)
+    ]
+    owner, plus, minus = (list(part) for part in zip(*flags, strict=True)) if flags else ([], [], [])
+    return owner, plus, minus
+
+
+def _starts(lengths: list[int]) -> list[int]:
+    return [sum(lengths[:place]) for place in range(len(lengths))]
