@@ -40,7 +40,7 @@ class PlanRecipe:
     folds: int = 5
     repeats: int = 1
     stop: float = 0.1  # share of a member's own rows that tells it when to stop
-    splitter: Callable[..., Any] | Any = None  # any scikit-learn splitter (Python only)
+    splitter: Any = None  # any scikit-learn splitter (Python only)
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class TrainRecipe:
     learning_rate: float = 0.0
     weight_decay: float = -1.0
     warmup: float = -1.0  # share of all steps
+    beta2: float = 0.0  # AdamW's second decay
     clip: float = 1.0  # largest gradient norm of a member; 0 = no clipping
     patience: int = 0  # epochs without improvement
     min_delta: float = 1e-4  # absolute

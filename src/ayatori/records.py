@@ -170,6 +170,7 @@ class Predictions:
     unseen: np.ndarray
     name: str = "network"
     seconds: float = 0.0  # prediction time of all rows by all members
+    seconds_train: float = 0.0  # training time of all members
 
 
 @dataclass(frozen=True)

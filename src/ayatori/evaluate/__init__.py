@@ -1,0 +1,19 @@
+"""Stage 8. Predictions, truth -> scores with intervals; simple rivals; the leaderboard. No torch."""
+
+from ayatori.evaluate.baselines import fit_baselines
+from ayatori.evaluate.compare import paired
+from ayatori.evaluate.leaderboard import chosen, leaderboard, score_split
+from ayatori.evaluate.metrics import LOWER, MAIN, METHODS, score, score_folds
+
+__all__ = [
+    "LOWER",
+    "MAIN",
+    "METHODS",
+    "chosen",
+    "fit_baselines",
+    "leaderboard",
+    "paired",
+    "score",
+    "score_folds",
+    "score_split",
+]

@@ -1,0 +1,76 @@
+"""Stage 4. A recipe and the sizes of a member's rows -> its network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ayatori.nets.network import NetSpec, Network, activation
+from ayatori.nets.own import build_own, find_factory
+from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
+from ayatori.nets.table import build_table, measure_table, table_defaults
+from ayatori.recipe import NetRecipe, nearest
+from ayatori.records import AyatoriError, Dataset, Schema, Task
+
+__all__ = ["NetSpec", "Network", "activation", "build", "defaults", "find_net", "measure", "rebuild"]
+
+NAMES = {"table": ("mlp", "linear"), "image": ("cnn", "linear")}
+Own = Any  # a factory or a module of the user's, or None for a network of ours
+
+
+def find_net(recipe: NetRecipe, pictures: bool) -> tuple[str, Own]:
+    """(name, the user's factory or module, if any) that ``recipe`` stands for."""
+    if not isinstance(recipe.name, str):
+        kind = recipe.name if hasattr(recipe.name, "__qualname__") else type(recipe.name)
+        return f"{kind.__module__}:{kind.__qualname__}", recipe.name
+    known = NAMES["image" if pictures else "table"]
+    if recipe.name == "auto":
+        return known[0], None
+    if ":" in recipe.name:
+        return recipe.name, find_factory(recipe.name)
+    if recipe.name not in known:
+        raise AyatoriError(
+            f"net must be {', '.join(known)} or package:factory for this kind of data, "
+            f"however: {recipe.name!r}{nearest(recipe.name, known)}"
+        )
+    return recipe.name, None
+
+
+def measure(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
+    """What the shape of a network depends on, from a member's own training rows."""
+    return measure_pictures(inputs, schema) if "image" in inputs else measure_table(inputs, schema)
+
+
+def build(recipe: NetRecipe, dataset: Dataset, sizes: Mapping[str, Any], seed: int) -> Network:
+    """A fresh network, its weights drawn with ``seed``; the global generator is left as found."""
+    name, own = find_net(recipe, "image" in sizes)
+    outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
+    spec = NetSpec(name, dataset.task, outputs, sizes, recipe.activation, dict(recipe.options))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return rebuild(spec, own)
+
+
+def rebuild(spec: NetSpec, own: Own = None) -> Network:
+    """The network of ``spec``, its weights and statistics still to be loaded or fitted."""
+    parts: tuple[nn.Module, nn.Module]
+    if own is not None:
+        parts = build_own(spec, own)
+    elif "image" in spec.sizes:
+        parts = build_pictures(spec)
+    else:
+        parts = build_table(spec)
+    return Network(*parts, spec)
+
+
+def defaults(
+    net: str, task: Task, rows: int, outputs: int, image: tuple[int, int, int] | None, preset: str
+) -> dict[str, Any]:
+    """How such a network is best trained, when a member has ``rows`` training rows."""
+    if image is not None:
+        return picture_defaults(task, rows, image, outputs, preset)
+    return table_defaults(task, rows, outputs, net if net in NAMES["table"] else "own", preset)

@@ -83,6 +83,18 @@ class Network(nn.Module):
             self.shift.copy_(torch.from_numpy(target.mean(axis=0)))
             self.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
 
+    def standardise(self, target: Tensor) -> Tensor:
+        """The target as the loss sees it: codes as they are, values in standard deviations, float32."""
+        if self.spec.task != "regression":
+            return target
+        return ((target - self.shift) / self.scale).float()
+
+    @property
+    def least_rows(self) -> int:
+        """Batch normalisation cannot learn from a single row."""
+        normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules())
+        return 2 if normed else 1
+
     def rates(self) -> dict[str, tuple[float, float]]:
         """Factors (learning rate, weight decay) of each parameter; a body may say its own by ``rates()``."""
         own: dict[str, tuple[float, float]] = getattr(self.body, "rates", dict)()

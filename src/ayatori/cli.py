@@ -1,0 +1,340 @@
+"""The commands. Everything heavy is imported inside them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+import ayatori
+from ayatori.recipe import Recipe, change, read_recipe
+from ayatori.records import AyatoriError
+
+if TYPE_CHECKING:
+    from ayatori.run import Result
+
+app = App(
+    name="ayatori",
+    help="Can deep learning do this, how well, honestly, and give me the model.",
+    version=ayatori.__version__,
+    default_parameter=Parameter(negative=()),
+)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.command
+def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
+    """The whole flow on the handwritten digits that ship with scikit-learn, in about a minute.
+
+    Parameters
+    ----------
+    out
+        Where the run folder goes; an earlier demo in it is replaced.
+    seed
+        Every random number follows from it.
+    """
+    from sklearn.datasets import load_digits
+
+    from ayatori.run import run as run_flow
+    from ayatori.show import Terminal
+
+    if (out / "DONE").exists() or (out / "recipe.toml").exists():
+        import shutil
+
+        shutil.rmtree(out)
+    digits = load_digits()
+    pictures = (digits.images[:, None] * (255 / 16)).round().astype("uint8")
+    with Terminal() as show:
+        result = run_flow(pictures, Recipe(seed=seed), out=out, y=digits.target, show=show, name="digits")
+        _finish(result, out, show)
+
+
+@app.command
+def run(
+    data: Path,
+    /,
+    *,
+    target: str | None = None,
+    out: Path | None = None,
+    test: str | None = None,
+    folds: int | None = None,
+    repeats: int | None = None,
+    strategy: Literal["kfold", "holdout", "rotate"] | None = None,
+    net: str | None = None,
+    activation: str | None = None,
+    loss: str | None = None,
+    class_weights: Annotated[str | None, Parameter(help="One weight a class, with commas.")] = None,
+    augment: str | None = None,
+    preset: Literal["quick", "good", "best"] | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
+    groups: str | None = None,
+    time: str | None = None,
+    ids: str | None = None,
+    drop: str | None = None,
+    size: int | None = None,
+    strict: bool | None = None,
+    baselines: str | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    time_limit: float | None = None,
+    recipe: Path | None = None,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """From a table or a folder of pictures to trained networks with honest scores.
+
+    Parameters
+    ----------
+    data
+        A CSV or Parquet table, a folder with one subfolder of pictures per class, a CSV of picture paths
+        and labels, or an .npz with X and y.
+    target
+        The column to predict (several, with commas); by default the last one.
+    out
+        Where the run folder goes; by default runs/NAME.
+    test
+        A file or folder of test rows, or the share of rows to seal (0.2); 0 for none.
+    folds
+        Folds of the cross-validation (5); 1 trains one network on a hold-out split.
+    repeats
+        How often the folds are drawn anew (1).
+    strategy
+        kfold, holdout, or rotate (train and validation take turns, the best network is kept).
+    net
+        mlp, linear, cnn, or package:factory for a network of your own.
+    activation
+        Any activation of torch.nn, such as ReLU or Mish.
+    loss
+        cross_entropy, focal, binary, mse, mae, huber, quantile.
+    augment
+        none, light, standard, digits.
+    preset
+        quick, good or best: how long to train.
+    epochs
+        The most epochs a network trains.
+    batch_size
+        Rows of a step.
+    learning_rate
+        Of a weight matrix, at its highest.
+    task
+        When it is not to be found from the target.
+    groups
+        Column whose rows stay together, such as a patient.
+    time
+        Column that orders the rows: earlier ones train, later ones are scored.
+    ids
+        Column that names the rows.
+    drop
+        Columns to leave out, with commas.
+    size
+        Side of the square pictures in pixels.
+    strict
+        Refuse a broken picture instead of skipping it.
+    baselines
+        Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none.
+    device
+        cpu, cuda or mps; by default the fastest there is.
+    seed
+        Every random number follows from it (0).
+    time_limit
+        Seconds of training.
+    recipe
+        A TOML file of settings, such as the recipe.toml of a run; options given here win.
+    quiet
+        Print only the last lines.
+    json
+        Print result.json instead.
+    """
+    settings = read_recipe(recipe) if recipe else Recipe()
+    given = {
+        "data": {"target": _names(target), "task": task, "groups": groups, "time": time, "ids": ids,
+                 "drop": drop and _tuple(drop), "size": size, "strict": strict},
+        "plan": {"test": _test(test), "folds": folds, "repeats": repeats, "strategy": strategy},
+        "net": {"name": net, "activation": activation},
+        "loss": {"name": loss, "class_weights": class_weights and _weights(class_weights)},
+        "train": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+                  "augment": augment, "device": device},
+        "evaluate": {"baselines": baselines and (() if baselines == "none" else _tuple(baselines))},
+    }  # fmt: skip
+    for stage, values in given.items():
+        settings = change(
+            settings, stage, **{key: value for key, value in values.items() if value is not None}
+        )
+    if folds == 1:
+        settings = change(settings, "plan", strategy="holdout")
+    whole = {"preset": preset, "seed": seed, "time_limit": time_limit}
+    settings = dataclasses.replace(
+        settings, **{key: value for key, value in whole.items() if value is not None}
+    )
+
+    from ayatori.run import run as run_flow
+    from ayatori.show import Terminal
+
+    out = out or _free_folder(data)
+    with Terminal(quiet=quiet or json) as show:
+        result = run_flow(str(data), settings, out=out, show=show)
+        _finish(result, out, show, json)
+
+
+@app.command
+def resume(run: Path, /, *, quiet: bool = False, json: bool = False) -> None:
+    """Go on where a killed run stopped; the result is that of an unbroken run.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    quiet
+        Print only the last lines.
+    json
+        Print result.json instead.
+    """
+    from ayatori.run import resume as resume_flow
+    from ayatori.show import Terminal
+
+    if (run / "DONE").exists():
+        _print(f"{run} is complete: nothing to resume")
+        return
+    with Terminal(quiet=quiet or json) as show:
+        result = resume_flow(run, show=show)
+        _finish(result, run, show, json)
+
+
+@app.command
+def predict(
+    run: Path,
+    data: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    like: Path | None = None,
+    net: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Predict new rows with a run's model: ids, labels and probabilities as CSV.
+
+    Parameters
+    ----------
+    run
+        The run folder, or its model folder.
+    data
+        New rows: of the kind that the model was trained on; a target is not needed.
+    out
+        The CSV to write.
+    like
+        A sample submission, whose columns, ids and order are followed.
+    net
+        package:factory, where the run had a network of your own.
+    device
+        cpu, cuda or mps; by default the fastest there is.
+    """
+    from ayatori.model import load_model, submission
+    from ayatori.store import write_csv
+
+    if out.exists():
+        raise AyatoriError(
+            f"the output file must be new, however '{out}' exists; remove it or choose another"
+        )
+    model = load_model(run, net, device)
+    rows = model.read(str(data))
+    table = model.predict_table(rows)
+    if like is not None:
+        from ayatori.data import read_table
+
+        table = submission(table, read_table(like), model.schema)
+    write_csv(out, table)
+    for note in rows.notes:
+        _print(f"  {note}")
+    _print(f"{len(table)} rows -> {out}")
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Write a run's report.html again.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from ayatori.report import write_report
+
+    _print(f"{write_report(run)}")
+
+
+def _finish(result: Result, out: Path, show: Any, json: bool = False) -> None:
+    from ayatori.report import write_report
+
+    page = write_report(out)
+    if json:
+        _print((out / "result.json").read_text(encoding="utf-8").rstrip())
+    else:
+        show.summary(result, page)
+
+
+def _print(text: str) -> None:
+    print(text)
+
+
+def _tuple(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _names(text: str | None) -> str | tuple[str, ...] | None:
+    return text if text is None or "," not in text else _tuple(text)
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _tuple(text))
+    except ValueError:
+        raise AyatoriError(
+            f"`--class-weights` must be numbers with commas between, however: {text!r}"
+        ) from None
+
+
+def _test(text: str | None) -> float | str | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _free_folder(data: Path) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on when that is taken."""
+    stem = data.resolve().stem or "data"
+    number, path = 1, Path("runs") / stem
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{stem}-{number}"
+    return path
+
+
+def main() -> None:
+    """The command ``ayatori``: exit code 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (AyatoriError, CycloptsError) as error:
+        errors.print(f"ayatori: {error}", style="bold", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        errors.print(f"\nayatori: stopped{f'; {stop}' if str(stop) else ''}", markup=False)
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Stage 1g. Arrays, .npz files and torch datasets -> inputs and target columns."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ayatori.data.columns import RawColumn, decode
+from ayatori.data.files import arrow_column
+from ayatori.records import AyatoriError
+
+_KEYS = ("X", "y", "groups", "ids", "X_test", "y_test")
+
+
+def read_npz(path: Path) -> Mapping[str, np.ndarray]:
+    """The arrays of an .npz file; pickled objects are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files if name in _KEYS}
+            names = list(file.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise AyatoriError(f"'{path}' must be a whole .npz of plain arrays, however: {reason}") from None
+    if "X" not in found:
+        raise AyatoriError(
+            f"'{path}' must hold an array 'X', however it holds {', '.join(names) or 'nothing'}"
+        )
+    return found
+
+
+def is_torch_dataset(data: Any) -> bool:
+    """Whether ``data`` gives (x, y) by number, as torch's datasets do."""
+    plain = isinstance(data, np.ndarray | pd.DataFrame | list | tuple | str | Path | Mapping)
+    return (
+        not plain and not hasattr(data, "shape") and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    )
+
+
+def from_torch_dataset(data: Any) -> tuple[np.ndarray, list[Any]]:
+    """All x of a dataset stacked (n, ...), and all y."""
+    if not len(data):
+        raise AyatoriError("the dataset must hold rows, however it has none")
+    xs, ys = [], []
+    for position in range(len(data)):
+        item = data[position]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise AyatoriError(
+                f"a dataset must give pairs (x, y), however item {position} is a {type(item).__name__}"
+            )
+        x = np.asarray(item[0])
+        if xs and x.shape != xs[0].shape:
+            raise AyatoriError(
+                f"every x of a dataset must have one shape, however item 0 has {xs[0].shape} "
+                f"and item {position} has {x.shape}; resize them"
+            )
+        xs.append(x)
+        ys.append(np.asarray(item[1]))
+    return np.stack(xs), [y.item() if y.ndim == 0 else y for y in ys]
+
+
+def inputs_of(values: Any) -> dict[str, np.ndarray]:
+    """(n, p) numbers, or pictures (n, h, w), (n, c, h, w) or (n, h, w, c) -> the inputs of a Dataset."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "buif" or array.ndim not in (1, 2, 3, 4):
+        raise AyatoriError(
+            "X must be an array of numbers (rows, columns) or of pictures (rows, channels, height, width), "
+            f"however its shape is {array.shape} and its type {array.dtype}"
+        )
+    if not len(array):
+        raise AyatoriError("X must hold rows, however it has none")
+    if array.ndim <= 2:
+        return {"numbers": _numbers(array.reshape(len(array), -1))}
+    return {"image": _pictures(array)}
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    numbers = array.astype(np.float64)
+    infinite = np.isinf(numbers)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0]
+        raise AyatoriError(
+            f"X must be finite, however row {row}, column {column} (the first is 0) is infinite"
+        )
+    if not numbers.shape[1]:
+        raise AyatoriError("X must have columns, however it has none")
+    return numbers
+
+
+def _pictures(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.shape[3] < array.shape[1]:  # the shorter of both is the channels
+        array = array.transpose(0, 3, 1, 2)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):
+        raise AyatoriError(
+            f"pictures must have values from 0 to 1 or from 0 to 255, however these go from {low:.4g} to {high:.4g}; "
+            "leave out the normalisation"
+        )
+    scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1
+    pixels = np.empty(array.shape, dtype=np.uint8)
+    for start in range(0, len(array), 1024):
+        pixels[start : start + 1024] = np.rint(array[start : start + 1024] * float(scale))
+    return pixels
+
+
+def target_columns(y: Any, rows: int) -> list[RawColumn]:
+    """A target given apart from the inputs: (n,) or (n, values)."""
+    frame = _frame(y)
+    if len(frame) != rows:
+        raise AyatoriError(f"X and y must have as many rows, however there are {rows} and {len(frame)}")
+    columns = [(str(name), frame.iloc[:, at]) for at, name in enumerate(frame.columns)]
+    return [decode(name, arrow_column(values)) for name, values in columns]
+
+
+def _frame(y: Any) -> pd.DataFrame:
+    if isinstance(y, pd.DataFrame):
+        return y
+    if isinstance(y, pd.Series):
+        return y.to_frame("y" if y.name is None else y.name)
+    array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (1, 2):
+        raise AyatoriError(f"y must have the shape (rows,) or (rows, values), however it is {array.shape}")
+    if array.ndim == 1:
+        return pd.DataFrame({"y": array})
+    return pd.DataFrame({f"y{at}": array[:, at] for at in range(array.shape[1])})
+
+
+def as_text(values: Any, rows: int, what: str) -> np.ndarray:
+    """Groups or ids of arrays as text (n,)."""
+    array = np.asarray(values)
+    if array.shape != (rows,):
+        raise AyatoriError(f"{what} must have the shape ({rows},), however it is {array.shape}")
+    return array.astype(str)
+
+
+def names_of(numbers: np.ndarray) -> Sequence[str]:
+    """Names for the columns of a bare array: x0, x1, ..."""
+    return [f"x{at}" for at in range(numbers.shape[1])]

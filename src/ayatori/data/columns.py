@@ -1,0 +1,161 @@
+"""Stage 1b. One Arrow column -> numbers, dates or interned text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ayatori.data.files import MISSING
+from ayatori.records import AyatoriError
+
+_ISO_DATE = re.compile(
+    r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?Z|[-+]\d{2}:?\d{2})?)?", re.ASCII
+)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity)", re.ASCII | re.IGNORECASE)
+_EPOCH = np.datetime64("2000-01-01", "us")
+_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+MOSTLY = 0.9  # from this share of numbers on, text in a column is a mistake
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """A column as read. **Shape** ``values`` (n,): numbers float64 with NaN; dates float64, days since
+    2000-01-01 UTC with NaN; text int32 codes into the sorted ``words``, missing = -1."""
+
+    name: str
+    kind: Literal["number", "date", "text", "other"]
+    values: np.ndarray
+    words: tuple[str, ...] = ()
+    boolean: bool = False
+
+    @property
+    def missing(self) -> np.ndarray:
+        return self.values < 0 if self.kind == "text" else np.isnan(self.values)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are numbers without a fraction."""
+        present = self.values[~self.missing]
+        return self.kind == "number" and bool((present == np.floor(present)).all())
+
+
+def text_of(value: Any) -> str:
+    """How a value is called: whole numbers without a point.
+
+    >>> text_of(3.0), text_of(2.5), text_of("a"), text_of(True)
+    ('3', '2.5', 'a', 'True')
+    """
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else repr(float(value))
+    return str(value).strip()
+
+
+def decode(name: str, column: pa.ChunkedArray | pa.Array, guess: bool = True) -> RawColumn:
+    """Decode an Arrow column. With ``guess``, text that reads as numbers or dates becomes those."""
+    kind = column.type
+    if pa.types.is_null(kind):
+        return RawColumn(name, "number", np.full(len(column), np.nan))
+    if pa.types.is_boolean(kind):
+        return RawColumn(name, "number", _floats(column.cast(pa.int8())), boolean=True)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return RawColumn(name, "number", _floats(column))
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        stamps = np.asarray(column.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False))
+        return RawColumn(name, "date", _days(stamps))
+    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+        ticks = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
+        hours = 24 if pa.types.is_time(kind) else 1  # a time of day in hours, a duration in days
+        return RawColumn(name, "number", _floats(ticks) / (_PER_DAY[kind.unit] / hours))
+    if _is_text(kind):
+        return _text(name, column, guess and not pa.types.is_dictionary(kind))
+    return RawColumn(name, "other", np.full(len(column), np.nan))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    return (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_dictionary(kind)
+    )
+
+
+def _floats(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    floats = column.cast(pa.float64(), safe=False)
+    if isinstance(floats, pa.ChunkedArray):
+        floats = floats.combine_chunks()
+    return np.array(floats.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _days(stamps: np.ndarray) -> np.ndarray:
+    ticks = stamps.astype("datetime64[us]") - _EPOCH
+    days = ticks.astype(np.float64) / _PER_DAY["us"]
+    days[np.isnat(ticks)] = np.nan
+    return days
+
+
+def _text(name: str, column: pa.ChunkedArray | pa.Array, guess: bool) -> RawColumn:
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.unify_dictionaries().combine_chunks()
+    codes = np.asarray(pc.fill_null(column.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False))
+    codes, words = intern(codes, [text_of(word) for word in column.dictionary.to_pylist()])
+    if not guess or not words:
+        return RawColumn(name, "text", codes, words)
+    return _numbers(name, codes, words) or _dates(name, codes, words) or RawColumn(name, "text", codes, words)
+
+
+def intern(codes: np.ndarray, words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes into ``words`` -> codes into the sorted, distinct words that occur; missing markers -> -1.
+
+    >>> codes, words = intern(np.array([2, 0, 1, -1]), ["b", "?", "a"])
+    >>> codes.tolist(), words
+    ([0, 1, -1, -1], ('a', 'b'))
+    """
+    used = np.bincount(codes[codes >= 0], minlength=len(words)) > 0
+    kept = sorted({word for word, use in zip(words, used, strict=True) if use}.difference(MISSING))
+    place = {word: position for position, word in enumerate(kept)}
+    table = np.array([place.get(word, -1) for word in words] + [-1], dtype=np.int32)
+    return table[codes], tuple(kept)
+
+
+def _numbers(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:
+    values = np.array([number(word) for word in words] + [np.nan])
+    rows = codes >= 0
+    good = ~np.isnan(values[codes])
+    share = good.sum() / rows.sum()
+    if share == 1:
+        return RawColumn(name, "number", values[codes])
+    if share < MOSTLY:
+        return None
+    row = int(np.flatnonzero(rows & ~good)[0])
+    raise AyatoriError(
+        f"column '{name}' must hold numbers like {share:.0%} of its values, however row {row} (the first is 0) "
+        f"says '{words[codes[row]]}'; mend the value, empty it, or drop the column"
+    )
+
+
+def number(word: str) -> float:
+    """The number that ``word`` writes out, or NaN."""
+    return float(word) if _NUMBER.fullmatch(word) else float("nan")
+
+
+def _dates(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:
+    if not all(_ISO_DATE.fullmatch(word) for word in words):
+        return None
+    stamps = pd.to_datetime(
+        pd.Series([word.replace("/", "-") for word in words]), format="ISO8601", utc=True, errors="coerce"
+    )
+    if stamps.isna().any():
+        return None
+    days = np.append(_days(stamps.dt.tz_localize(None).to_numpy()), np.nan)
+    return RawColumn(name, "date", days[codes])

@@ -1,0 +1,216 @@
+"""Stage 1a. A CSV or Parquet file, a DataFrame or an Arrow table -> named Arrow columns, unchanged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ayatori.records import AyatoriError
+
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "<NA>", "?", "null", "NULL", "None")
+_HEAD_BYTES = 1 << 16
+_SEPARATORS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A table that has been opened but not yet read: its column names, and how to read some of them.
+
+    ``read(columns, text)`` gives an Arrow table of ``columns``; those in ``text`` stay text where the
+    file has no types of its own.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[Sequence[str], Collection[str]], pa.Table]
+    source: str = ""
+    folder: Path | None = None  # where relative paths in the table start
+
+
+def open_table(data: Any) -> TableSource:
+    """Open a path to a CSV or Parquet file, a DataFrame or anything that Arrow can import."""
+    if isinstance(data, str | Path):
+        path = Path(data)
+        opened = _open_parquet(path) if _is_parquet(path) else _open_csv(path)
+    else:
+        opened = _open_frame(data)
+    _check_names(opened)
+    return opened
+
+
+def _check_names(opened: TableSource) -> None:
+    where = f" in '{opened.source}'" if opened.source else ""
+    twice = sorted({name for name in opened.names if opened.names.count(name) > 1})
+    if twice:
+        raise AyatoriError(
+            f"every column must have a name of its own, however '{twice[0]}' names "
+            f"{opened.names.count(twice[0])} columns{where}; rename one (or add a header line if there is none)"
+        )
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _open_parquet(path: Path) -> TableSource:
+    def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
+        try:
+            return pq.read_table(path, columns=list(columns), partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            raise _not_parquet(path, error) from None
+
+    try:
+        names = tuple(name for name in pq.read_schema(path).names if not name.startswith("__index_level_"))
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(path, error) from None
+    return TableSource(names, read, str(path), path.parent)
+
+
+def _not_parquet(path: Path, error: Exception) -> AyatoriError:
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    if path.stat().st_size == 0:
+        reason = "it is empty"
+    return AyatoriError(f"'{path}' must be a whole Parquet file, however: {reason}; write it again")
+
+
+def _open_csv(path: Path) -> TableSource:
+    head, complete = _head(path)
+    lines = head.splitlines(keepends=True)
+    if len(lines) > 1 and not complete:
+        lines = lines[:-1]
+    separator = _separator(lines[:50])
+    names = _header(path, lines, separator)
+    # "1,5" is a number where columns are parted by something else
+    comma = separator != "," and not re.search(r"\d\.\d", head) and re.search(r"\d,\d", head)
+
+    def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
+        try:
+            table = pacsv.read_csv(
+                path,
+                read_options=pacsv.ReadOptions(column_names=names, skip_rows=_header_lines(lines, separator)),
+                parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values='"' in head),
+                convert_options=pacsv.ConvertOptions(
+                    include_columns=list(columns),
+                    column_types={name: pa.string() for name in columns if name in text},
+                    null_values=list(MISSING),
+                    strings_can_be_null=True,
+                    decimal_point="," if comma else ".",
+                ),
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise _bad_csv(path, error) from None
+        for field in table.schema:
+            if pa.types.is_binary(field.type):
+                raise _not_utf8(path, f"column '{field.name}' holds other bytes")
+        return table
+
+    return TableSource(tuple(names), read, str(path), path.parent)
+
+
+def _head(path: Path) -> tuple[str, bool]:
+    """The first lines of a text file, and whether they are all of it."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            raw = stream.read(_HEAD_BYTES)
+            complete = not stream.read(1)
+    except OSError as error:
+        raise AyatoriError(f"'{path}' must be readable, however: {error}") from None
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _not_utf8(path, "it begins with the mark of UTF-16")
+    if b"\0" in raw:
+        raise AyatoriError(
+            f"'{path}' must be a CSV or Parquet table, an .npz or a folder of pictures, "
+            "however it is another kind of binary file"
+        )
+    if not raw.strip():
+        raise AyatoriError(f"'{path}' must hold a table, however it is empty")
+    try:
+        return raw.decode("utf-8-sig", errors="strict" if complete else "ignore"), complete
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, f"byte {error.start} is 0x{raw[error.start]:02x}") from None
+
+
+def _not_utf8(path: Path, found: str) -> AyatoriError:
+    return AyatoriError(f"'{path}' must be text in UTF-8, however {found}; save it as UTF-8")
+
+
+def _separator(lines: list[str]) -> str:
+    best, widest = ",", 1
+    for separator in _SEPARATORS:
+        widths = [len(row) for row in csv.reader(lines, delimiter=separator) if row]
+        if widths and min(widths) == max(widths) > widest:
+            best, widest = separator, widths[0]
+    if widest == 1:  # no separator cuts all lines alike: go by the first line
+        best = max(_SEPARATORS, key=lines[0].count)
+    return best
+
+
+def _header(path: Path, lines: list[str], separator: str) -> list[str]:
+    names = [name.strip() for name in next(csv.reader(lines, delimiter=separator))]
+    names = [name or f"unnamed {position}" for position, name in enumerate(names)]
+    if all(re.fullmatch(r"[-+]?\d*\.\d+(e[-+]?\d+)?|[-+]?\d+", name) for name in names) and any(
+        not name.isdigit() for name in names
+    ):
+        raise AyatoriError(
+            f"the first line of '{path}' must name the columns, however it holds only numbers "
+            f"({', '.join(names[:3])} ...); add a header line"
+        )
+    return names
+
+
+def _header_lines(lines: list[str], separator: str) -> int:
+    reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator)
+    next(reader)
+    return reader.line_num
+
+
+def _bad_csv(path: Path, error: Exception) -> AyatoriError:
+    text = str(error).splitlines()[0]
+    widths = re.search(r"Expected (\d+) columns, got (\d+): (.*)", text)
+    if widths:
+        expected, got, line = widths.groups()
+        return AyatoriError(
+            f"every line of '{path}' must have {expected} values like its header, however one has {got}: "
+            f"'{line[:60]}'; mend that line"
+        )
+    if "UTF8" in text:
+        return _not_utf8(path, "some bytes are not")
+    if "Empty CSV" in text:
+        return AyatoriError(f"'{path}' must hold rows, however it has none")
+    return AyatoriError(f"'{path}' must be a CSV table, however: {text}")
+
+
+def _open_frame(data: Any) -> TableSource:
+    if not isinstance(data, pd.DataFrame):
+        table = data if isinstance(data, pa.Table) else pa.table(data)
+        return TableSource(tuple(table.column_names), lambda columns, text: table.select(list(columns)))
+    names = tuple(str(name) for name in data.columns)
+
+    def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
+        arrays = [arrow_column(data.iloc[:, names.index(name)]) for name in columns]
+        return pa.table(arrays, names=list(columns))
+
+    return TableSource(names, read)
+
+
+def arrow_column(values: pd.Series) -> pa.Array | pa.ChunkedArray:
+    """A pandas column as Arrow; values of mixed types become text."""
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError):
+        present = values.notna().to_numpy()
+        words = np.array([str(value) for value in values], dtype=object)
+        return pa.array(words, pa.string(), mask=~present)

@@ -1,0 +1,386 @@
+"""Stage 1d. An opened table -> numbers and categories by a schema that its development rows decide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+from ayatori.data import target as targets
+from ayatori.data.columns import RawColumn, decode, number, text_of
+from ayatori.data.files import TableSource
+from ayatori.recipe import DataRecipe, nearest
+from ayatori.records import AyatoriError, Schema, SchemaError
+
+_IDENTIFIER = re.compile(r"(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*)|.*I[dD]", re.ASCII)
+_UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
+_UNIQUE_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that were read, before development and test rows are joined. ``groups`` (n,) holds text."""
+
+    inputs: dict[str, np.ndarray]
+    target: np.ndarray | None
+    ids: np.ndarray
+    groups: np.ndarray | None = None
+    order: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Features:
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
+    dates: list[str] = field(default_factory=list)
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    codes: list[np.ndarray] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self.ignored.append(name)
+        self.notes.append(f"column '{name}' is left out: {reason}")
+
+    def inputs(self, rows: int) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        if self.numbers:
+            found["numbers"] = side_by_side(list(self.numbers.values()), rows, np.float64)
+        if self.codes:
+            found["categories"] = side_by_side(self.codes, rows, np.int32)
+        return found
+
+
+def side_by_side(columns: Sequence[np.ndarray], rows: int, kind: type) -> np.ndarray:
+    """(n,) arrays -> (n, columns), row first."""
+    joined = np.empty((rows, len(columns)), dtype=kind)
+    for position, column in enumerate(columns):
+        joined[:, position] = column
+    return joined
+
+
+def target_names(names: Sequence[str], recipe: DataRecipe) -> tuple[str, ...]:
+    """The target columns; the last column that has no other use when the recipe names none."""
+    used = {*recipe.drop, recipe.groups, recipe.time, recipe.ids} - {""}
+    wanted = (recipe.target,) if isinstance(recipe.target, str) else recipe.target
+    for name in (*wanted, *sorted(used)):
+        if name and name not in names:
+            raise AyatoriError(
+                f"column '{name}' must be in the table, however it has {_listed(names)}{nearest(name, list(names))}"
+            )
+    if any(wanted):
+        return tuple(wanted)
+    free = [name for name in names if name not in used]
+    if not free:
+        raise AyatoriError("the table must have a target column, however every column has another use")
+    return (free[-1],)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
+
+
+def read_table(
+    opened: TableSource, recipe: DataRecipe, y: Sequence[RawColumn] | None = None
+) -> tuple[Rows, Schema]:
+    """Read development rows and decide their schema. ``y``: target columns given apart from the table."""
+    named = () if y is not None else target_names(opened.names, recipe)
+    if y is not None:
+        target_names((*opened.names, "y"), recipe)
+    wanted = [name for name in opened.names if name not in recipe.drop or name in named]
+    table = opened.read(wanted, {recipe.ids} - {""})
+    if not table.num_rows:
+        raise AyatoriError(f"the table{_of(opened)} must hold rows, however it has none")
+    columns = (
+        list(y)
+        if y is not None
+        else [decode(name, table[name], recipe.task != "classification") for name in named]
+    )
+    _same_length(columns, table.num_rows)
+    notes = []
+    if y is None and not any((recipe.target,) if isinstance(recipe.target, str) else recipe.target):
+        notes.append(f"the target is the last column, '{named[0]}'")
+    kind = targets.decide(columns, recipe.task)
+    notes.append(kind.note)
+    kept, table, columns = _with_target(table, columns, notes)
+    others = {*named, recipe.groups, recipe.time, recipe.ids}
+    features = _features([(name, table[name]) for name in wanted if name not in others], kept)
+    schema = Schema(
+        kind="table",
+        task=kind.task,
+        classes=kind.classes,
+        target=tuple(column.name for column in columns),
+        numbers=tuple(features.numbers),
+        dates=tuple(features.dates),
+        categories=features.categories,
+        id_column=recipe.ids or None,
+        ignored=(*recipe.drop, *features.ignored),
+    )
+    rows = Rows(
+        inputs=features.inputs(table.num_rows),
+        target=targets.encode(columns, kind.task, kind.classes),
+        ids=row_names(table, recipe.ids, kept),
+        groups=_as_text(table, recipe.groups),
+        order=_time(table, recipe.time, kept),
+        notes=(*notes, *features.notes),
+    )
+    return rows, schema
+
+
+def _of(opened: TableSource) -> str:
+    return f" '{opened.source}'" if opened.source else ""
+
+
+def _same_length(columns: Sequence[RawColumn], rows: int) -> None:
+    for column in columns:
+        if len(column.values) != rows:
+            raise AyatoriError(
+                f"inputs and target must have as many rows, however there are {rows} and {len(column.values)}"
+            )
+
+
+def _with_target(
+    table: pa.Table, columns: Sequence[RawColumn], notes: list[str]
+) -> tuple[np.ndarray, pa.Table, list[RawColumn]]:
+    """The rows that have a target: their numbers, the table, and the target columns."""
+    missing = targets.missing_rows(columns)
+    kept = np.flatnonzero(~missing)
+    if missing.any():
+        notes.append(f"{missing.sum()} of {len(missing)} rows are left out: their target is missing")
+        table = table.filter(pa.array(~missing))
+        columns = [replace(column, values=column.values[kept]) for column in columns]
+    return kept, table, list(columns)
+
+
+def row_names(table: pa.Table, column: str, kept: np.ndarray) -> np.ndarray:
+    """(n,) str: the id column, or the row numbers."""
+    named = _as_text(table, column)
+    return kept.astype(str) if named is None else named
+
+
+def _as_text(table: pa.Table, name: str) -> np.ndarray | None:
+    if not name:
+        return None
+    column = decode(name, table[name], guess=False)
+    if column.kind == "text":
+        return np.array([*column.words, ""])[column.values]
+    distinct, codes = np.unique(column.values, return_inverse=True)
+    return np.array(["" if np.isnan(value) else text_of(value) for value in distinct])[codes]
+
+
+def _time(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
+    if not name:
+        return None
+    column = decode(name, table[name])
+    if column.kind not in ("number", "date") or not np.isfinite(column.values).all():
+        bad = column.missing if column.kind == "text" else ~np.isfinite(column.values)
+        row = kept[int(np.flatnonzero(bad)[0])] if bad.any() else kept[0]
+        raise AyatoriError(
+            f"the time column '{name}' must hold a number or a date in every row, "
+            f"however row {row} (the first is 0) does not"
+        )
+    return column.values
+
+
+def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) -> _Features:
+    found = _Features()
+    for name, values in columns:
+        column = decode(name, values)
+        if column.kind == "other":
+            found.leave_out(name, f"values of type {values.type} are neither numbers, dates nor text")
+        elif column.missing.all():
+            found.leave_out(name, "all values are missing")
+        elif _constant(column):
+            found.leave_out(name, "all values are the same")
+        elif column.kind == "text":
+            _add_text(found, column)
+        elif column.kind == "date":
+            found.dates.append(name)
+            found.numbers.update(
+                (part, values) for part, values in date_parts(name, column.values).items() if _varies(values)
+            )
+        else:
+            _add_number(found, column, kept)
+    if not found.numbers and not found.codes:
+        reasons = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
+        raise AyatoriError(f"the table must have a column to learn from, however none is left{reasons}")
+    return found
+
+
+def _constant(column: RawColumn) -> bool:
+    return not column.missing.any() and not _varies(column.values)
+
+
+def _varies(values: np.ndarray) -> bool:
+    return bool((values != values[0]).any())
+
+
+def _add_text(found: _Features, column: RawColumn) -> None:
+    distinct, present = len(column.words), int((~column.missing).sum())
+    if distinct > max(_UNIQUE_ROWS, _UNIQUE * present):
+        found.leave_out(column.name, f"{distinct} of {present} texts differ (an identifier or free text)")
+        return
+    found.categories[column.name] = column.words
+    found.codes.append(column.values)
+
+
+def _add_number(found: _Features, column: RawColumn, kept: np.ndarray) -> None:
+    check_finite(column, kept)
+    present = column.values[~column.missing]
+    if (
+        len(present) > _UNIQUE_ROWS
+        and _IDENTIFIER.fullmatch(column.name)
+        and column.whole
+        and len(np.unique(present)) == len(present)
+    ):
+        found.leave_out(column.name, "it numbers the rows")
+        return
+    found.numbers[column.name] = column.values
+
+
+def check_finite(column: RawColumn, kept: np.ndarray | None = None) -> None:
+    """Raise AyatoriError where a number is infinite."""
+    infinite = np.isinf(column.values)
+    if infinite.any():
+        row = int(np.flatnonzero(infinite)[0])
+        raise AyatoriError(
+            f"column '{column.name}' must hold finite numbers, however row "
+            f"{row if kept is None else kept[row]} (the first is 0) is infinite; mend the value or empty it"
+        )
+
+
+def date_parts(name: str, days: np.ndarray) -> dict[str, np.ndarray]:
+    """Days since 2000-01-01 (n,), NaN where missing -> the numbers that a network can learn from.
+
+    >>> {part: values.tolist() for part, values in date_parts("t", np.array([0.5, 31.0])).items()}
+    {'t: days': [0.5, 31.0], 't: month': [1.0, 2.0], 't: weekday': [5.0, 1.0], 't: hour': [12.0, 0.0]}
+    """
+    whole = np.floor(days)
+    dates = np.datetime64("2000-01-01", "D") + np.nan_to_num(whole).astype(np.int64)
+    month = (dates.astype("datetime64[M]").astype(np.int64) % 12 + 1).astype(np.float64)
+    month[np.isnan(days)] = np.nan
+    return {
+        f"{name}: days": days,
+        f"{name}: month": month,
+        f"{name}: weekday": (whole + 5) % 7,  # Monday is 0
+        f"{name}: hour": np.round((days - whole) * 24, 6),
+    }
+
+
+def read_table_like(
+    opened: TableSource, schema: Schema, need_target: bool, ids: str = "", groups: str = "", time: str = ""
+) -> Rows:
+    """Read rows by the schema of others. Raises SchemaError where they do not fit."""
+    ids = ids or (schema.id_column if schema.id_column in opened.names else None) or ""
+    made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
+    numbers = [name for name in schema.numbers if name not in made]
+    needed = [*numbers, *schema.dates, *schema.categories, *([ids] if ids else [])]
+    needed += [*(schema.target if need_target else ()), *(name for name in (groups, time) if name)]
+    for name in needed:
+        if name not in opened.names:
+            hint = nearest(name, list(opened.names))
+            raise SchemaError(
+                f"column '{name}' must be in the rows{_of(opened)}, however it is missing{hint}"
+            )
+    labelled = bool(schema.target) and set(schema.target) <= set(opened.names)
+    wanted = dict.fromkeys([*needed, *(schema.target if labelled else ())])
+    text = {
+        *schema.categories,
+        ids,
+        *(schema.target if schema.classes and schema.task == "classification" else ()),
+    }
+    table = opened.read([name for name in opened.names if name in wanted], text)
+    if not table.num_rows:
+        raise SchemaError(f"the table{_of(opened)} must hold rows, however it has none")
+    notes: list[str] = []
+    target = None
+    kept = np.arange(table.num_rows)
+    if labelled:
+        target, kept, table = _target_like(table, schema, need_target, notes)
+    rows = table.num_rows
+    found = {name: _number_like(name, table[name], kept) for name in numbers}
+    for name in schema.dates:
+        found.update(date_parts(name, _date_like(name, table[name], kept)))
+    inputs: dict[str, np.ndarray] = {}
+    if schema.numbers:
+        inputs["numbers"] = side_by_side([found[name] for name in schema.numbers], rows, np.float64)
+    if schema.categories:
+        codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
+        inputs["categories"] = side_by_side(codes, rows, np.int32)
+    return Rows(
+        inputs,
+        target,
+        row_names(table, ids, kept),
+        _as_text(table, groups),
+        _time(table, time, kept),
+        tuple(notes),
+    )
+
+
+def _target_like(
+    table: pa.Table, schema: Schema, need: bool, notes: list[str]
+) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
+    guess = schema.task != "classification"
+    kept = np.arange(table.num_rows)
+    try:
+        columns = [decode(name, table[name], guess) for name in schema.target]
+        missing = targets.missing_rows(columns)
+        if need:
+            if missing.all():
+                raise AyatoriError(
+                    f"the target '{schema.target[0]}' must have values, however all are missing"
+                )
+            kept, table, columns = _with_target(table, columns, notes)
+        elif missing.any():
+            return None, kept, table
+        return targets.encode(columns, schema.task, schema.classes), kept, table
+    except AyatoriError as error:
+        if need:
+            raise SchemaError(str(error)) from None
+        notes.append(f"the target is not read: {error}")
+        return None, kept, table
+
+
+def _number_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.ndarray:
+    column = decode(name, values, guess=False)
+    if column.kind == "text":
+        floats = np.array([number(word) for word in column.words] + [np.nan])[column.values]
+        wrong = np.isnan(floats) & ~column.missing
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise SchemaError(
+                f"column '{name}' must hold numbers, however row {kept[row]} (the first is 0) "
+                f"says '{column.words[column.values[row]]}'"
+            )
+        column = RawColumn(name, "number", floats)
+    if column.kind != "number":
+        raise SchemaError(f"column '{name}' must hold numbers, however it holds values of type {values.type}")
+    check_finite(column, kept)
+    return column.values
+
+
+def _date_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.ndarray:
+    column = decode(name, values)
+    if column.kind != "date" and not column.missing.all():
+        row = kept[int(np.flatnonzero(~column.missing)[0])]
+        raise SchemaError(
+            f"column '{name}' must hold dates like 2026-01-31, however row {row} (the first is 0) does not"
+        )
+    return column.values.astype(np.float64) if column.kind == "date" else np.full(len(column.values), np.nan)
+
+
+def _codes_like(name: str, values: pa.ChunkedArray, words: tuple[str, ...]) -> np.ndarray:
+    column = decode(name, values, guess=False)
+    known = {word: code for code, word in enumerate(words)}
+    if column.kind == "text":
+        table = np.array([known.get(word, -1) for word in column.words] + [-1], dtype=np.int32)
+        return table[column.values]
+    distinct, codes = np.unique(column.values, return_inverse=True)
+    called = (
+        text_of(bool(value) if column.boolean else value) if value == value else "" for value in distinct
+    )
+    return np.array([known.get(word, -1) for word in called], dtype=np.int32)[codes]

@@ -1,0 +1,138 @@
+"""Stage 1c. Target columns -> the task, the classes and the encoded target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ayatori.data.columns import RawColumn, number, text_of
+from ayatori.recipe import nearest
+from ayatori.records import AyatoriError, Task
+
+FEW_VALUES = 20  # up to so many distinct whole numbers, seen ten times each on average, are classes
+
+
+@dataclass(frozen=True)
+class TargetKind:
+    """What is to be learned; ``classes`` names the labels of a multilabel task."""
+
+    task: Task
+    classes: tuple[str, ...]
+    note: str
+
+
+def missing_rows(columns: Sequence[RawColumn]) -> np.ndarray:
+    """(n,) bool: rows where some part of the target is missing."""
+    return np.logical_or.reduce([column.missing for column in columns])
+
+
+def decide(columns: Sequence[RawColumn], task: str) -> TargetKind:
+    """The task and classes that the non-missing values of ``columns`` ask for; ``task`` may be "auto"."""
+    for column in columns:
+        if column.kind == "other" or column.missing.all():
+            raise AyatoriError(
+                f"the target must have values, however column '{column.name}' is missing in every row"
+            )
+        if column.kind == "number" and np.isinf(column.values).any():
+            row = int(np.flatnonzero(np.isinf(column.values))[0])
+            raise AyatoriError(
+                f"the target '{column.name}' must be finite, however row {row} (the first is 0) is infinite"
+            )
+    if len(columns) == 1 and task in ("auto", "classification", "regression"):
+        return _one(columns[0], task)
+    return _several(columns, task)
+
+
+def _one(column: RawColumn, task: str) -> TargetKind:
+    words = _words(column)
+    if task == "auto":
+        counted = int((~column.missing).sum())
+        few = len(words) == 2 or (len(words) <= FEW_VALUES and 10 * len(words) <= counted)
+        named = column.kind == "text" or column.boolean
+        task = "classification" if named or (column.whole and few) else "regression"
+    if len(words) < 2:
+        raise AyatoriError(
+            f"the target must have at least two {'classes' if task == 'classification' else 'values'}, "
+            f"however every row of '{column.name}' says '{words[0]}'; choose another --target"
+        )
+    if task == "classification":
+        return TargetKind("classification", words, f"classification: {len(words)} classes in '{column.name}'")
+    _need_numbers(column)
+    low, high = np.nanmin(column.values), np.nanmax(column.values)
+    return TargetKind("regression", (), f"regression: '{column.name}' from {low:.6g} to {high:.6g}")
+
+
+def _several(columns: Sequence[RawColumn], task: str) -> TargetKind:
+    if task == "classification":
+        raise AyatoriError(
+            f"classification must have one target, however {len(columns)} were named; use task 'multilabel'"
+        )
+    for column in columns:
+        _need_numbers(column)
+    names = tuple(column.name for column in columns)
+    binary = all(set(np.unique(column.values[~column.missing])) <= {0.0, 1.0} for column in columns)
+    if task == "multilabel" and not binary:
+        raise AyatoriError("multilabel targets must be 0 or 1, however other values were found")
+    if task == "regression" or not binary:
+        return TargetKind("regression", (), f"regression: {len(names)} values ({', '.join(names[:5])})")
+    return TargetKind("multilabel", names, f"multilabel: {len(names)} labels ({', '.join(names[:5])})")
+
+
+def _need_numbers(column: RawColumn) -> None:
+    if column.kind == "text":
+        row = int(np.flatnonzero(~column.missing)[0])
+        raise AyatoriError(
+            f"the target '{column.name}' must hold numbers, however row {row} (the first is 0) "
+            f"says '{column.words[column.values[row]]}'; use task 'classification' or another --target"
+        )
+
+
+def _words(column: RawColumn) -> tuple[str, ...]:
+    """The distinct values as text; in the order of numbers where all are numbers."""
+    if column.kind == "text":
+        if not any(np.isnan(number(word)) for word in column.words):
+            return tuple(sorted(column.words, key=lambda word: (number(word), word)))
+        return column.words
+    values = np.unique(column.values[~column.missing])
+    return tuple(text_of(bool(value) if column.boolean else value) for value in values)
+
+
+def encode(columns: Sequence[RawColumn], task: Task, classes: tuple[str, ...]) -> np.ndarray:
+    """The target of rows that are not missing: int64 (n,), or float (n, values); see ``Dataset``.
+
+    Raises AyatoriError when a value is none of ``classes``.
+    """
+    if task == "classification":
+        return _codes(columns[0], classes)
+    for column in columns:
+        _need_numbers(column)
+    values = np.stack([column.values for column in columns], axis=1)
+    return values.astype(np.float32) if task == "multilabel" else values
+
+
+def _codes(column: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
+    place = {name: position for position, name in enumerate(classes)}
+    plain = {_plain(name): position for position, name in enumerate(classes)}
+    if column.kind == "text":
+        words, codes = column.words, column.values
+    else:
+        distinct, codes = np.unique(column.values, return_inverse=True)
+        words = tuple(text_of(bool(value) if column.boolean else value) for value in distinct)
+    table = np.array([place.get(word, plain.get(_plain(word), -1)) for word in words], dtype=np.int64)
+    if (table < 0).any():
+        word = words[int(np.flatnonzero(table < 0)[0])]
+        raise AyatoriError(
+            f"class '{word}' in '{column.name}' must be one of the {len(classes)} classes that are learned, "
+            f"however it is not{nearest(word, classes)}"
+        )
+    return table[codes]
+
+
+def _plain(word: str) -> str:
+    """'1.0' and '1', 'TRUE' and 'True' are the same class when read from different files."""
+    value = number(word)
+    if not np.isnan(value):
+        return text_of(value) if np.isfinite(value) else word
+    return word.lower() if word.lower() in ("true", "false") else word

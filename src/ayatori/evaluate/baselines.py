@@ -1,0 +1,293 @@
+"""Stage 8. Dataset, Plan -> what simple rivals say of the same rows, so that a network can be judged.
+
+A rival of a column is fitted on its TRAIN and STOP rows together (it has no use for stop rows, and gets
+every advantage) and speaks about its SCORE and SEALED rows. Imputing, scaling, encoding and PCA are fitted
+on the same rows as the rival, inside one scikit-learn pipeline.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from ayatori.recipe import EvaluateRecipe, nearest
+from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Dataset, Plan, Predictions, Task
+
+NAMES: Mapping[str, Mapping[Task, str]] = {
+    "majority": {
+        "classification": "majority class",
+        "multilabel": "share of each label",
+        "regression": "mean",
+    },
+    "linear": {
+        "classification": "logistic regression",
+        "multilabel": "logistic regression",
+        "regression": "ridge regression",
+    },
+    "neighbours": dict.fromkeys(("classification", "multilabel", "regression"), "nearest neighbours"),
+    "boosting": dict.fromkeys(("classification", "multilabel", "regression"), "gradient boosting"),
+}
+
+SIDE = 14  # pictures are averaged down to at most this side
+NEIGHBOURS = 10
+
+
+def fit_baselines(
+    dataset: Dataset,
+    plan: Plan,
+    recipe: EvaluateRecipe,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[list[Predictions], list[str]]:
+    """Fit every rival of the recipe on every column of the Plan; and notes on what was left out, in sentences.
+
+    Predictions are (m members, n rows, c outputs) as those of the networks, and NaN except on
+    the SCORE and SEALED rows of a column. At most ``recipe.baseline_rows`` rows of a column are learned
+    from, classes in proportion. Errors: an unknown rival.
+    """
+    for name in recipe.baselines:
+        if name not in NAMES:
+            raise AyatoriError(
+                f"`baselines` must be some of {', '.join(NAMES)}, however: {name!r}{nearest(name, list(NAMES))}"
+            )
+    if not recipe.baselines:
+        return [], []
+    table, kinds = _table(dataset)
+    found: list[Predictions] = []
+    notes: list[str] = []
+    for name in recipe.baselines:
+        title = NAMES[name][dataset.task]
+        try:
+            found.append(_rival(name, dataset, plan, recipe, table, kinds, progress))
+        except _CannotFitError as error:
+            notes.append(f"{title} is left out: {error}")
+    largest = max(len(_learn_rows(plan, member)) for member in range(plan.members))
+    if largest > recipe.baseline_rows:
+        notes.append(
+            f"the simple rivals learn from {recipe.baseline_rows:,} rows drawn from the {largest:,} of a fold"
+        )
+    return found, notes
+
+
+class _CannotFitError(Exception):
+    """A rival that these rows do not allow."""
+
+
+def _rival(
+    name: str,
+    dataset: Dataset,
+    plan: Plan,
+    recipe: EvaluateRecipe,
+    table: np.ndarray,
+    kinds: Mapping[str, slice],
+    progress: Callable[[str], None] | None,
+) -> Predictions:
+    title = NAMES[name][dataset.task]
+    outputs = (
+        len(dataset.classes)
+        if dataset.task == "classification"
+        else dataset.labels.reshape(len(dataset), -1).shape[1]
+    )
+    values = np.full((plan.members, len(dataset), outputs), np.nan, np.float32)
+    fitting = predicting = 0.0
+    models: dict[bytes, Any] = {}  # columns that learn from the same rows share a rival
+    for member in range(plan.members):
+        if progress is not None:
+            progress(f"{title}, {member + 1} of {plan.members}")
+        learn = _learn_rows(plan, member)
+        start = time.perf_counter()
+        if learn.tobytes() not in models:
+            own = _subsample(dataset, learn, recipe.baseline_rows, plan.columns[member].seed)
+            models = {
+                learn.tobytes(): _fit(name, dataset.task, table[own], dataset.labels[own], kinds, title)
+            }
+        middle = time.perf_counter()
+        speak = np.flatnonzero(np.isin(plan.roles[:, member], (SCORE, SEALED)))
+        if len(speak):
+            values[member, speak] = models[learn.tobytes()](table[speak], outputs)
+        fitting, predicting = fitting + middle - start, predicting + time.perf_counter() - middle
+    return Predictions(values, ~np.isnan(values).any(axis=2), title, predicting, fitting)
+
+
+def _learn_rows(plan: Plan, member: int) -> np.ndarray:
+    return np.union1d(plan.train_rows(member), plan.rows(member, STOP))
+
+
+def _subsample(dataset: Dataset, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``rows``, every class in proportion: an even stride through the rows in order of class."""
+    if len(rows) <= most:
+        return rows
+    shuffled = np.random.default_rng([seed, 8]).permutation(rows)
+    if dataset.task == "classification":
+        shuffled = shuffled[np.argsort(dataset.labels[shuffled], kind="stable")]
+    return np.sort(shuffled[np.arange(most) * len(rows) // most])
+
+
+def _table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
+    """All inputs as one matrix (n, features), and which of its columns hold numbers, pixels and categories."""
+    n = len(dataset)
+    blocks = {}
+    if "numbers" in dataset.inputs:
+        blocks["numbers"] = np.asarray(dataset.inputs["numbers"], np.float64)
+    if "image" in dataset.inputs:
+        blocks["pixels"] = _pool(dataset.inputs["image"])
+    if "categories" in dataset.inputs:
+        blocks["categories"] = np.asarray(dataset.inputs["categories"], np.float32)
+    blocks = {kind: block.reshape(n, -1) for kind, block in blocks.items() if block.size}
+    if not blocks:
+        return np.zeros((n, 1), np.float32), {"numbers": slice(0, 1)}
+    ends = np.cumsum([block.shape[1] for block in blocks.values()])
+    kinds = {
+        kind: slice(int(end) - block.shape[1], int(end))
+        for (kind, block), end in zip(blocks.items(), ends, strict=True)
+    }
+    return np.concatenate(list(blocks.values()), axis=1), kinds
+
+
+def _pool(image: np.ndarray, batch: int = 4096) -> np.ndarray:
+    """(n, c, h, w) uint8 -> (n, features) float32 from 0 to 1: averaged down to at most SIDE x SIDE."""
+    n, channels, height, width = image.shape
+    down, right = -(-height // SIDE), -(-width // SIDE)
+    tall, wide = height // down, width // right
+    pooled = np.empty((n, channels * tall * wide), np.float32)
+    for start in range(0, n, batch):
+        part = image[start : start + batch, :, : tall * down, : wide * right].astype(np.float32)
+        cells = part.reshape(len(part), channels, tall, down, wide, right).mean(axis=(3, 5))
+        pooled[start : start + batch] = cells.reshape(len(part), -1) / 255
+    return pooled
+
+
+def _fit(
+    name: str, task: Task, table: np.ndarray, target: np.ndarray, kinds: Mapping[str, slice], title: str
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Fit one rival; what comes back turns rows (n, features) into values (n, outputs)."""
+    target = target.reshape(len(target), -1)
+    if task == "classification":
+        target = target[:, 0]
+        if name != "majority" and len(np.unique(target)) < 2:
+            raise _CannotFitError("it needs rows of at least 2 classes, and a fold has rows of 1")
+    varies = np.ones(target.shape[1:], bool)
+    if task == "multilabel":
+        target = target.astype(np.int64)
+        varies = target.min(axis=0) < target.max(axis=0)
+        if name == "majority" or not varies.any():
+            shares = target.mean(axis=0)
+            return lambda rows, outputs: np.tile(shares, (len(rows), 1))
+        shares, target = target.mean(axis=0), target[:, varies]
+    elif task == "regression" and target.shape[1] == 1:
+        target = target[:, 0]
+    model = _pipeline(name, task, table, target, kinds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a rival stops after a fixed number of steps
+        model.fit(table, target)
+    counts = np.unique(target, return_counts=True) if task == "classification" else None
+
+    def predict(rows: np.ndarray, outputs: int) -> np.ndarray:
+        if task == "regression":
+            return model.predict(rows).reshape(len(rows), outputs)
+        if task == "multilabel":
+            said = np.tile(shares, (len(rows), 1))
+            said[:, varies] = np.stack([one[:, 1] for one in model.predict_proba(rows)], axis=1)
+            return _softened(said, shares) if name == "neighbours" else said
+        assert counts is not None
+        said = np.zeros((len(rows), outputs))
+        said[:, counts[0]] = model.predict_proba(rows)
+        prior = np.zeros(outputs)
+        prior[counts[0]] = counts[1] / counts[1].sum()
+        return _softened(said, prior) if name == "neighbours" else said
+
+    return predict
+
+
+def _softened(said: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Shares among k neighbours with the shares of all rows as one neighbour more, so that nothing is impossible."""
+    return (NEIGHBOURS * said + prior) / (NEIGHBOURS + 1)
+
+
+def _pipeline(
+    name: str, task: Task, table: np.ndarray, target: np.ndarray, kinds: Mapping[str, slice]
+) -> Pipeline:
+    regression = task == "regression"
+    several = target.ndim > 1
+    rows = len(table)
+    if name == "majority":
+        return make_pipeline(DummyRegressor() if regression else DummyClassifier(strategy="prior"))
+    if name == "linear":
+        model: Any = Ridge() if regression else LogisticRegression(max_iter=200, tol=1e-3)
+        return make_pipeline(_scaled(kinds), _each(model, task, several))
+    if name == "neighbours":
+        kind = KNeighborsRegressor if regression else KNeighborsClassifier
+        model = kind(min(NEIGHBOURS, rows), weights="distance")
+        return make_pipeline(_scaled(kinds, pca=True, rows=rows), model)
+    kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
+    trees = len(np.unique(target)) if task == "classification" else 1
+    settings = _boosting(rows, trees if trees > 2 else 1)
+    categories = _encoded(kinds, rows)
+    first = kinds["categories"] if "categories" in kinds else slice(0, 0)
+    count = first.stop - first.start
+    model = kind(
+        early_stopping=False, categorical_features=list(range(count)) or None, random_state=0, **settings
+    )
+    return make_pipeline(categories, _each(model, task, several))
+
+
+def _each(model: Any, task: Task, several: bool) -> Any:
+    if task == "multilabel":
+        return MultiOutputClassifier(model)
+    if several and not isinstance(model, Ridge):
+        return MultiOutputRegressor(model)
+    return model
+
+
+def _boosting(rows: int, trees: int) -> dict[str, Any]:
+    """Fewer and bolder rounds where a round grows many trees."""
+    rounds = int(np.clip(1000 // trees, 30, 150))
+    return {"max_iter": rounds, "learning_rate": min(0.3, 10 / rounds), "max_leaf_nodes": 31}
+
+
+def _scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> ColumnTransformer:
+    """Numbers filled in and scaled, categories one-hot, pixels as they are or their principal components."""
+    steps: list[tuple[str, Any, slice]] = []
+    if "numbers" in kinds:
+        fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+        steps.append(("numbers", make_pipeline(fill, StandardScaler()), kinds["numbers"]))
+    if "pixels" in kinds:
+        steps.append(
+            ("pixels", _components(kinds["pixels"], rows) if pca else "passthrough", kinds["pixels"])
+        )
+    if "categories" in kinds:
+        encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50, sparse_output=False)
+        steps.append(("categories", encode, kinds["categories"]))
+    return ColumnTransformer(steps)
+
+
+def _encoded(kinds: Mapping[str, slice], rows: int) -> ColumnTransformer:
+    """For trees: categories as codes, first (unknown = missing), numbers as they are, principal components of pixels."""
+    steps: list[tuple[str, Any, slice]] = []
+    if "categories" in kinds:
+        encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=250)
+        steps.append(("categories", encode, kinds["categories"]))
+    if "numbers" in kinds:
+        steps.append(("numbers", "passthrough", kinds["numbers"]))
+    if "pixels" in kinds:
+        steps.append(("pixels", _components(kinds["pixels"], rows), kinds["pixels"]))
+    return ColumnTransformer(steps)
+
+
+def _components(pixels: slice, rows: int) -> Any:
+    width = pixels.stop - pixels.start
+    return PCA(min(50, rows), svd_solver="covariance_eigh") if width > 64 else "passthrough"

@@ -1,0 +1,90 @@
+"""Stage 8. Blends, truth -> the leaderboard: who scored what on which rows, and which network to deliver."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ayatori.evaluate.compare import paired
+from ayatori.evaluate.metrics import LOWER, MAIN, score, score_folds
+from ayatori.records import Blend, Dataset, Entry, Plan, Task
+
+
+def leaderboard(
+    blends: Sequence[Blend],
+    dataset: Dataset,
+    plan: Plan,
+    open_test: Callable[[], np.ndarray] | None = None,
+) -> list[Entry]:
+    """Entries of both splits, the out-of-fold ones first, best first in each.
+
+    ``open_test`` gives the target (n, ...) of all rows and is called once, after everything out of fold is
+    scored, and only where a blend speaks about sealed rows: the one place where the test is opened.
+    """
+    entries = score_split(blends, dataset.labels, dataset, "out_of_fold")
+    if any(blend.split == "test" and blend.rows.any() for blend in blends):
+        truth = dataset.labels if open_test is None else open_test()
+        entries += score_split(blends, truth, dataset, "test")
+    return entries
+
+
+def score_split(blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, split: str) -> list[Entry]:
+    """Entries of one split, best first by log loss or RMSE; rivals are compared with the best network.
+
+    Only the rows of each blend are read from ``truth`` (n, ...).
+    """
+    own = [blend for blend in blends if blend.split == split and blend.rows.any()]
+    scored = sorted(
+        ((_entry(blend, truth, dataset), blend) for blend in own),
+        key=lambda pair: _rank(pair[0], dataset.task),
+    )
+    best = next((blend for entry, blend in scored if entry.network), None)
+    return [
+        dataclasses.replace(entry, paired=_against(blend, best, truth, dataset)) for entry, blend in scored
+    ]
+
+
+def chosen(entries: Sequence[Entry], blends: Sequence[Blend], task: Task) -> str:
+    """Name of the network or ensemble to deliver, picked by out-of-fold scores, never by the test.
+
+    The best out-of-fold network stands for the members it is made of; what is delivered is all of them
+    together where that is on the leaderboard.
+    """
+    names = {entry.name for entry in entries}
+    networks = [blend for blend in blends if blend.network]
+    for entry in sorted(
+        (e for e in entries if e.network and e.split == "out_of_fold"), key=lambda e: _rank(e, task)
+    ):
+        members = next(blend.members for blend in networks if blend.name == entry.name)
+        whole = (b.name for b in networks if b.split == "test" and b.members == members and b.name in names)
+        return next(whole, entry.name)
+    return next((blend.name for blend in networks), "")
+
+
+def _entry(blend: Blend, truth: np.ndarray, dataset: Dataset) -> Entry:
+    rows = np.flatnonzero(blend.rows)
+    groups = None if dataset.groups is None else dataset.groups[rows]
+    values = blend.values[rows]
+    if blend.split == "out_of_fold":
+        scores = score_folds(truth[rows], values, blend.fold[rows], dataset.task, dataset.classes, groups)
+    else:
+        scores = score(truth[rows], values, dataset.task, dataset.classes, groups)
+    seconds = {"train": blend.seconds_train, "predict": blend.seconds_predict}
+    return Entry(blend.name, blend.split, scores, blend.network, seconds)
+
+
+def _rank(entry: Entry, task: Task) -> float:
+    main = MAIN[task]
+    if main not in entry.scores:
+        return float("inf")
+    return entry.scores[main].value * (1 if main in LOWER else -1)
+
+
+def _against(blend: Blend, best: Blend | None, truth: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    if best is None or blend is best:
+        return {}
+    rows = np.flatnonzero(blend.rows & best.rows)
+    groups = None if dataset.groups is None else dataset.groups[rows]
+    return paired(truth[rows], blend.values[rows], best.values[rows], dataset.task, groups)

@@ -1,0 +1,299 @@
+"""Stage 8. Truth, predictions -> figures, each with n and a 95 % interval.
+
+What cannot be said of the rows at hand (a ROC curve of one class) is left out, so that no figure is NaN.
+The intervals tell how the figures of *these trained models* would vary with other scored rows of
+the same kind; not how training again on other rows would move them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ayatori.evaluate.intervals import Part, Sample, average, bounded, mean, sample
+from ayatori.records import AyatoriError, Score, Task
+
+MAIN: Mapping[Task, str] = {"classification": "log_loss", "multilabel": "log_loss", "regression": "rmse"}
+LOWER = frozenset({"log_loss", "brier", "ece", "rmse", "mae"})  # smaller is better
+
+METHODS: Mapping[str, str] = {
+    "accuracy": "share of rows whose most probable class is the true one (several labels: of labels told "
+    "right at 0.5); Wilson's interval",
+    "balanced_accuracy": "mean over the classes present of the share of their rows told right; Wilson's interval "
+    "per class, combined (Zou and Donner)",
+    "macro_f1": "mean over classes of the harmonic mean of precision and recall; infinitesimal jackknife "
+    "on Wilson's scale per class, combined (Zou and Donner)",
+    "exact_match": "share of rows with every label told right at 0.5; Wilson's interval",
+    "log_loss": "mean of minus the natural logarithm of the probability given to the truth, clipped at 1.2e-7; "
+    "Student's t with Hall's correction for skewness",
+    "roc_auc": "area under the ROC curve (two classes: of the second; more: mean of each class against the "
+    "rest); variance after DeLong, Wilson's scale",
+    "average_precision": "area under the precision-recall steps (two classes: of the second; more: mean over "
+    "classes); infinitesimal jackknife, Wilson's scale",
+    "brier": "mean squared distance between probabilities and truth (two classes: of the second, 0 to 1; "
+    "more: summed over classes, 0 to 2, Brier 1950); Student's t with Hall's correction",
+    "ece": "expected calibration error: mean distance between confidence and accuracy in 15 bins of equal width "
+    "(Guo et al. 2017); simulated from the errors of the bins, from 0 where no miscalibration is shown",
+    "rmse": "root of the mean squared error, in units of the target; Student's t with Hall's correction, on squares",
+    "mae": "mean absolute error, in units of the target; Student's t with Hall's correction for skewness",
+    "r2": "share of the variance explained; infinitesimal jackknife on log(1 - R2)",
+    "paired": "difference on the same rows, positive where the first is better. Classes: in accuracy, "
+    "McNemar's mid-p (Fagerland 2013) and the interval of Bonett and Price (2012); otherwise: in labels "
+    "told right or in mean absolute error (several values: each in standard deviations), paired t; rows in "
+    "groups: t over groups",
+    "spread": "standard deviation over folds",
+    "groups": "where rows come in groups, whole groups are the observations of every interval",
+}
+
+BINS = 15
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+def score(
+    truth: np.ndarray,
+    values: np.ndarray,
+    task: Task,
+    classes: Sequence[str] = (),
+    groups: np.ndarray | None = None,
+) -> dict[str, Score]:
+    """Every figure that fits the task; ``METHODS`` says what each is and where its interval comes from.
+
+    **Shape** (n rows, c classes, labels or values)
+
+    - ``truth``: classification (n,) int codes into ``classes``; multilabel (n, c) of 0 and 1; regression (n, c)
+    - ``values``: (n, c) probabilities, or values in the units of the target
+    - ``groups``: (n,) rows that share a value are not independent
+
+    >>> truth = np.array([0, 0, 1, 1])
+    >>> said = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+    >>> score(truth, said, "classification", ("cat", "dog"))["accuracy"]
+    Score(value=0.75, low=0.3006418423122644, high=0.9544127391902995, n=4, spread=nan)
+    """
+    n = len(truth)
+    if len(values) != n:
+        raise AyatoriError(f"truth and predictions must have the same rows, however: {n} and {len(values)}")
+    if not n:
+        return {}
+    if not np.isfinite(values).all():
+        raise AyatoriError(f"predictions must be finite, however {int((~np.isfinite(values)).sum())} are not")
+    figures = {"classification": _classification, "multilabel": _multilabel, "regression": _regression}[task]
+    rows = sample(n, groups)
+    found = figures(np.asarray(truth), np.asarray(values, np.float64), rows)
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def score_folds(
+    truth: np.ndarray,
+    values: np.ndarray,
+    fold: np.ndarray,
+    task: Task,
+    classes: Sequence[str] = (),
+    groups: np.ndarray | None = None,
+) -> dict[str, Score]:
+    """``score`` of all rows, and over the folds in ``fold`` (n,) int the spread of each figure.
+
+    A fold of -1 is none. The spread is the standard deviation (divisor folds - 1) and stays NaN where fewer than
+    two folds can say the figure.
+    """
+    figures = score(truth, values, task, classes, groups)
+    parts = [fold == number for number in np.unique(fold[fold >= 0])]
+    if len(parts) < 2:
+        return figures
+    each = [score(truth[part], values[part], task, classes) for part in parts]
+    spreads = {name: [one[name].value for one in each if name in one] for name in figures}
+    return {
+        name: dataclasses.replace(figure, spread=float(np.std(spreads[name], ddof=1)))
+        if len(spreads[name]) > 1
+        else figure
+        for name, figure in figures.items()
+    }
+
+
+def _classification(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
+    said = values.argmax(axis=1)
+    right = said == truth
+    own = values[np.arange(rows.n), truth]
+    columns = [1] if values.shape[1] == 2 else range(values.shape[1])
+    curves, precisions = _ranks(((truth == column, values[:, column]) for column in columns), rows)
+    several = len(np.unique(truth)) > 1
+    members = ((truth == column, said == column) for column in range(values.shape[1]))
+    squares = _squares(truth, values)
+    return {
+        "accuracy": average([_share(right, rows)], rows),
+        "balanced_accuracy": average(_recalls(truth, right, rows), rows) if several else None,
+        "macro_f1": average(_f1s(members, rows), rows),
+        "log_loss": _mean(-np.log(np.clip(own, EPSILON, 1 - EPSILON)), rows),
+        "roc_auc": average(curves, rows),
+        "average_precision": average(precisions, rows),
+        "brier": _mean(squares, rows),
+        "ece": _calibration(values.max(axis=1), right, rows),
+    }
+
+
+def _multilabel(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
+    yes = truth > 0.5
+    said = values > 0.5
+    right = said == yes
+    labels = range(values.shape[1])
+    clipped = np.clip(np.where(yes, values, 1 - values), EPSILON, 1 - EPSILON)
+    curves, precisions = _ranks(((yes[:, label], values[:, label]) for label in labels), rows)
+    return {
+        "accuracy": average((_share(right[:, label], rows) for label in labels), rows),
+        "exact_match": average([_share(right.all(axis=1), rows)], rows),
+        "macro_f1": average(_f1s(((yes[:, label], said[:, label]) for label in labels), rows), rows),
+        "log_loss": _mean(-np.log(clipped).mean(axis=1), rows),
+        "roc_auc": average(curves, rows),
+        "average_precision": average(precisions, rows),
+        "brier": _mean(((values - yes) ** 2).mean(axis=1), rows),
+    }
+
+
+def _regression(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
+    truth = truth.reshape(rows.n, -1)
+    errors = values.reshape(rows.n, -1) - truth
+    if rows.units < 2:
+        return {}
+    columns = range(truth.shape[1])
+    return {
+        "rmse": average((_root(errors[:, column], rows) for column in columns), rows),
+        "mae": average((mean(np.abs(errors[:, column]), rows) for column in columns), rows),
+        "r2": _explained(truth, errors, rows),
+    }
+
+
+def _mean(losses: np.ndarray, rows: Sample) -> Score | None:
+    return average([mean(losses, rows)], rows) if rows.units > 1 else None
+
+
+def _share(right: np.ndarray, rows: Sample) -> Part:
+    value = float(right.mean())
+    return bounded(value, (right - value) / rows.n, rows.n, rows)
+
+
+def _recalls(truth: np.ndarray, right: np.ndarray, rows: Sample) -> Iterator[Part]:
+    for label in np.unique(truth):
+        own = truth == label
+        size = int(own.sum())
+        value = float(right[own].mean())
+        yield bounded(value, np.where(own, right - value, 0.0) / size, size, rows)
+
+
+def _f1s(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> Iterator[Part]:
+    """F1 of each class from (is, said to be); a class that neither is nor is said has none."""
+    for own, said in pairs:
+        both = int(own.sum()) + int(said.sum())
+        if both:
+            hits = own & said
+            value = 2 * int(hits.sum()) / both
+            pull = (2.0 * hits - value * (own.astype(float) + said)) / both
+            yield bounded(value, pull, both / 2, rows)
+
+
+def _ranks(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> tuple[list[Part], list[Part]]:
+    """Area under the ROC curve and average precision of each class that has rows and lacks rows.
+
+    Both come from one sort. ``up`` (t,) and ``down`` (t,) count the positives and negatives at each of the t
+    distinct scores, from the lowest.
+    """
+    curves, precisions = [], []
+    for own, scores in pairs:
+        positives = int(own.sum())
+        negatives = rows.n - positives
+        if not positives or not negatives:
+            continue
+        order = np.argsort(scores)
+        ordered = scores[order]
+        tie = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
+        sorted_own = own[order]
+        up = np.bincount(tie, sorted_own)
+        down = np.bincount(tie) - up
+        largest = 4 / (1 / positives + 1 / negatives)
+        curve, pull = _curve(up, down, sorted_own, tie)
+        curves.append(bounded(curve, _unsort(pull, order), largest, rows))
+        precision, pull = _precision(up, down, sorted_own, tie)
+        precisions.append(bounded(precision, _unsort(pull, order), largest, rows))
+    return curves, precisions
+
+
+def _unsort(pull: np.ndarray, order: np.ndarray) -> np.ndarray:
+    result = np.empty_like(pull)
+    result[order] = pull
+    return result
+
+
+def _curve(up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray) -> tuple[float, np.ndarray]:
+    """Area under the ROC curve; a row pulls by the share of the other side that it is ranked right of."""
+    positives, negatives = up.sum(), down.sum()
+    beaten = (np.cumsum(down) - down / 2) / negatives
+    beats = 1 - (np.cumsum(up) - up / 2) / positives
+    value = float(up @ beaten / positives)
+    # DeLong's divisors are positives - 1 and negatives - 1
+    a = np.sqrt(positives * max(positives - 1, 1))
+    b = np.sqrt(negatives * max(negatives - 1, 1))
+    return value, np.where(own, (beaten[tie] - value) / a, (beats[tie] - value) / b)
+
+
+def _precision(
+    up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Average precision: mean over positives of the precision at their score; and its derivative by row weights."""
+    positives = up.sum()
+    hits = positives - np.cumsum(up) + up  # positives at this score or above
+    called = hits + down.sum() - np.cumsum(down) + down
+    precision = hits / called
+    value = float(up @ precision / positives)
+    gains = np.cumsum(up / called)
+    losses = np.cumsum(up * hits / called**2)
+    return value, (own * (precision[tie] - value + gains[tie]) - losses[tie]) / positives
+
+
+def _squares(truth: np.ndarray, values: np.ndarray) -> np.ndarray:
+    if values.shape[1] == 2:
+        return (values[:, 1] - truth) ** 2
+    own = values[np.arange(len(truth)), truth]
+    return (values**2).sum(axis=1) - 2 * own + 1
+
+
+def _calibration(confidence: np.ndarray, right: np.ndarray, rows: Sample) -> Score | None:
+    """Expected calibration error. Its sampling noise is that of the bins, so only they are simulated."""
+    if rows.units < 2:
+        return None
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gap = (confidence - right) / rows.n
+    sums = np.bincount(bins, gap, BINS)
+    value = float(np.abs(sums).sum())
+    codes = np.arange(rows.n) if rows.codes is None else rows.codes
+    if rows.codes is None:
+        covariance = np.diag(np.bincount(bins, gap**2, BINS)) - np.outer(sums, sums) / rows.n
+    else:
+        cells = np.bincount(codes * BINS + bins, gap, rows.units * BINS).reshape(rows.units, BINS)
+        covariance = (cells.T @ cells - np.outer(sums, sums) / rows.units) * rows.units / (rows.units - 1)
+    generator = np.random.default_rng(0)
+    noise = generator.multivariate_normal(np.zeros(BINS), covariance, 2000, method="eigh")
+    low, high = 2 * value - np.quantile(np.abs(sums + noise).sum(axis=1), [0.975, 0.025])
+    if value <= np.quantile(np.abs(noise).sum(axis=1), 0.975):
+        low = 0.0
+    return Score(value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1)), rows.n)
+
+
+def _root(errors: np.ndarray, rows: Sample) -> Part:
+    part = mean(errors**2, rows)
+    value, low, high = np.sqrt([part.value, part.low, part.high])
+    return Part(float(value), float(low), float(high), part.pull / (2 * value) if value else part.pull)
+
+
+def _explained(truth: np.ndarray, errors: np.ndarray, rows: Sample) -> Score | None:
+    """R2 averaged over the values; left out where a value never varies."""
+    around = (truth - truth.mean(axis=0)) ** 2
+    total, lost = around.sum(axis=0), (errors**2).sum(axis=0)
+    if not (total > 0).all():
+        return None
+    parts = []
+    for column in range(truth.shape[1]):
+        left = lost[column] / total[column]
+        pull = -(errors[:, column] ** 2 - left * around[:, column]) / total[column]
+        factor = np.exp(rows.z * np.sqrt(rows.variance(pull)) / left) if left > 0 else 1.0
+        parts.append(Part(float(1 - left), float(1 - left * factor), float(1 - left / factor), pull))
+    return average(parts, rows)

@@ -1,0 +1,71 @@
+"""A network of the user's own: any factory, class or module, behind the same fronts."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ayatori.nets.mlp import Columns
+from ayatori.nets.network import NetSpec
+from ayatori.nets.pictures import PictureFront
+from ayatori.nets.table_front import Features, TableFront
+from ayatori.records import AyatoriError
+
+Factory = Callable[[tuple[int, ...], int], nn.Module]
+
+
+class Flat(nn.Module):
+    """The user's module on a table: numbers, flags and embedded categories side by side.
+
+    **Shape** Features of b rows -> (b, outputs).
+    """
+
+    def __init__(self, columns: Columns, module: nn.Module) -> None:
+        super().__init__()
+        self.columns = columns
+        self.module = module
+
+    def forward(self, features: Features) -> Tensor:
+        return self.module(self.columns(features))
+
+
+def build_own(spec: NetSpec, factory: Factory | nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Front and body around ``factory(shape, outputs)``; ``shape`` is that of one row as the module gets it.
+
+    Tables: ``(width,)`` of scaled numbers, flags and embeddings. Pictures: ``(channels, height, width)``,
+    normalised. A module instance is copied, and every part that can be reset is.
+    """
+    if "image" in spec.sizes:
+        return PictureFront(spec.sizes), _module(factory, tuple(spec.sizes["image"]), spec)
+    front = TableFront(spec.sizes)
+    columns = Columns(front, "plain", 0.0)
+    return front, Flat(columns, _module(factory, (columns.width,), spec))
+
+
+def find_factory(name: str) -> Factory:
+    """The object that ``package:factory`` names."""
+    package, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(package), attribute)
+    except (ImportError, AttributeError) as error:
+        raise AyatoriError(
+            f"net must be package:factory that can be imported, however {name!r}: {error}"
+        ) from None
+
+
+def _module(factory: Factory | nn.Module, shape: tuple[int, ...], spec: NetSpec) -> nn.Module:
+    module: Any
+    if isinstance(factory, nn.Module):
+        module = copy.deepcopy(factory)
+        for part in module.modules():
+            if callable(getattr(part, "reset_parameters", None)):
+                part.reset_parameters()
+    else:
+        module = factory(shape, spec.outputs, **spec.options)
+    if not isinstance(module, nn.Module):
+        raise AyatoriError(f"a net factory must give a torch.nn.Module, however: {type(module).__name__}")
+    return module

@@ -1,0 +1,241 @@
+"""Stage 2. Dataset, recipe -> Plan: who learns from which row. Sealed rows are set aside first.
+
+        member 0   member 1   member 2
+row 0    train      train      SCORE
+row 1    stop       SCORE      train
+row 2    sealed     sealed     sealed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    TimeSeriesSplit,
+)
+
+from ayatori.recipe import PlanRecipe
+from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Column, Dataset, Plan
+
+Split = tuple[np.ndarray, np.ndarray]  # row numbers: learn from, judge by
+
+
+def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "auto") -> Plan:
+    """The Plan of a run: test rows sealed, then one column a member.
+
+    >>> import numpy as np
+    >>> from ayatori.data import load
+    >>> data = load(np.arange(40.0).reshape(20, 2), y=np.repeat(["cat", "dog"], 10))
+    >>> plan = make_plan(data, PlanRecipe(folds=4, test=0.2))
+    >>> plan.roles.shape, int(plan.sealed.sum()), len(plan.train_rows(0)), len(plan.rows(0, SCORE))
+    ((20, 4), 4, 9, 4)
+    """
+    _check_recipe(recipe)
+    sealed = seal(dataset, recipe, seed)
+    development = np.flatnonzero(~sealed)
+    if len(development) < 4:
+        raise AyatoriError(
+            f"training needs at least 4 rows besides the test rows, however {len(development)} are left of "
+            f"{len(dataset)}; bring more rows or seal fewer with --test"
+        )
+    roles, columns = [], []
+    for repeat in range(recipe.repeats):
+        splits = _splits(dataset, development, recipe, seed + 7919 * repeat)
+        for fold, (own, judge) in enumerate(splits):
+            column = np.zeros(len(dataset), np.uint8)
+            column[sealed] = SEALED
+            member_seed = int(np.random.default_rng([seed, repeat, fold]).integers(2**31))
+            if recipe.strategy == "rotate":
+                column[own], column[judge] = 1, STOP
+            else:
+                learn, stop = _stop_rows(dataset, own, recipe.stop, member_seed)
+                column[learn], column[stop], column[judge] = 1, STOP, SCORE
+            roles.append(column)
+            columns.append(Column(fold=fold, repeat=repeat, net=net, seed=member_seed))
+    if recipe.strategy == "holdout":
+        columns = [dataclasses.replace(column, fold=-1) for column in columns]
+    plan = Plan(np.stack(roles, axis=1), tuple(columns), recipe.strategy)
+    check_plan(plan, dataset)
+    return plan
+
+
+def seal(dataset: Dataset, recipe: PlanRecipe, seed: int) -> np.ndarray:
+    """(n,) bool: the rows of the test file, or a share of all rows (the latest ones where there is time)."""
+    if dataset.fixed_test is not None:
+        return dataset.fixed_test
+    sealed = np.zeros(len(dataset), bool)
+    if isinstance(recipe.test, str) or recipe.test == 0:
+        return sealed
+    everything = np.arange(len(dataset))
+    sealed[_share(dataset, everything, recipe.test, seed)] = True
+    return sealed
+
+
+def check_plan(plan: Plan, dataset: Dataset) -> None:
+    """Refuse a Plan that could leak: every rule that makes its figures honest, checked once."""
+    roles = plan.roles
+    if roles.dtype != np.uint8 or roles.shape != (len(dataset), plan.members):
+        raise AyatoriError(
+            f"a plan must have one uint8 role per row and member ({len(dataset)}, {plan.members}), "
+            f"however: {roles.dtype} {roles.shape}"
+        )
+    sealed = plan.sealed
+    if (roles[sealed] != SEALED).any():
+        raise AyatoriError("a sealed row must be sealed for every member, however one learns from it")
+    for member in range(plan.members):
+        learn, stop = plan.train_rows(member), plan.rows(member, STOP)
+        if not len(learn) or not len(stop):
+            raise AyatoriError(
+                f"every member needs rows to train on and rows to stop by, however member {member} has "
+                f"{len(learn)} and {len(stop)}; use fewer folds or bring more rows"
+            )
+        judged = np.concatenate([plan.rows(member, SCORE), np.flatnonzero(sealed)])
+        seen = np.concatenate([learn, stop])
+        if dataset.groups is not None:
+            for a, b, what in ((seen, judged, "judged"), (learn, stop, "stop")):
+                shared = np.intersect1d(dataset.groups[a], dataset.groups[b])
+                if len(shared):
+                    raise AyatoriError(
+                        f"a group must stay on one side of a split, however group {shared[0]} is in the "
+                        f"training and in the {what} rows of member {member}"
+                    )
+        if dataset.order is not None and dataset.fixed_test is None and len(judged):
+            scored = plan.rows(member, SCORE)
+            late = dataset.order[scored] if len(scored) else dataset.order[judged]
+            if dataset.order[seen].max() > late.min():
+                raise AyatoriError(f"member {member} must learn from rows before those it is judged by")
+
+
+def _check_recipe(recipe: PlanRecipe) -> None:
+    if recipe.strategy not in ("kfold", "holdout", "rotate"):
+        raise AyatoriError(f"`strategy` must be kfold, holdout or rotate, however: {recipe.strategy!r}")
+    if not isinstance(recipe.test, str) and not 0 <= recipe.test < 0.9:
+        raise AyatoriError(f"`test` must be a share from 0 to 0.9 or a file, however: {recipe.test}")
+    if recipe.strategy != "holdout" and recipe.splitter is None and recipe.folds < 2:
+        raise AyatoriError(
+            f"`folds` must be at least 2, however: {recipe.folds}; for one network use --folds 1 or holdout"
+        )
+    if not 0 < recipe.stop < 0.9:
+        raise AyatoriError(f"`stop` must be a share between 0 and 0.9, however: {recipe.stop}")
+    if recipe.repeats < 1:
+        raise AyatoriError(f"`repeats` must be at least 1, however: {recipe.repeats}")
+
+
+def _splits(dataset: Dataset, rows: np.ndarray, recipe: PlanRecipe, seed: int) -> Iterator[Split]:
+    """(learn from, judge by) of every member, as row numbers of the whole data set."""
+    if recipe.splitter is not None:
+        groups = None if dataset.groups is None else dataset.groups[rows]
+        pairs: Iterable[Split] = recipe.splitter.split(rows[:, None], strata(dataset)[rows], groups)
+        yield from ((rows[own], rows[judge]) for own, judge in pairs)
+    elif recipe.strategy == "holdout":
+        judge = _share(dataset, rows, max(recipe.stop, 0.1), seed + 1)
+        yield np.setdiff1d(rows, judge), judge
+    elif dataset.order is not None:
+        by_time = rows[np.argsort(dataset.order[rows], kind="stable")]
+        for own, judge in TimeSeriesSplit(recipe.folds).split(by_time):
+            first = dataset.order[by_time[judge]].min()
+            before = by_time[own]
+            yield before[dataset.order[before] < first], by_time[judge]
+    else:
+        _check_smallest_class(dataset, rows, recipe.folds)
+        yield from _kfold(dataset, rows, recipe.folds, seed)
+
+
+def _kfold(dataset: Dataset, rows: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
+    """Shuffled folds: stratified by class, groups kept whole."""
+    if dataset.groups is not None:
+        units = len(np.unique(dataset.groups[rows]))
+        if units < folds:
+            raise AyatoriError(
+                f"`folds` must be at most the number of groups, however folds={folds} and there are {units} "
+                f"groups; use --folds {max(units, 2)}"
+            )
+    groups = None if dataset.groups is None else dataset.groups[rows]
+    stratified = dataset.task != "regression"
+    kind = {
+        (True, True): StratifiedGroupKFold,
+        (True, False): StratifiedKFold,
+        (False, True): GroupKFold,
+        (False, False): KFold,
+    }[stratified, groups is not None]
+    splitter = kind(folds, shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        # a class rarer than the folds is met by _check_smallest_class where it matters
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        for own, judge in splitter.split(rows[:, None], strata(dataset)[rows], groups):
+            yield rows[own], rows[judge]
+
+
+def _share(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """About ``share`` of ``rows``: the latest where there is time, else stratified, groups whole."""
+    if dataset.order is not None:
+        cut = np.sort(dataset.order[rows])[-max(1, round(share * len(rows)))]
+        late = rows[dataset.order[rows] >= cut]
+        return late if len(late) < len(rows) else rows[dataset.order[rows] > cut]
+    units = len(rows) if dataset.groups is None else len(np.unique(dataset.groups[rows]))
+    # one fold of 1/share, or all but one where more than half is wanted
+    parts = int(np.clip(round(1 / min(share, 1 - share)), 2, max(units, 2)))
+    if units < 2:
+        raise AyatoriError(f"a split needs at least 2 rows or groups, however there is {units}")
+    if dataset.task == "regression" or np.bincount(strata(dataset)[rows]).max() >= parts:
+        keep, part = next(iter(_kfold(dataset, rows, parts, seed)))
+        if dataset.groups is None and dataset.task == "regression":
+            wanted = int(np.clip(round(share * len(rows)), 1, len(rows) - 1))
+            shuffled = np.random.default_rng(seed).permutation(rows)
+            return np.sort(shuffled[:wanted])
+        return part if share <= 0.5 else keep
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    return np.sort(shuffled[: max(1, round(share * len(rows)))])
+
+
+def _stop_rows(dataset: Dataset, own: np.ndarray, share: float, seed: int) -> Split:
+    """A member's own rows -> rows to train on, rows to stop by (20 of them where a fifth allows it)."""
+    share = max(share, min(20 / len(own), 0.2))
+    stop = _share(dataset, own, share, seed)
+    learn = np.setdiff1d(own, stop)
+    if dataset.task == "classification":
+        # a class that is only among the stop rows would never be learned
+        lost = ~np.isin(dataset.labels[stop], dataset.labels[learn])
+        if lost.any() and dataset.groups is None and dataset.order is None:
+            learn, stop = np.union1d(learn, stop[lost]), stop[~lost]
+    return learn, stop
+
+
+def strata(dataset: Dataset) -> np.ndarray:
+    """(n,) int64: what splits keep in proportion: classes, or sets of labels (rare ones together)."""
+    target = dataset.labels
+    if dataset.task == "classification":
+        return target.astype(np.int64)
+    if dataset.task == "multilabel":
+        _, codes, counts = np.unique(target, axis=0, return_inverse=True, return_counts=True)
+        codes = codes.reshape(-1)
+        return np.where(counts[codes] >= 10, codes + 1, 0)
+    return np.zeros(len(dataset), np.int64)
+
+
+def _check_smallest_class(dataset: Dataset, rows: np.ndarray, folds: int) -> None:
+    if dataset.task != "classification":
+        if len(rows) < folds:
+            raise AyatoriError(
+                f"`folds` must be at most the number of rows, however folds={folds}, rows={len(rows)}"
+            )
+        return
+    counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
+    smallest = int(counts.argmin())
+    if counts[smallest] < folds:
+        advice = (
+            f"use --folds {counts[smallest]} or merge the class"
+            if counts[smallest] >= 2
+            else "merge the class"
+        )
+        raise AyatoriError(
+            f"`folds` must be between 2 and the size of the smallest class, however folds={folds} and class "
+            f"'{dataset.classes[smallest]}' has {counts[smallest]} rows besides the test rows; {advice}"
+        )

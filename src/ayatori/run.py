@@ -1,0 +1,352 @@
+"""START HERE. run(data, recipe) -> Result: one line per stage.
+
+A run on disk can be killed at any moment and resumed: it reads the data again, makes the same Plan, and
+goes on from the last checkpoint to the same result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ayatori.data import load
+from ayatori.ensemble import blends
+from ayatori.evaluate import chosen, fit_baselines, leaderboard
+from ayatori.model import Model, save_model
+from ayatori.nets import defaults, find_net
+from ayatori.plan import make_plan
+from ayatori.recipe import Recipe, change, from_toml, to_toml
+from ayatori.records import AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
+from ayatori.store import RunFolder
+from ayatori.train import predict, train
+
+LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a run tells while it goes: a sentence, a share of the stage that is done, or a finished epoch."""
+
+    stage: str
+    text: str = ""
+    share: float | None = None
+    epoch: Epoch | None = None
+
+
+Show = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found, and the model it hands over."""
+
+    dataset: Dataset
+    recipe: Recipe  # every setting, as decided
+    plan: Plan
+    members: tuple[Member, ...]
+    predictions: Predictions
+    blends: tuple[Blend, ...]
+    leaderboard: tuple[Entry, ...]
+    chosen: str
+    model: Model
+    seconds: dict[str, float]
+    folder: Path | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The content of result.json."""
+        sealed = int(self.plan.sealed.sum())
+        return {
+            "task": self.dataset.task,
+            "classes": self.dataset.classes,
+            "rows": {"development": len(self.dataset) - sealed, "test": sealed},
+            "leaderboard": self.leaderboard,
+            "chosen": self.chosen,
+            "delivered": self.model.name,
+            "verdict": {},
+            "seconds": self.seconds,
+            "versions": {"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "seed": self.recipe.seed,
+        }
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page of this run to ``path``; the run needs a folder (``run(..., out=...)``)."""
+        from ayatori.report import write_report
+
+        if self.folder is None:
+            raise AyatoriError(
+                "a report is made from the run folder; give one by run(data, recipe, out='runs/mine')"
+            )
+        return write_report(self.folder, path)
+
+
+def run(
+    data: Any,
+    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    out: str | Path | None = None,
+    *,
+    y: Any = None,
+    show: Show | None = None,
+    name: str = "",
+) -> Result:
+    """The whole flow: read, plan, train, predict, compare, hand over.
+
+    Parameters
+    ----------
+    data
+        A path, a DataFrame, arrays (with ``y``), a torch Dataset, or what ``ayatori.load`` gave.
+    recipe
+        All settings.
+    out
+        A new folder for everything that the run read, decided, measured and made; None keeps it in memory.
+    y
+        (n,) or (n, labels), where ``data`` is an array.
+    show
+        Is told what happens.
+    name
+        What data in memory is called.
+
+    Raises
+    ------
+    AyatoriError
+        With one sentence, for everything that the caller can mend.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(120, 3))
+    >>> from ayatori.recipe import PlanRecipe, TrainRecipe
+    >>> result = run(x, Recipe(plan=PlanRecipe(folds=2), train=TrainRecipe(epochs=3)), y=x[:, 0] > 0)
+    >>> result.chosen
+    'mean of 2 folds'
+    """
+    source = str(data) if isinstance(data, str | Path) else name
+    folder = None if out is None else RunFolder.create(out, to_toml(recipe), source)
+    return _flow(data, y, recipe, folder, show or _silent, name)
+
+
+def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | None = None) -> Result:
+    """Go on with the run in ``path`` to the result that an unbroken run gives.
+
+    ``data`` and ``y`` are needed where the run was given arrays; a path is read again.
+    """
+    folder = RunFolder.open(path)
+    if folder.done:
+        raise AyatoriError(
+            f"'{path}' must be an unfinished run, however it is complete; read its result.json"
+        )
+    facts = folder.read_json("data.json")
+    source = facts["source"]
+    if data is None:
+        if not source or not Path(source).exists():
+            raise AyatoriError(
+                f"the data of a run must still be there to resume it, however {source or 'it was in memory'!r}; "
+                "put it back, or resume in Python by ayatori.resume(path, data, y=y)"
+            )
+        data = source
+    recipe = from_toml((folder.path / "recipe.toml").read_text(encoding="utf-8"))
+    return _flow(data, y, recipe, folder, show or _silent, source, facts.get("fingerprint", ""))
+
+
+def _flow(
+    data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str, fingerprint: str = ""
+) -> Result:
+    clock = Clock()
+    dataset = _read(data, y, recipe, folder, show, name)
+    if fingerprint and fingerprint != dataset.fingerprint:
+        raise AyatoriError(
+            "the data must be what the run began with, however it has changed; start a new run"
+        )
+    clock.lap("read")
+    plan = make_plan(dataset, recipe.plan, recipe.seed, find_net(recipe.net, "image" in dataset.inputs)[0])
+    recipe = settle(recipe, dataset, plan)
+    if folder:
+        folder.write_dataset(dataset)
+        folder.write_plan(plan)
+        folder.write_text("recipe.toml", to_toml(recipe))
+    _tell(show, dataset, plan, recipe)
+    clock.lap("plan")
+    members = _train(dataset, plan, recipe, folder, show)
+    clock.lap("train")
+    predictions = predict(members, dataset, plan)
+    clock.lap("predict")
+    rivals, notes = fit_baselines(dataset, plan, recipe.evaluate, lambda text: show(Event("rivals", text)))
+    clock.lap("rivals")
+    losses = [min((line.stop_loss for line in member.history), default=np.inf) for member in members]
+    made = [blend for one in (predictions, *rivals) for blend in blends(one, plan, losses)]
+    entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
+    name = chosen(entries, made, dataset.task)
+    clock.lap("score")
+    for note in notes:
+        show(Event("rivals", note))
+    result = Result(
+        dataset=dataset,
+        recipe=recipe,
+        plan=plan,
+        members=tuple(members),
+        predictions=predictions,
+        blends=tuple(made),
+        leaderboard=tuple(entries),
+        chosen=name,
+        model=_model(name, made, members, dataset),
+        seconds=clock.laps,
+        folder=folder.path if folder else None,
+    )
+    if folder:
+        _write(result, folder, notes)
+    return result
+
+
+def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
+    """The recipe with every "decide from the data" decided. Settling twice changes nothing."""
+    image = dataset.schema.image
+    name, _ = find_net(recipe.net, image is not None)
+    rows = int(np.median([np.count_nonzero(plan.counts(member)) for member in range(plan.members)]))
+    outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
+    decided = defaults(name, dataset.task, rows, outputs, image, recipe.preset)
+    settings = recipe.train
+    values = {
+        "epochs": settings.epochs or decided["epochs"],
+        "batch_size": settings.batch_size or decided["batch_size"],
+        "learning_rate": settings.learning_rate or decided["learning_rate"],
+        "weight_decay": decided["weight_decay"] if settings.weight_decay < 0 else settings.weight_decay,
+        "warmup": decided["warmup"] if settings.warmup < 0 else settings.warmup,
+        "beta2": settings.beta2 or decided["beta2"],
+        "patience": settings.patience or decided["patience"],
+        "augment": decided.get("augment", "none") if settings.augment == "auto" else settings.augment,
+    }
+    recipe = change(recipe, "train", **values)
+    if isinstance(recipe.net.name, str):
+        recipe = change(recipe, "net", name=name)
+    if recipe.loss.label_smoothing < 0:
+        recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
+    return change(recipe, "data", task=dataset.task)
+
+
+def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    test = recipe.plan.test if isinstance(recipe.plan.test, str) else None
+    dataset = load(
+        data,
+        recipe.data,
+        y=y,
+        test=test,
+        cache=folder.cache if folder else None,
+        progress=lambda share: show(Event("read", share=share)),
+    )
+    return dataclasses.replace(dataset, source=dataset.source or name)
+
+
+def _train(
+    dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show
+) -> list[Member]:
+    try:
+        return train(
+            dataset,
+            plan,
+            recipe,
+            folder,
+            on_epoch=lambda line: show(Event("train", epoch=line)),
+            on_step=lambda share: show(Event("train", share=share)),
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: ayatori resume {folder.path}" if folder else "") from None
+
+
+def _open_test(
+    dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show
+) -> np.ndarray:
+    """The one place where labels of sealed rows are read; each time is logged."""
+    rows = int(plan.sealed.sum())
+    show(Event("score", f"the {rows} sealed rows are opened"))
+    if folder:
+        folder.log_opening("final scores", rows, recipe.seed)
+    return dataset.labels
+
+
+def _model(name: str, made: Sequence[Blend], members: Sequence[Member], dataset: Dataset) -> Model:
+    """The chosen network, or all folds' networks together."""
+    blend = next(blend for blend in made if blend.name == name)
+    networks = tuple(members[index].network for index in blend.members)
+    delivered = name if len(networks) == 1 or blend.split == "test" else f"mean of {len(networks)} networks"
+    return Model(delivered, dataset.schema, networks)
+
+
+def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
+    folder.write_members(list(result.members))
+    folder.write_table("predictions.parquet", predictions_table(result))
+    save_model(result.model, folder)
+    folder.write_json("result.json", {**result.facts(), "notes": notes, "openings": folder.openings()})
+    folder.finish()
+
+
+def predictions_table(result: Result) -> pd.DataFrame:
+    """predictions.parquet: one line for each row that each model or ensemble honestly speaks of."""
+    dataset, parts = result.dataset, []
+    names = dataset.classes if dataset.task != "regression" else dataset.schema.target
+    columns = [f"p_{name}" for name in names] if dataset.task != "regression" else ["value"]
+    if dataset.task == "regression" and dataset.labels.shape[1] > 1:
+        columns = [f"value_{name}" for name in names]
+    for blend in result.blends:
+        rows = np.flatnonzero(blend.rows)
+        truth = dataset.labels[rows]
+        part = pd.DataFrame({"row": rows.astype(np.int64), "id": dataset.ids[rows]})
+        if dataset.task == "classification":
+            part["true"] = np.asarray(dataset.classes, dtype=object)[truth]
+        elif truth.shape[1] == 1:
+            part["true"] = truth[:, 0]
+        else:
+            part["true"] = [" ".join(f"{value:g}" for value in line) for line in truth]
+        part["fold"] = blend.fold[rows]
+        part["split"], part["name"] = blend.split, blend.name
+        parts.append(pd.concat([part, pd.DataFrame(blend.values[rows], columns=columns)], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:
+    for note in dataset.notes:
+        show(Event("read", note))
+    sealed = int(plan.sealed.sum())
+    how = {
+        "kfold": "folds, one network each",
+        "rotate": "turns of train and validation",
+        "holdout": "network",
+    }
+    show(
+        Event(
+            "plan",
+            f"{sealed:,} of {len(dataset):,} rows sealed as the test; {plan.members} {how[plan.strategy]}",
+        )
+    )
+    stops = np.count_nonzero(plan.roles[:, 0] == 251)
+    show(
+        Event("plan", f"each trains on about {len(plan.train_rows(0)):,} rows and stops by {stops:,} others")
+    )
+    net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
+    show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.laps[stage] = now - self._last
+        self.laps["total"] = now - self._start
+        self._last = now
+
+
+def _silent(event: Event) -> None:
+    pass

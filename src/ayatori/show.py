@@ -1,0 +1,194 @@
+"""What the terminal shows while a run goes: calm lines, a bar with the time left, the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ayatori.records import Entry, Epoch, Score
+from ayatori.run import Event, Result
+
+EVERY = 15.0  # seconds between lines where there is no terminal
+LABELS = {"read": "read", "plan": "plan", "train": "train", "rivals": "compare", "score": "score"}
+SHOWN = {
+    "classification": ("accuracy", "log_loss"),
+    "multilabel": ("exact_match", "macro_f1", "log_loss"),
+    "regression": ("rmse", "r2"),
+}
+
+
+class Terminal:
+    """Is told events (see ``run.Event``) and prints them; without a terminal, plain lines."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(highlight=False)
+        self.quiet = quiet
+        self.stage = ""
+        self.best: dict[int, Epoch] = {}
+        self.last: dict[int, Epoch] = {}
+        self.spoke = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description:<9}", style="dim"),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> Terminal:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if event.epoch is not None:
+            self._epoch(event.epoch)
+        if event.share is not None:
+            self._bar(event.stage, event.share, event.text)
+        elif event.text:
+            self._line(event.stage, event.text)
+
+    def _line(self, stage: str, text: str) -> None:
+        if self.quiet:
+            return
+        label = LABELS.get(stage, stage) if stage != self.stage else ""
+        self.stage = stage
+        line = Text.assemble((f"{label:<9} ", "cyan"), text)
+        self.console.print(line, soft_wrap=True)
+
+    def _bar(self, stage: str, share: float, note: str) -> None:
+        if self.task is None or self.task[0] != stage:
+            if self.task is not None:
+                self.progress.remove_task(self.task[1])
+            self.task = (stage, self.progress.add_task(LABELS.get(stage, stage), total=1.0, note=""))
+        if stage == "train":
+            note = self._losses()
+        self.progress.update(self.task[1], completed=share, note=note)
+        if not self.console.is_terminal and not self.quiet and time.monotonic() - self.spoke > EVERY:
+            self.spoke = time.monotonic()
+            self._line(stage, f"{share:4.0%}  {note}".rstrip())
+
+    def _epoch(self, line: Epoch) -> None:
+        self.last[line.member] = line
+        best = self.best.get(line.member)
+        if best is None or line.stop_loss < best.stop_loss:
+            self.best[line.member] = line
+        if line.note:
+            self._line("train", f"network {line.member}, epoch {line.epoch}: {line.note}")
+
+    def _losses(self) -> str:
+        if not self.last:
+            return ""
+        stop = sum(line.stop_loss for line in self.last.values()) / len(self.last)
+        learned = sum(line.train_loss for line in self.last.values()) / len(self.last)
+        epoch = max(line.epoch for line in self.last.values())
+        best = sorted(line.epoch for line in self.best.values())[len(self.best) // 2]
+        return f"epoch {epoch}  loss {learned:.3f}, on stop rows {stop:.3f}, best at epoch {best}"
+
+    def summary(self, result: Result, page: Path) -> None:
+        """The leaderboard and where everything is."""
+        self.progress.stop()
+        if not self.quiet:
+            reasons = sorted({member.reason for member in result.members})
+            self._line("train", "stopped because " + "; ".join(reasons))
+            self.console.print()
+        self.console.print(leaderboard_table(result))
+        self.console.print()
+        for sentence in sentences(result):
+            self.console.print(sentence, soft_wrap=True)
+        self.console.print(Text.assemble("page  ", (str(page), "bold")), soft_wrap=True)
+        if result.folder is not None:
+            self.console.print(
+                Text(f"use   ayatori predict {result.folder} NEW_DATA -o predictions.csv"), soft_wrap=True
+            )
+
+
+def leaderboard_table(result: Result) -> Table:
+    names = SHOWN[result.dataset.task]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("scored on")
+    table.add_column("model")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column("95 %", justify="left", style="dim")
+    table.add_column("rows", justify="right", style="dim")
+    table.add_column("train", justify="right", style="dim")
+    previous = ""
+    for entry in result.leaderboard:
+        table.add_row(*_row(entry, names, previous), style="bold" if entry.name == result.chosen else "")
+        previous = entry.split
+    return table
+
+
+def _row(entry: Entry, names: tuple[str, ...], previous: str) -> list[str]:
+    split = {"out_of_fold": "held-out folds", "test": "sealed test"}[entry.split]
+    cells = ["" if entry.split == previous else split, entry.name]
+    for name in names:
+        score = entry.scores.get(name)
+        cells += [figure(score.value), f"{figure(score.low)} – {figure(score.high)}"] if score else ["", ""]
+    rows = next(iter(entry.scores.values())).n if entry.scores else 0
+    return [*cells, f"{rows:,}", f"{entry.seconds.get('train', 0.0):.0f} s"]
+
+
+def figure(value: float) -> str:
+    """Four digits that matter.
+
+    >>> figure(0.98512), figure(1234.5), figure(0.00001234)
+    ('0.9851', '1234', '1.234e-05')
+    """
+    if 0.001 <= abs(value) < 10 or value == 0:
+        return f"{value:.4f}"
+    return f"{value:.4g}"
+
+
+def sentences(result: Result) -> list[str]:
+    """How well, and whether a network is worth it here."""
+    entry = _chosen(result)
+    if entry is None:
+        return []
+    name = {"classification": "accuracy", "multilabel": "exact_match", "regression": "r2"}[
+        result.dataset.task
+    ]
+    score: Score | None = entry.scores.get(name)
+    told = []
+    if score is not None:
+        where = "sealed rows" if entry.split == "test" else "held-out rows"
+        told.append(
+            f"{entry.name}: {name.replace('_', ' ')} {figure(score.value)} ({figure(score.low)} – {figure(score.high)}) "
+            f"on {score.n:,} {where} it had never seen."
+        )
+    told += _against_rivals(result, entry)
+    return told
+
+
+def _chosen(result: Result) -> Entry | None:
+    entries = [entry for entry in result.leaderboard if entry.name == result.chosen]
+    return next((entry for entry in entries if entry.split == "test"), entries[0] if entries else None)
+
+
+def _against_rivals(result: Result, entry: Entry) -> list[str]:
+    rivals = [
+        one for one in result.leaderboard if not one.network and one.split == entry.split and one.paired
+    ]
+    if not rivals:
+        return []
+    best = rivals[0]
+    paired: Mapping[str, float] = best.paired
+    if paired["low"] <= 0 <= paired["high"]:
+        return [f"{best.name} does as well within chance: a network is not needed here."]
+    if paired["difference"] > 0:
+        return [f"{best.name} does better: a network is not worth it here."]
+    return [f"That is better than the best simple rival ({best.name}): a network is worth it here."]

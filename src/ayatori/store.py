@@ -1,0 +1,255 @@
+"""The run folder: the only writer. Every file is written beside itself, synced, and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ayatori.records import AyatoriError, Dataset, Epoch, Member, Plan
+
+CHECKPOINT = "checkpoint.safetensors"
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the largest allowed file size is reached",
+    errno.EACCES: "there is no permission to write there; choose another folder",
+    errno.EPERM: "there is no permission to write there; choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+}
+
+
+class RunFolder:
+    """A run on disk. ``RunFolder.create`` makes a new one, ``RunFolder.open`` goes back to one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path, recipe_toml: str, source: str) -> RunFolder:
+        """Make the folder with what a resume needs already in it, in one step."""
+        path = Path(path)
+        if path.exists():
+            raise AyatoriError(
+                f"the output folder must be new, however '{path}' exists; choose another with --out, or go on "
+                f"with it by: ayatori resume {path}"
+            )
+        draft = path.with_name(f".{path.name}.new-{os.getpid()}")
+        with _said(path):
+            draft.mkdir(parents=True)
+        folder = cls(draft)
+        try:
+            folder.write_text("recipe.toml", recipe_toml)
+            folder.write_json("data.json", {"source": source})
+            with _said(path):
+                draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        path = Path(path)
+        for name in ("recipe.toml", "data.json"):
+            if not (path / name).is_file():
+                raise AyatoriError(f"'{path}' must be a run folder, however it has no {name}")
+        with _said(path):
+            for draft in path.rglob(".*.part"):  # left by a run that was killed
+                draft.unlink()
+        return cls(path)
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "DONE").exists()
+
+    @property
+    def cache(self) -> Path:
+        """Where decoded pictures that outgrow memory are mapped; deleted at the end."""
+        return self.path / "cache"
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write one file so that it is there whole, or not at all."""
+        target = self.path / name
+        draft = target.with_name(f".{target.name}.part")
+        with _said(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(target)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        self.write_bytes(name, text.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        self.write_bytes(name, table.to_parquet(index=False))
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], note: Mapping[str, str]) -> None:
+        whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        self.write_bytes(name, safetensors.torch.save(whole, dict(note)))
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise AyatoriError(f"'{self.path}' must hold {name}, however it does not") from None
+        except ValueError as error:
+            raise AyatoriError(f"'{self.path / name}' must be JSON, however: {error}") from None
+
+    def save_checkpoint(self, progress: list[dict[str, Any]], tensors: dict[str, Tensor]) -> None:
+        self.write_tensors(CHECKPOINT, tensors, {"progress": json.dumps(progress)})
+
+    def load_checkpoint(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]] | None:
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return json.loads(file.metadata()["progress"]), tensors
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise AyatoriError(f"'{path}' must be a checkpoint of ayatori, however: {error}") from None
+
+    def write_dataset(self, dataset: Dataset) -> None:
+        """data.json: what was read."""
+        schema = dataclasses.asdict(dataset.schema)
+        counts = None
+        if dataset.task == "classification":
+            counts = np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist()
+        self.write_json(
+            "data.json",
+            {
+                "source": dataset.source,
+                "kind": dataset.schema.kind,
+                "task": dataset.task,
+                "rows": len(dataset),
+                "classes": dataset.classes,
+                "class_counts": counts,
+                "fingerprint": dataset.fingerprint,
+                "notes": dataset.notes,
+                "schema": schema,
+            },
+        )
+
+    def write_plan(self, plan: Plan) -> None:
+        """plan.parquet: a row a row, a column a member, one byte a cell; what the columns are in its metadata."""
+        columns = {f"member_{index:03d}": plan.roles[:, index] for index in range(plan.members)}
+        table = pd.DataFrame(columns)
+        table.attrs = {
+            "strategy": plan.strategy,
+            "roles": "0 not used, 1-250 train so many times, 251 stop, 252 score, 253 sealed",
+            "columns": [dataclasses.asdict(column) for column in plan.columns],
+        }
+        self.write_table("plan.parquet", table)
+
+    def write_members(self, members: list[Member]) -> None:
+        """members/000/: weights, history, and why it stopped."""
+        for member in members:
+            name = f"members/{member.index:03d}"
+            self.write_tensors(f"{name}/weights.safetensors", member.network.state_dict(), {})
+            self.write_table(f"{name}/history.parquet", history_table(member.history))
+            self.write_json(
+                f"{name}/member.json",
+                {
+                    **dataclasses.asdict(member.column),
+                    "best_epoch": member.best_epoch,
+                    "reason": member.reason,
+                    "seconds": member.seconds,
+                    "network": dataclasses.asdict(member.network.spec),
+                },
+            )
+
+    def log_opening(self, what: str, rows: int, seed: int) -> None:
+        """test_openings.jsonl: each time the labels of the sealed rows were read."""
+        from datetime import UTC, datetime
+
+        path = self.path / "test_openings.jsonl"
+        earlier = path.read_text(encoding="utf-8") if path.exists() else ""
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "what": what,
+            "rows": rows,
+            "seed": seed,
+        }
+        self.write_text(path.name, earlier + json.dumps(line) + "\n")
+
+    def openings(self) -> list[dict[str, Any]]:
+        path = self.path / "test_openings.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def finish(self) -> None:
+        """Remove what only an unfinished run needs, and say that it is done."""
+        with _said(self.path):
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(self.cache, ignore_errors=True)
+        self.write_text("DONE", "")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a CSV so that it is there whole, or not at all."""
+    path = Path(path)
+    RunFolder(path.parent).write_text(path.name, table.to_csv(index=False))
+
+
+def history_table(history: tuple[Epoch, ...]) -> pd.DataFrame:
+    """One line per epoch; the columns of ``Epoch``."""
+    names = [field.name for field in dataclasses.fields(Epoch)]
+    return pd.DataFrame([dataclasses.asdict(line) for line in history], columns=names)
+
+
+def digest(content: bytes) -> str:
+    """BLAKE2b of a file's content, 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON values; a number that JSON cannot write becomes null.
+
+    >>> plain({"a": np.float32(0.5), "b": (float("nan"), np.int64(3))})
+    {'a': 0.5, 'b': [None, 3]}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@contextlib.contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise AyatoriError(f"'{path}' must be writable, however {reason}") from error
