@@ -1,7 +1,7 @@
 """pyproject.toml -> requirements/lock.txt (the package) and requirements/test.txt (tests and checks).
 
-``python dev/lock.py`` keeps every version that the lock already names; to raise one, delete its line first. One
-set of versions must install on every Python that we support; what only Linux needs carries a marker.
+``python dev/lock.py`` keeps every version that the lock already names; to raise one, delete its line first.
+One set of versions must install on every Python that we support; what only Linux needs carries a marker.
 """
 
 from __future__ import annotations
