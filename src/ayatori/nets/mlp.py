@@ -56,7 +56,7 @@ class Fading(nn.Module):
 
 
 class Dropout(nn.Module):
-    """``nn.Dropout`` with ``p`` rounded to a 256th, in a quarter of its time on a CPU: a byte of chance a value.
+    """``nn.Dropout`` with ``p`` rounded to a 256th: a byte of chance a value takes a quarter of the time.
 
     >>> _ = torch.manual_seed(0)
     >>> Dropout(0.25)(torch.ones(1000, 100)).mean().round(decimals=2)

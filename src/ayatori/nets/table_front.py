@@ -112,7 +112,7 @@ class TableFront(nn.Module):
         gaps = raw.isnan()
         high, low = self.centre.to(raw.dtype)
         scaled = ((raw - high) - low) * self.scale.to(raw.dtype)
-        numbers = torch.where(gaps, 0.0, scaled).clamp(-LARGEST, LARGEST).float()
+        numbers = scaled.nan_to_num(0.0).clamp(-LARGEST, LARGEST).float()
         numbers = numbers * torch.rsqrt(1 + (numbers / 3).square())
         flags = [gaps[:, self.gaps].float()]
         codes = raw.new_zeros(len(raw), 0, dtype=torch.int64)
