@@ -19,8 +19,9 @@ def blends(predictions: Predictions, plan: Plan, losses: Sequence[float] = ()) -
     - kfold: "one network, 5 folds" out of fold (with repeats: one for each repeat, and their mean),
       "mean of 5 folds" on the test
     - holdout: "one network, hold-out" on its held-out rows and on the test
-    - rotate: "best of 5, rotated" on the test: the member with the lowest of ``losses`` (m,), which are those of
-      its own validation rows; its own figure there chose it, and so is no estimate
+    - rotate: "best of 5, rotated" on the test: the network with the lowest of ``losses`` (m,), which are
+      those of its own validation rows; its own figure there chose it, and so is no estimate. Rivals learn
+      from all development rows, and so are the same for every member
 
     A rival's blends are called the same with its name in front. Blends without rows are left out.
     """
@@ -120,14 +121,15 @@ def _mean(predictions: Predictions, plan: Plan, what: str) -> Blend:
 
 def _best(predictions: Predictions, plan: Plan, losses: Sequence[float]) -> Blend:
     """Sealed rows said by the member that did best on its own validation rows."""
-    if _is_network(predictions) and len(losses) != plan.members:
+    network = _is_network(predictions)
+    if network and len(losses) != plan.members:
         raise AyatoriError(
-            f"`rotate` keeps the network with the lowest validation loss, so there must be {plan.members} losses, "
-            f"however there are {len(losses)}"
+            f"`rotate` keeps the network with the lowest validation loss, so there must be {plan.members} "
+            f"losses, however there are {len(losses)}"
         )
-    best = int(np.nanargmin(losses)) if len(losses) else 0
+    best = int(np.argmin(np.where(np.isnan(losses), np.inf, losses))) if network else 0
     values = _empty(predictions)
     sealed = np.flatnonzero(plan.sealed)
     values[sealed] = predictions.values[best, sealed]
-    name = f"best of {plan.members}, rotated" if len(losses) else f"{predictions.name}, all development rows"
+    name = f"best of {plan.members}, rotated" if network else f"{predictions.name}, all development rows"
     return _blend(predictions, name, True, values, [best])

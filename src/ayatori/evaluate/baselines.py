@@ -53,7 +53,7 @@ def fit_baselines(
     recipe: EvaluateRecipe,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Predictions], list[str]]:
-    """Fit every rival of the recipe on every column of the Plan; and notes on what was left out, in sentences.
+    """Fit every rival of the recipe on every column of the Plan; and notes on what was left out.
 
     Predictions are (m members, n rows, c outputs) as those of the networks, and NaN except on
     the SCORE and SEALED rows of a column. At most ``recipe.baseline_rows`` rows of a column are learned
@@ -62,7 +62,8 @@ def fit_baselines(
     for name in recipe.baselines:
         if name not in NAMES:
             raise AyatoriError(
-                f"`baselines` must be some of {', '.join(NAMES)}, however: {name!r}{nearest(name, list(NAMES))}"
+                f"`baselines` must be some of {', '.join(NAMES)}, however: {name!r}"
+                f"{nearest(name, list(NAMES))}"
             )
     if not recipe.baselines:
         return [], []
@@ -103,6 +104,7 @@ def _rival(
         else dataset.labels.reshape(len(dataset), -1).shape[1]
     )
     values = np.full((plan.members, len(dataset), outputs), np.nan, np.float32)
+    spoken = np.isin(plan.roles.T, (SCORE, SEALED))
     fitting = predicting = 0.0
     models: dict[bytes, Any] = {}  # columns that learn from the same rows share a rival
     for member in range(plan.members):
@@ -116,11 +118,11 @@ def _rival(
                 learn.tobytes(): _fit(name, dataset.task, table[own], dataset.labels[own], kinds, title)
             }
         middle = time.perf_counter()
-        speak = np.flatnonzero(np.isin(plan.roles[:, member], (SCORE, SEALED)))
+        speak = np.flatnonzero(spoken[member])
         if len(speak):
             values[member, speak] = models[learn.tobytes()](table[speak], outputs)
         fitting, predicting = fitting + middle - start, predicting + time.perf_counter() - middle
-    return Predictions(values, ~np.isnan(values).any(axis=2), title, predicting, fitting)
+    return Predictions(values, spoken, title, predicting, fitting)
 
 
 def _learn_rows(plan: Plan, member: int) -> np.ndarray:
@@ -128,7 +130,7 @@ def _learn_rows(plan: Plan, member: int) -> np.ndarray:
 
 
 def _subsample(dataset: Dataset, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """At most ``most`` of ``rows``, every class in proportion: an even stride through the rows in order of class."""
+    """At most ``most`` of ``rows``, every class in proportion: evenly through them, class by class."""
     if len(rows) <= most:
         return rows
     shuffled = np.random.default_rng([seed, 8]).permutation(rows)
@@ -138,7 +140,7 @@ def _subsample(dataset: Dataset, rows: np.ndarray, most: int, seed: int) -> np.n
 
 
 def _table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
-    """All inputs as one matrix (n, features), and which of its columns hold numbers, pixels and categories."""
+    """All inputs as one matrix (n, features); which of its columns hold numbers, pixels and categories."""
     n = len(dataset)
     blocks = {}
     if "numbers" in dataset.inputs:
@@ -214,7 +216,7 @@ def _fit(
 
 
 def _softened(said: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Shares among k neighbours with the shares of all rows as one neighbour more, so that nothing is impossible."""
+    """Shares among k neighbours, and the shares of all rows as one neighbour more: nothing is impossible."""
     return (NEIGHBOURS * said + prior) / (NEIGHBOURS + 1)
 
 
@@ -276,7 +278,7 @@ def _scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> Col
 
 
 def _encoded(kinds: Mapping[str, slice], rows: int) -> ColumnTransformer:
-    """For trees: categories as codes, first (unknown = missing), numbers as they are, principal components of pixels."""
+    """For trees: categories first, as codes (unknown = missing), numbers as they are, pixels' components."""
     steps: list[tuple[str, Any, slice]] = []
     if "categories" in kinds:
         encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=250)

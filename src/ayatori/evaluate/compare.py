@@ -18,10 +18,11 @@ def paired(
 ) -> dict[str, float]:
     """How much better ``a`` is than ``b`` on the same rows: difference, low, high, p, n.
 
-    Classification: difference in accuracy, with the mid-p version of McNemar's exact test (Fagerland, Lydersen and
-    Laake 2013) and the adjusted Wald interval of Bonett and Price (2012). Multilabel: difference in the share of
-    labels told right; regression: ``b``'s mean absolute error minus ``a``'s, each value in its standard deviations
-    where there are several; both by paired t. With ``groups`` (n,): t over groups. Fewer than 2 rows: nothing.
+    Classification: difference in accuracy, with the mid-p version of McNemar's exact test (Fagerland,
+    Lydersen and Laake 2013) and the adjusted Wald interval of Bonett and Price (2012). Multilabel:
+    difference in the share of labels told right; regression: ``b``'s mean absolute error minus ``a``'s, each
+    value in its standard deviations where there are several; both by paired t. With ``groups`` (n,): t over
+    groups. Fewer than 2 rows: nothing.
 
     >>> truth = np.array([0, 1, 1, 0])
     >>> sure, wrong = np.eye(2)[truth], np.eye(2)[1 - truth]

@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the figures that a macro average is made of (one class, label or value): its interval and pulls."""
+    """One of the figures that an average is made of (one class, label or value): its interval and pulls."""
 
     value: float
     low: float

@@ -21,22 +21,23 @@ LOWER = frozenset({"log_loss", "brier", "ece", "rmse", "mae"})  # smaller is bet
 METHODS: Mapping[str, str] = {
     "accuracy": "share of rows whose most probable class is the true one (several labels: of labels told "
     "right at 0.5); Wilson's interval",
-    "balanced_accuracy": "mean over the classes present of the share of their rows told right; Wilson's interval "
-    "per class, combined (Zou and Donner)",
+    "balanced_accuracy": "mean over the classes present of the share of their rows told right; Wilson's "
+    "interval per class, combined (Zou and Donner)",
     "macro_f1": "mean over classes of the harmonic mean of precision and recall; infinitesimal jackknife "
     "on Wilson's scale per class, combined (Zou and Donner)",
     "exact_match": "share of rows with every label told right at 0.5; Wilson's interval",
-    "log_loss": "mean of minus the natural logarithm of the probability given to the truth, clipped at 1.2e-7; "
-    "Student's t with Hall's correction for skewness",
+    "log_loss": "mean of minus the natural logarithm of the probability given to the truth, clipped at "
+    "1.2e-7; Student's t with Hall's correction for skewness",
     "roc_auc": "area under the ROC curve (two classes: of the second; more: mean of each class against the "
     "rest); variance after DeLong, Wilson's scale",
     "average_precision": "area under the precision-recall steps (two classes: of the second; more: mean over "
     "classes); infinitesimal jackknife, Wilson's scale",
     "brier": "mean squared distance between probabilities and truth (two classes: of the second, 0 to 1; "
     "more: summed over classes, 0 to 2, Brier 1950); Student's t with Hall's correction",
-    "ece": "expected calibration error: mean distance between confidence and accuracy in 15 bins of equal width "
-    "(Guo et al. 2017); simulated from the errors of the bins, from 0 where no miscalibration is shown",
-    "rmse": "root of the mean squared error, in units of the target; Student's t with Hall's correction, on squares",
+    "ece": "expected calibration error: mean distance between confidence and accuracy in 15 bins of equal "
+    "width (Guo et al. 2017); simulated from the errors of the bins, from 0 where no miscalibration is shown",
+    "rmse": "root of the mean squared error, in units of the target; Student's t with Hall's correction, on "
+    "the squares",
     "mae": "mean absolute error, in units of the target; Student's t with Hall's correction for skewness",
     "r2": "share of the variance explained; infinitesimal jackknife on log(1 - R2)",
     "paired": "difference on the same rows, positive where the first is better. Classes: in accuracy, "
@@ -62,7 +63,8 @@ def score(
 
     **Shape** (n rows, c classes, labels or values)
 
-    - ``truth``: classification (n,) int codes into ``classes``; multilabel (n, c) of 0 and 1; regression (n, c)
+    - ``truth``: classification (n,) int codes into ``classes``; multilabel (n, c) of 0 and 1;
+      regression (n, c)
     - ``values``: (n, c) probabilities, or values in the units of the target
     - ``groups``: (n,) rows that share a value are not independent
 
@@ -94,8 +96,8 @@ def score_folds(
 ) -> dict[str, Score]:
     """``score`` of all rows, and over the folds in ``fold`` (n,) int the spread of each figure.
 
-    A fold of -1 is none. The spread is the standard deviation (divisor folds - 1) and stays NaN where fewer than
-    two folds can say the figure.
+    A fold of -1 is none. The spread is the standard deviation (divisor folds - 1) and stays NaN where fewer
+    than two folds can say the figure.
     """
     figures = score(truth, values, task, classes, groups)
     parts = [fold == number for number in np.unique(fold[fold >= 0])]
@@ -238,7 +240,7 @@ def _curve(up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray) -
 def _precision(
     up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Average precision: mean over positives of the precision at their score; and its derivative by row weights."""
+    """Average precision: mean over positives of the precision at their score; and each row's pull."""
     positives = up.sum()
     hits = positives - np.cumsum(up) + up  # positives at this score or above
     called = hits + down.sum() - np.cumsum(down) + down
