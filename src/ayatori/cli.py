@@ -154,7 +154,7 @@ def run(
         Print result.json instead.
     """
     settings = read_recipe(recipe) if recipe else Recipe()
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "data": {"target": _names(target), "task": task, "groups": groups, "time": time, "ids": ids,
                  "drop": drop and _tuple(drop), "size": size, "strict": strict},
         "plan": {"test": _test(test), "folds": folds, "repeats": repeats, "strategy": strategy},
@@ -170,7 +170,7 @@ def run(
         )
     if folds == 1:
         settings = change(settings, "plan", strategy="holdout")
-    whole = {"preset": preset, "seed": seed, "time_limit": time_limit}
+    whole: dict[str, Any] = {"preset": preset, "seed": seed, "time_limit": time_limit}
     settings = dataclasses.replace(
         settings, **{key: value for key, value in whole.items() if value is not None}
     )
@@ -236,7 +236,7 @@ def predict(
     device
         cpu, cuda or mps; by default the fastest there is.
     """
-    from ayatori.model import load_model, submission
+    from ayatori.model import load_model, read_sample, submission
     from ayatori.store import write_csv
 
     if out.exists():
@@ -247,9 +247,7 @@ def predict(
     rows = model.read(str(data))
     table = model.predict_table(rows)
     if like is not None:
-        from ayatori.data import read_table
-
-        table = submission(table, read_table(like), model.schema)
+        table = submission(table, read_sample(like), model.schema)
     write_csv(out, table)
     for note in rows.notes:
         _print(f"  {note}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +110,9 @@ def load_model(path: str | Path, net: Any = None, device: str = "auto") -> Model
 
 def schema_from(facts: Mapping[str, Any]) -> Schema:
     """A schema from its JSON values."""
-    values = {name: tuple(item) if isinstance(item, list) else item for name, item in facts.items()}
+    values: dict[str, Any] = {
+        name: tuple(item) if isinstance(item, list) else item for name, item in facts.items()
+    }
     values["categories"] = {name: tuple(items) for name, items in facts["categories"].items()}
     return Schema(**values)
 
@@ -149,6 +150,15 @@ def _network(path: Path, item: Mapping[str, Any], net: Any) -> Network:
     return network.eval()
 
 
+def read_sample(path: str | Path) -> pd.DataFrame:
+    """A sample submission; its ids stay text, so that 007 stays 007."""
+    try:
+        head = pd.read_csv(path, nrows=0)
+        return pd.read_csv(path, dtype={head.columns[0]: str})
+    except (OSError, ValueError, IndexError) as error:
+        raise AyatoriError(f"a sample submission must be a CSV, however '{path}': {error}") from None
+
+
 def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """``table`` (see ``Model.predict_table``) in the columns, ids and order of a sample submission.
 
@@ -159,7 +169,7 @@ def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.Da
         raise AyatoriError(
             f"a sample submission must have an id column and another, however: {list(like.columns)}"
         )
-    ids = like.iloc[:, 0].astype(str)
+    ids = like.iloc[:, 0]
     mine = table.set_index(table.columns[0])
     if mine.index.has_duplicates or ids.duplicated().any():
         twice = [*mine.index[mine.index.duplicated()], *ids[ids.duplicated()]][0]

@@ -25,7 +25,7 @@ from ayatori.model import Model, save_model
 from ayatori.nets import defaults, find_net
 from ayatori.plan import make_plan
 from ayatori.recipe import Recipe, change, from_toml, to_toml
-from ayatori.records import AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
+from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
 from ayatori.store import RunFolder
 from ayatori.train import predict, train
 
@@ -240,7 +240,7 @@ def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Sho
         y=y,
         test=test,
         cache=folder.cache if folder else None,
-        progress=lambda share: show(Event("read", share=share)),
+        progress=lambda done, whole: show(Event("read", share=done / max(whole, 1))),
     )
     return dataclasses.replace(dataset, source=dataset.source or name)
 
@@ -326,7 +326,7 @@ def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:
             f"{sealed:,} of {len(dataset):,} rows sealed as the test; {plan.members} {how[plan.strategy]}",
         )
     )
-    stops = np.count_nonzero(plan.roles[:, 0] == 251)
+    stops = len(plan.rows(0, STOP))
     show(
         Event("plan", f"each trains on about {len(plan.train_rows(0)):,} rows and stops by {stops:,} others")
     )

@@ -167,8 +167,8 @@ def sentences(result: Result) -> list[str]:
     if score is not None:
         where = "sealed rows" if entry.split == "test" else "held-out rows"
         told.append(
-            f"{entry.name}: {name.replace('_', ' ')} {figure(score.value)} ({figure(score.low)} – {figure(score.high)}) "
-            f"on {score.n:,} {where} it had never seen."
+            f"{entry.name}: {name.replace('_', ' ')} {figure(score.value)} "
+            f"({figure(score.low)} – {figure(score.high)}) on {score.n:,} {where} it had never seen."
         )
     told += _against_rivals(result, entry)
     return told

@@ -46,8 +46,8 @@ class RunFolder:
         path = Path(path)
         if path.exists():
             raise AyatoriError(
-                f"the output folder must be new, however '{path}' exists; choose another with --out, or go on "
-                f"with it by: ayatori resume {path}"
+                f"the output folder must be new, however '{path}' exists; choose another with --out, "
+                f"or go on with it by: ayatori resume {path}"
             )
         draft = path.with_name(f".{path.name}.new-{os.getpid()}")
         with _said(path):
@@ -154,7 +154,7 @@ class RunFolder:
         )
 
     def write_plan(self, plan: Plan) -> None:
-        """plan.parquet: a row a row, a column a member, one byte a cell; what the columns are in its metadata."""
+        """plan.parquet: a column a member, one byte a cell; what the columns are is in its metadata."""
         columns = {f"member_{index:03d}": plan.roles[:, index] for index in range(plan.members)}
         table = pd.DataFrame(columns)
         table.attrs = {

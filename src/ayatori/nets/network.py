@@ -49,10 +49,12 @@ class Network(nn.Module):
     probabilities (classification: each row sums to 1; multilabel: each label apart) or values in
     the units of the target.
 
+    ``temperature`` divides the logits of a finished network, so that its probabilities mean what they say.
     Regression targets are standardised inside: ``shift`` and ``scale`` (outputs,) are those of
     the member's own training rows.
     """
 
+    temperature: Tensor
     shift: Tensor
     scale: Tensor
 
@@ -61,6 +63,7 @@ class Network(nn.Module):
         self.front = front
         self.body = body
         self.spec = spec
+        self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("shift", torch.zeros(spec.outputs))
         self.register_buffer("scale", torch.ones(spec.outputs))
 
@@ -70,9 +73,9 @@ class Network(nn.Module):
     def predict(self, inputs: Inputs) -> Tensor:
         logits = self(inputs).float()
         if self.spec.task == "classification":
-            return logits.softmax(-1)
+            return (logits / self.temperature).softmax(-1)
         if self.spec.task == "multilabel":
-            return logits.sigmoid()
+            return (logits / self.temperature).sigmoid()
         return logits * self.scale + self.shift
 
     def fit(self, inputs: Mapping[str, np.ndarray], target: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from ayatori.nets import build, measure
 from ayatori.nets.network import Network
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, AyatoriError, Dataset, Epoch, Member, Plan, Predictions
+from ayatori.train.calibrate import temperature
 from ayatori.train.learner import (
     Learner,
     finish_epoch,
@@ -71,7 +72,7 @@ def train(
             save(learners, keeper)
             raise
         save(learners, keeper)
-    return [_member(learner) for learner in learners]
+    return [_member(learner, dataset, plan, device) for learner in learners]
 
 
 def _epochs(
@@ -132,7 +133,7 @@ def _stream_step(
         return
     generator = torch.Generator(device).manual_seed(seed_of(*key))
     inputs = vary(take(dataset.inputs, wanted, device), generator)
-    target = torch.from_numpy(dataset.labels[wanted]).to(device)
+    target = to_device(dataset.labels[wanted], device)
     for learner in learners:
         own = np.flatnonzero(learner.counts[wanted])
         if len(own) < learner.network.least_rows:
@@ -227,19 +228,26 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def evaluate_stop(dataset: Dataset, plan: Plan, learner: Learner, device: torch.device) -> float:
-    """Mean loss of a member on its own stop rows, in evaluation mode."""
+def stop_outputs(
+    dataset: Dataset, plan: Plan, learner: Learner, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(logits, target) of a member's own stop rows, in evaluation mode."""
     rows = plan.rows(learner.index, STOP)
-    total = 0.0
+    logits, target = [], []
     learner.network.eval()
     with torch.inference_mode():
         for start in range(0, len(rows), PREDICT_ROWS):
             part = rows[start : start + PREDICT_ROWS]
-            target = learner.network.standardise(to_device(dataset.labels[part], device))
-            logits = learner.network(take(dataset.inputs, part, device)).float()
-            total += learner.stop_loss(logits, target).double().sum().item()
+            logits.append(learner.network(take(dataset.inputs, part, device)).float())
+            target.append(learner.network.standardise(to_device(dataset.labels[part], device)))
     learner.network.train()
-    return total / len(rows)
+    return torch.cat(logits), torch.cat(target)
+
+
+def evaluate_stop(dataset: Dataset, plan: Plan, learner: Learner, device: torch.device) -> float:
+    """Mean loss of a member on its own stop rows."""
+    logits, target = stop_outputs(dataset, plan, learner, device)
+    return learner.stop_loss(logits, target).double().mean().item()
 
 
 def predict_rows(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -309,15 +317,18 @@ def load(learners: list[Learner], keeper: Keeper | None) -> None:
         unpack(learner, progress[learner.index], state)
 
 
-def _member(learner: Learner) -> Member:
-    progress = learner.progress
+def _member(learner: Learner, dataset: Dataset, plan: Plan, device: torch.device) -> Member:
+    """The member with its best weights, calibrated on its own stop rows."""
+    progress, network = learner.progress, learner.network
     # a member that never had a finite loss keeps its first weights, and its reason says so
-    learner.network.load_state_dict(learner.best or learner.good[0])
-    learner.network.eval()
+    network.load_state_dict(learner.best or learner.good[0])
+    if dataset.task != "regression":
+        logits, target = stop_outputs(dataset, plan, learner, device)
+        network.temperature.fill_(temperature(logits.cpu(), target.cpu()))
     return Member(
         index=learner.index,
         column=learner.column,
-        network=learner.network,
+        network=network.eval(),
         history=tuple(progress.history),
         best_epoch=progress.best_epoch,
         reason=progress.reason,
