@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ayatori.data import target as targets
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import arrow_column
-from ayatori.records import AyatoriError
+from ayatori.data.rows import Rows
+from ayatori.records import AyatoriError, Schema, SchemaError
 
+_WORDS = {"numbers": "rows of numbers", "image": "pictures"}
 _KEYS = ("X", "y", "groups", "ids", "X_test", "y_test")
 
 
@@ -45,7 +49,8 @@ def from_torch_dataset(data: Any) -> tuple[np.ndarray, list[Any]]:
     """All x of a dataset stacked (n, ...), and all y."""
     if not len(data):
         raise AyatoriError("the dataset must hold rows, however it has none")
-    xs, ys = [], []
+    xs: list[np.ndarray] = []
+    ys: list[np.ndarray] = []
     for position in range(len(data)):
         item = data[position]
         if not isinstance(item, tuple | list) or len(item) != 2:
@@ -101,8 +106,8 @@ def _pictures(array: np.ndarray) -> np.ndarray:
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 255):
         raise AyatoriError(
-            f"pictures must have values from 0 to 1 or from 0 to 255, however these go from {low:.4g} to {high:.4g}; "
-            "leave out the normalisation"
+            f"pictures must have values from 0 to 1 or from 0 to 255, "
+            f"however these go from {low:.4g} to {high:.4g}; leave out the normalisation"
         )
     scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1
     pixels = np.empty(array.shape, dtype=np.uint8)
@@ -143,6 +148,76 @@ def as_text(values: Any, rows: int, what: str) -> np.ndarray:
     return array.astype(str)
 
 
-def names_of(numbers: np.ndarray) -> Sequence[str]:
-    """Names for the columns of a bare array: x0, x1, ..."""
-    return [f"x{at}" for at in range(numbers.shape[1])]
+def read_arrays(values: Any, y: Any, task: str, ids: Any = None, groups: Any = None) -> tuple[Rows, Schema]:
+    """Read development rows from arrays and decide their schema."""
+    inputs = inputs_of(values)
+    (kind, array), *_ = inputs.items()
+    columns = target_columns(y, len(array))
+    decided = targets.decide(columns, task)
+    notes = [decided.note]
+    missing = targets.missing_rows(columns)
+    kept = np.flatnonzero(~missing)
+    if missing.any():
+        notes.append(f"{missing.sum()} of {len(missing)} rows are left out: their target is missing")
+        inputs = {kind: array[kept]}
+        columns = [column.take(kept) for column in columns]
+    schema = Schema(
+        kind="arrays",
+        task=decided.task,
+        classes=decided.classes,
+        target=tuple(column.name for column in columns),
+        numbers=tuple(f"x{at}" for at in range(array.shape[1])) if kind == "numbers" else (),
+        image=array.shape[1:] if kind == "image" else None,
+    )
+    rows = Rows(
+        inputs,
+        targets.encode(columns, decided.task, decided.classes),
+        kept.astype(str) if ids is None else as_text(ids, len(missing), "ids")[kept],
+        groups=None if groups is None else as_text(groups, len(missing), "groups")[kept],
+        notes=tuple(notes),
+    )
+    return rows, schema
+
+
+def read_arrays_like(values: Any, y: Any, schema: Schema, need_target: bool, ids: Any = None) -> Rows:
+    """Read arrays by the schema of others. Raises SchemaError where they do not fit."""
+    inputs = inputs_of(values)
+    (kind, array), *_ = inputs.items()
+    wanted = "image" if schema.image is not None else "numbers"
+    if kind != wanted:
+        raise SchemaError(f"the rows must be {_WORDS[wanted]}, however they are {_WORDS[kind]}")
+    if schema.image is not None and tuple(schema.image) != array.shape[1:]:
+        raise SchemaError(
+            f"pictures must have the shape {tuple(schema.image)}, "
+            f"however theirs is {array.shape[1:]}; resize them"
+        )
+    if schema.image is None and schema.kind != "arrays":
+        columns = ", ".join([*schema.numbers, *schema.categories][:5])
+        raise SchemaError(
+            f"the rows must be a table with the columns {columns} ..., however they are a bare array; "
+            "give a DataFrame"
+        )
+    if schema.image is None and array.shape[1] != len(schema.numbers):
+        raise SchemaError(
+            f"the rows must have {len(schema.numbers)} columns, however they have {array.shape[1]}"
+        )
+    if need_target and y is None:
+        raise SchemaError("the rows must have a target, however y is missing")
+    names = np.arange(len(array)).astype(str) if ids is None else as_text(ids, len(array), "ids")
+    rows = Rows(inputs, None, names)
+    return rows if y is None else with_target(rows, y, schema)
+
+
+def with_target(rows: Rows, y: Any, schema: Schema) -> Rows:
+    """``rows`` with a target that was given apart; rows without one are left out."""
+    columns = target_columns(y, len(rows.ids))
+    missing = targets.missing_rows(columns)
+    if missing.all():
+        raise SchemaError("y must have values, however all are missing")
+    kept = np.flatnonzero(~missing)
+    codes = targets.encode([column.take(kept) for column in columns], schema.task, schema.classes)
+    if not missing.any():
+        return replace(rows, target=codes)
+    note = f"{missing.sum()} of {len(missing)} rows are left out: their target is missing"
+    inputs = {name: values[kept] for name, values in rows.inputs.items()}
+    return replace(rows, inputs=inputs, target=codes, ids=rows.ids[kept], notes=(*rows.notes, note))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,15 @@ class RawColumn:
     @property
     def missing(self) -> np.ndarray:
         return self.values < 0 if self.kind == "text" else np.isnan(self.values)
+
+    def take(self, rows: np.ndarray) -> RawColumn:
+        """Some rows; ``words`` are those that occur in them."""
+        if self.kind != "text":
+            return replace(self, values=self.values[rows])
+        used, codes = np.unique(self.values[rows], return_inverse=True)
+        first = int(used[0] < 0) if len(used) else 0
+        words = tuple(self.words[code] for code in used[first:])
+        return replace(self, values=(codes - first).astype(np.int32), words=words)
 
     @property
     def whole(self) -> bool:
@@ -139,8 +148,8 @@ def _numbers(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn 
         return None
     row = int(np.flatnonzero(rows & ~good)[0])
     raise AyatoriError(
-        f"column '{name}' must hold numbers like {share:.0%} of its values, however row {row} (the first is 0) "
-        f"says '{words[codes[row]]}'; mend the value, empty it, or drop the column"
+        f"column '{name}' must hold numbers like {good.sum()} of its {rows.sum()} values, however row {row} "
+        f"(the first is 0) says '{words[codes[row]]}'; mend or empty that value, or drop the column"
     )
 
 

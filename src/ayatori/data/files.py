@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from ayatori.records import AyatoriError
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "<NA>", "?", "null", "NULL", "None")
 _HEAD_BYTES = 1 << 16
+_SAMPLE_ROWS = 50
+UNNAMED = "unnamed"  # what a column without a name is called, with its position
 _SEPARATORS = ",;\t|"
 
 
@@ -28,13 +30,19 @@ class TableSource:
     """A table that has been opened but not yet read: its column names, and how to read some of them.
 
     ``read(columns, text)`` gives an Arrow table of ``columns``; those in ``text`` stay text where the
-    file has no types of its own.
+    file has no types of its own. ``sample()`` gives the first values of the text columns of a file.
     """
 
     names: tuple[str, ...]
     read: Callable[[Sequence[str], Collection[str]], pa.Table]
+    sample: Callable[[], dict[str, list[str]]] = dict
     source: str = ""
     folder: Path | None = None  # where relative paths in the table start
+
+    @property
+    def called(self) -> str:
+        """ " 'file'" for sentences, or nothing."""
+        return f" '{self.source}'" if self.source else ""
 
 
 def open_table(data: Any) -> TableSource:
@@ -49,12 +57,12 @@ def open_table(data: Any) -> TableSource:
 
 
 def _check_names(opened: TableSource) -> None:
-    where = f" in '{opened.source}'" if opened.source else ""
     twice = sorted({name for name in opened.names if opened.names.count(name) > 1})
     if twice:
         raise AyatoriError(
             f"every column must have a name of its own, however '{twice[0]}' names "
-            f"{opened.names.count(twice[0])} columns{where}; rename one (or add a header line if there is none)"
+            f"{opened.names.count(twice[0])} columns of the table{opened.called}; "
+            "rename one, or add a header line if there is none"
         )
 
 
@@ -76,7 +84,21 @@ def _open_parquet(path: Path) -> TableSource:
         names = tuple(name for name in pq.read_schema(path).names if not name.startswith("__index_level_"))
     except (pa.ArrowException, OSError) as error:
         raise _not_parquet(path, error) from None
-    return TableSource(names, read, str(path), path.parent)
+
+    def sample() -> dict[str, list[str]]:
+        try:
+            with pq.ParquetFile(path) as file:
+                batch = next(file.iter_batches(batch_size=_SAMPLE_ROWS, columns=list(names)), None)
+        except (pa.ArrowException, OSError) as error:
+            raise _not_parquet(path, error) from None
+        found = {} if batch is None else batch.to_pydict()
+        return {
+            name: [value for value in values if value is not None]
+            for name, values in found.items()
+            if all(value is None or isinstance(value, str) for value in values)
+        }
+
+    return TableSource(names, read, sample, str(path), path.parent)
 
 
 def _not_parquet(path: Path, error: Exception) -> AyatoriError:
@@ -91,8 +113,8 @@ def _open_csv(path: Path) -> TableSource:
     lines = head.splitlines(keepends=True)
     if len(lines) > 1 and not complete:
         lines = lines[:-1]
-    separator = _separator(lines[:50])
-    names = _header(path, lines, separator)
+    separator = _separator([line for line in lines if line.strip()][:_SAMPLE_ROWS])
+    names, skipped = _header(path, lines, separator)
     # "1,5" is a number where columns are parted by something else
     comma = separator != "," and not re.search(r"\d\.\d", head) and re.search(r"\d,\d", head)
 
@@ -100,8 +122,8 @@ def _open_csv(path: Path) -> TableSource:
         try:
             table = pacsv.read_csv(
                 path,
-                read_options=pacsv.ReadOptions(column_names=names, skip_rows=_header_lines(lines, separator)),
-                parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values='"' in head),
+                read_options=pacsv.ReadOptions(column_names=names, skip_rows=skipped),
+                parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values=True),
                 convert_options=pacsv.ConvertOptions(
                     include_columns=list(columns),
                     column_types={name: pa.string() for name in columns if name in text},
@@ -117,7 +139,14 @@ def _open_csv(path: Path) -> TableSource:
                 raise _not_utf8(path, f"column '{field.name}' holds other bytes")
         return table
 
-    return TableSource(tuple(names), read, str(path), path.parent)
+    def sample() -> dict[str, list[str]]:
+        rows = list(csv.reader(lines[skipped : skipped + _SAMPLE_ROWS], delimiter=separator))
+        return {
+            name: [row[position] for row in rows if position < len(row)]
+            for position, name in enumerate(names)
+        }
+
+    return TableSource(tuple(names), read, sample, str(path), path.parent)
 
 
 def _head(path: Path) -> tuple[str, bool]:
@@ -138,7 +167,7 @@ def _head(path: Path) -> tuple[str, bool]:
     if not raw.strip():
         raise AyatoriError(f"'{path}' must hold a table, however it is empty")
     try:
-        return raw.decode("utf-8-sig", errors="strict" if complete else "ignore"), complete
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(raw, final=complete), complete
     except UnicodeDecodeError as error:
         raise _not_utf8(path, f"byte {error.start} is 0x{raw[error.start]:02x}") from None
 
@@ -158,23 +187,18 @@ def _separator(lines: list[str]) -> str:
     return best
 
 
-def _header(path: Path, lines: list[str], separator: str) -> list[str]:
-    names = [name.strip() for name in next(csv.reader(lines, delimiter=separator))]
-    names = [name or f"unnamed {position}" for position, name in enumerate(names)]
-    if all(re.fullmatch(r"[-+]?\d*\.\d+(e[-+]?\d+)?|[-+]?\d+", name) for name in names) and any(
-        not name.isdigit() for name in names
-    ):
+def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], int]:
+    """The column names, and how many lines they end after."""
+    reader = csv.reader(lines, delimiter=separator)
+    row = next(row for row in reader if any(row))
+    names = [name.strip() or f"{UNNAMED} {position}" for position, name in enumerate(row)]
+    numeric = all(re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", name) for name in names)
+    if numeric and not all(name.isdigit() for name in names):
         raise AyatoriError(
             f"the first line of '{path}' must name the columns, however it holds only numbers "
             f"({', '.join(names[:3])} ...); add a header line"
         )
-    return names
-
-
-def _header_lines(lines: list[str], separator: str) -> int:
-    reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator)
-    next(reader)
-    return reader.line_num
+    return names, reader.line_num
 
 
 def _bad_csv(path: Path, error: Exception) -> AyatoriError:

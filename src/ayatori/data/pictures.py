@@ -1,11 +1,14 @@
-"""Stage 1e. Picture files -> one uint8 array (n, c, s, s), decoded once."""
+"""Stage 1f. Picture files -> one uint8 array (n, c, s, s), each file decoded once."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import os
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,29 +16,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
-SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .ico".split()
-)
 KEPT_SIDE = 128  # square pictures of one size up to this side stay as they are
 LARGE_SIDE, SMALL_SIDE = 96, 64
 LARGE_PIXELS = 50_000_000  # pictures are read at 96 x 96 while all of them together have fewer pixels
-MEGAPIXELS = 100
-_SAMPLE = 256
-_CHUNK = 64
+MEGAPIXELS = 100  # larger pictures are refused before they are decoded
+_SAMPLE = 256  # so many pictures decide the size
+_CHUNK = 64  # files that a thread decodes in one go
+_ALONE = 20_000_000  # pictures with more pixels are decoded one at a time, for the sake of memory
+_WHOLE_FILE = 1 << 25  # bytes; larger files are read piece by piece
 _ORIENTATION = 0x0112
 _GREY_MODES = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 
 Progress = Callable[[int, int], None]
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded pictures. ``kept`` (n,) are the positions of the files that could be read."""
+    """Decoded pictures (n, c, s, s). ``kept`` (n,) are the positions of the files that could be read."""
 
     image: np.ndarray
     kept: np.ndarray
@@ -43,7 +46,7 @@ class Store:
 
 
 def read_pictures(
-    files: Sequence[Path],
+    files: Sequence[str],
     names: Sequence[str],
     recipe: DataRecipe,
     decide_on: int,
@@ -51,53 +54,47 @@ def read_pictures(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Store:
-    """Decode ``files`` to the size and colours of ``shape`` (c, h, w), or what the first ``decide_on`` ask for.
+    """Decode ``files`` to ``shape`` (c, s, s), or to what the first ``decide_on`` of them ask for.
 
-    Pictures are squeezed to the square as a whole: nothing is cut off. Transparent parts become white, an
+    A picture is squeezed to the square as a whole: nothing is cut off. Transparent parts become white, an
     animation is its first frame, 16 bits become 8, the orientation that a camera wrote is respected.
     """
+    notes: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what cannot be read is named below
-        notes: list[str] = []
+        found = ""
+        must_be_grey = 0
         if shape is None:
-            shape = _choose_shape(files[:decide_on], recipe, len(files), notes)
-        free_colour = recipe.colour == "auto" and shape[0] == 1 and decide_on > 0
-        store, broken, coloured = _decode_all(
-            files, names, shape, decide_on if free_colour else 0, recipe, cache, progress
-        )
+            shape, found = _choose_shape(files[:decide_on], recipe, len(files))
+            must_be_grey = decide_on if recipe.colour == "auto" and shape[0] == 1 else 0
+        store, broken, coloured = _decode_all(files, shape, must_be_grey, recipe, cache, progress)
         if coloured:
             shape = (3, *shape[1:])
-            store, broken, _ = _decode_all(files, names, shape, 0, recipe, cache, progress)
-    return _without(store, broken, names, recipe, notes)
+            store, broken, _ = _decode_all(files, shape, 0, recipe, cache, progress)
+    if found:
+        notes.append(f"{found}, {'grey' if shape[0] == 1 else 'in colour'}")
+    return _without(store, broken, names, recipe.strict, notes)
 
 
-def _choose_shape(
-    files: Sequence[Path], recipe: DataRecipe, total: int, notes: list[str]
-) -> tuple[int, int, int]:
-    step = max(1, len(files) // _SAMPLE)
+def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple[tuple[int, int, int], str]:
+    """The shape for all pictures, from a sample spread over ``files``, and what was found, in words."""
+    if recipe.size and not 4 <= recipe.size <= 4096:
+        raise AyatoriError(f"size must be between 4 and 4096 pixels, however size={recipe.size}")
     sizes, grey = [], recipe.colour != "rgb"
-    for file in files[::step]:
-        try:
-            width, height = _size(file)
-            sizes.append((width, height))
+    for file in files[:: max(1, len(files) // _SAMPLE)]:
+        with contextlib.suppress(_UnreadableError):  # named when all are decoded
+            sizes.append(_size(file))
             if grey and recipe.colour == "auto":
-                grey = not _read(file, min(width, height, LARGE_SIDE), 1)[1]
-        except AyatoriError:
-            raise
-        except Exception:  # a broken picture: named when all are decoded
-            continue
+                grey = not _read(file, min(*sizes[-1], LARGE_SIDE), 1)[1]
     if not sizes:
-        raise AyatoriError(f"pictures must be readable, however '{files[0]}' and all others tried are not")
+        raise AyatoriError(f"pictures must be readable, however '{files[0]}' and the others tried are not")
     side = recipe.size or _choose_side(sizes, total)
     widths, heights = zip(*sizes, strict=True)
-    found = f"{min(widths)} x {min(heights)} to {max(widths)} x {max(heights)}"
-    if {(side, side)} == set(sizes):
-        notes.append(f"pictures are {side} x {side}, {'grey' if grey else 'colour'}")
-    else:
-        notes.append(
-            f"pictures of {found} pixels are squeezed to {side} x {side} as a whole, {'grey' if grey else 'colour'}"
-        )
-    return (1 if grey else 3, side, side)
+    found = f"pictures are {side} x {side} pixels"
+    if {(side, side)} != set(sizes):
+        span = f"{min(widths)} x {min(heights)} to {max(widths)} x {max(heights)}"
+        found = f"pictures of {span} pixels are squeezed to {side} x {side} as a whole"
+    return (1 if grey else 3, side, side), found
 
 
 def _choose_side(sizes: Sequence[tuple[int, int]], total: int) -> int:
@@ -109,80 +106,101 @@ def _choose_side(sizes: Sequence[tuple[int, int]], total: int) -> int:
     return min(cap, max(8, short // 8 * 8))
 
 
-def _open(file: Path) -> Image.Image:
-    """Open a picture; its size is known, its pixels are not yet decoded."""
+class _UnreadableError(Exception):
+    """A file that is no picture, or a broken one; says why."""
+
+
+@contextlib.contextmanager
+def _open(file: str):  # type: ignore[no-untyped-def]  # an iterator of Image.Image
+    """Open a picture, not yet decoded. Whatever Pillow raises on the way becomes ``_UnreadableError``."""
     try:
-        picture = Image.open(file)
+        with open(file, "rb", buffering=0) as raw:
+            small = os.fstat(raw.fileno()).st_size <= _WHOLE_FILE
+            with Image.open(io.BytesIO(raw.read()) if small else raw) as picture:
+                width, height = picture.size
+                if width * height > MEGAPIXELS * 1_000_000:
+                    raise _too_large(file, f"{width} x {height} pixels")
+                yield picture
+    except (AyatoriError, MemoryError):
+        raise
     except Image.DecompressionBombError:
-        raise AyatoriError(
-            f"a picture must have at most {MEGAPIXELS} megapixels, however '{file}' has far more; "
-            "make it smaller or remove it"
+        raise _too_large(file, "far more") from None
+    except UnidentifiedImageError:
+        raise _UnreadableError(
+            "no known kind of picture" if os.path.getsize(file) else "empty file"
         ) from None
-    width, height = picture.size
-    if width * height > MEGAPIXELS * 1_000_000:
-        picture.close()
-        raise AyatoriError(
-            f"a picture must have at most {MEGAPIXELS} megapixels, however '{file}' has {width} x {height} pixels; "
-            "make it smaller or remove it"
-        )
-    return picture
+    except Exception as error:  # Pillow's decoders raise nearly every kind of exception on broken files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise _UnreadableError(reason.splitlines()[0]) from None
 
 
-def _size(file: Path) -> tuple[int, int]:
+def _too_large(file: str, found: str) -> AyatoriError:
+    return AyatoriError(
+        f"a picture must have at most {MEGAPIXELS} megapixels, however '{file}' has {found}; "
+        "make it smaller or remove it"
+    )
+
+
+def _size(file: str) -> tuple[int, int]:
     with _open(file) as picture:
         return picture.size
 
 
-def _read(file: Path, side: int, channels: int) -> tuple[np.ndarray, bool]:
-    """A picture as (channels, side, side) uint8, and whether it has colours that ``channels`` = 1 loses."""
+def _read(file: str, side: int, channels: int) -> tuple[np.ndarray, bool]:
+    """A picture as (channels, side, side) uint8, and whether it has colours that one channel loses."""
     with _open(file) as picture:
-        if picture.format == "JPEG":
-            picture.draft(picture.mode, (2 * side, 2 * side))
-        upright = picture
-        if picture.getexif().get(_ORIENTATION, 1) != 1:
-            upright = ImageOps.exif_transpose(picture)
-        plain = _plain(upright)
-        if plain.size != (side, side):
-            plain = plain.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        pixels = np.asarray(plain)
+        width, height = picture.size
+        with _one_at_a_time if width * height > _ALONE else contextlib.nullcontext():
+            if picture.format == "JPEG":
+                picture.draft(picture.mode, (2 * side, 2 * side))
+            plain = _plain(_upright(picture))
+            if plain.size != (side, side):
+                plain = plain.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            pixels = np.asarray(plain)
     if pixels.ndim == 2:
-        return np.broadcast_to(pixels, (channels, side, side)), False
+        return (pixels[None] if channels == 1 else np.stack([pixels] * channels)), False
     if channels == 3:
         return pixels.transpose(2, 0, 1), False
     coloured = bool((pixels[..., 0] != pixels[..., 1]).any() or (pixels[..., 0] != pixels[..., 2]).any())
     return np.asarray(plain.convert("L"))[None], coloured
 
 
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    said = picture.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+    if said and picture.getexif().get(_ORIENTATION, 1) != 1:
+        return ImageOps.exif_transpose(picture)
+    return picture
+
+
 def _plain(picture: Image.Image) -> Image.Image:
     """Any mode -> L or RGB."""
     mode = picture.mode
+    if "transparency" in picture.info or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        solid = picture.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid)
+        return flat.convert("L" if mode in _GREY_MODES else "RGB")
     if mode in ("L", "RGB"):
         return picture
     if mode.startswith("I") or mode == "F":
-        values = np.asarray(picture, dtype=np.float32)
+        values: np.ndarray = np.asarray(picture, dtype=np.float32)
         if mode.startswith("I;16") or values.max() > 255:
-            values = values / 257.0
+            values = values / 257  # 65535 becomes 255
         elif mode == "F" and values.max() <= 1:
-            values = values * 255.0
-        return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        solid = picture.convert("RGBA")
-        white = Image.new("RGBA", solid.size, "white")
-        flat = Image.alpha_composite(white, solid)
-        return flat.convert("L" if mode in _GREY_MODES else "RGB")
+            values = values * 255
+        return Image.fromarray(np.clip(np.nan_to_num(np.round(values)), 0, 255).astype(np.uint8))
     return picture.convert("L" if mode in _GREY_MODES else "RGB")
 
 
 def _decode_all(
-    files: Sequence[Path],
-    names: Sequence[str],
+    files: Sequence[str],
     shape: tuple[int, int, int],
     must_be_grey: int,
     recipe: DataRecipe,
     cache: Path | None,
     progress: Progress | None,
 ) -> tuple[np.ndarray, dict[int, str], bool]:
-    """Decode into a new store: the store, why files are broken, whether one of the first has colours."""
+    """Decode into a new store: the store, why files are broken, whether a file that must be grey is not."""
     store = new_store((len(files), *shape), recipe.memory_gb, cache)
 
     def chunk(start: int) -> tuple[dict[int, str], bool]:
@@ -192,25 +210,25 @@ def _decode_all(
                 store[position], coloured = _read(files[position], shape[1], shape[0])
                 if coloured and position < must_be_grey:
                     return broken, True
-            except AyatoriError:
-                raise
-            except Exception as error:  # Pillow raises many kinds; the file is named with the reason
-                broken[position] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            except _UnreadableError as error:
+                broken[position] = str(error)
         return broken, False
 
     broken: dict[int, str] = {}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        futures = [pool.submit(chunk, start) for start in range(0, len(files), _CHUNK)]
-        try:
-            for done, future in enumerate(futures, 1):
-                found, coloured = future.result()
-                if coloured:
-                    return store, {}, True
-                broken.update(found)
-                if progress:
-                    progress(min(done * _CHUNK, len(files)), len(files))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        for done, (found, coloured) in enumerate(pool.map(chunk, range(0, len(files), _CHUNK)), 1):
+            if coloured:
+                discard(store)
+                return store, {}, True
+            broken.update(found)
+            if progress:
+                progress(min(done * _CHUNK, len(files)), len(files))
+    except BaseException:
+        discard(store)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     return store, broken, False
 
 
@@ -224,28 +242,39 @@ def new_store(shape: tuple[int, ...], memory_gb: float, cache: Path | None) -> n
         atexit.register(shutil.rmtree, cache, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free
-    if free < size + 1_000_000:
+    if free < size + 1_000_000:  # a write to a mapped file on a full disk would kill the process
         raise AyatoriError(
             f"the decoded pictures need {size / 1e9:.1f} GB, however '{cache}' has {free / 1e9:.1f} GB free; "
             "free some space or choose a smaller size"
         )
     handle, path = tempfile.mkstemp(prefix="pictures-", suffix=".npy", dir=cache)
     os.close(handle)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    return store
+
+
+def discard(store: np.ndarray) -> None:
+    """Remove the file behind a store, if there is one."""
+    if isinstance(store, np.memmap) and store.filename is not None:
+        Path(store.filename).unlink(missing_ok=True)
 
 
 def _without(
-    store: np.ndarray, broken: dict[int, str], names: Sequence[str], recipe: DataRecipe, notes: list[str]
+    store: np.ndarray, broken: dict[int, str], names: Sequence[str], strict: bool, notes: list[str]
 ) -> Store:
     kept = np.setdiff1d(np.arange(len(store)), list(broken)).astype(np.int64)
     if not broken:
         return Store(store, kept, tuple(notes))
     first = [f"'{names[position]}' ({reason})" for position, reason in sorted(broken.items())[:5]]
     listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-    if recipe.strict:
-        raise AyatoriError(f"every picture must be readable, however not {listed}; mend or remove them")
-    if not len(kept):
-        raise AyatoriError(f"pictures must be readable, however none is: {listed}")
+    if strict or not len(kept):
+        discard(store)
+        raise AyatoriError(
+            f"every picture must be readable, however {len(broken)} are not: {listed}; mend or remove them"
+        )
     notes.append(f"{len(broken)} broken pictures are skipped: {listed}")
     for new, old in enumerate(kept):  # moved up in place: the store may be larger than memory
         if new != old:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from ayatori.data import target as targets
 from ayatori.data.columns import RawColumn, decode, number, text_of
-from ayatori.data.files import TableSource
+from ayatori.data.files import UNNAMED, TableSource
+from ayatori.data.rows import Rows
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _IDENTIFIER = re.compile(r"(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*)|.*I[dD]", re.ASCII)
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
 _UNIQUE_ROWS = 20
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that were read, before development and test rows are joined. ``groups`` (n,) holds text."""
-
-    inputs: dict[str, np.ndarray]
-    target: np.ndarray | None
-    ids: np.ndarray
-    groups: np.ndarray | None = None
-    order: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -56,64 +45,66 @@ class _Features:
 
 def side_by_side(columns: Sequence[np.ndarray], rows: int, kind: type) -> np.ndarray:
     """(n,) arrays -> (n, columns), row first."""
-    joined = np.empty((rows, len(columns)), dtype=kind)
+    joined: np.ndarray = np.empty((rows, len(columns)), dtype=kind)
     for position, column in enumerate(columns):
         joined[:, position] = column
     return joined
 
 
-def target_names(names: Sequence[str], recipe: DataRecipe) -> tuple[str, ...]:
-    """The target columns; the last column that has no other use when the recipe names none."""
-    used = {*recipe.drop, recipe.groups, recipe.time, recipe.ids} - {""}
-    wanted = (recipe.target,) if isinstance(recipe.target, str) else recipe.target
-    for name in (*wanted, *sorted(used)):
-        if name and name not in names:
+def check_names(opened: TableSource, wanted: Sequence[str]) -> None:
+    """Raise AyatoriError when a column that the recipe names is not in the table."""
+    for name in wanted:
+        if name and name not in opened.names:
+            shown = ", ".join(f"'{known}'" for known in opened.names[:8])
+            more = f" and {len(opened.names) - 8} more" if len(opened.names) > 8 else ""
             raise AyatoriError(
-                f"column '{name}' must be in the table, however it has {_listed(names)}{nearest(name, list(names))}"
+                f"column '{name}' must be in the table{opened.called}, however it holds {shown}{more}"
+                f"{nearest(name, list(opened.names))}"
             )
+
+
+def default_target(
+    opened: TableSource, recipe: DataRecipe, used: set[str], notes: list[str]
+) -> tuple[str, ...]:
+    """The target columns that the recipe names, or the last column that has a name and no other use."""
+    wanted = (recipe.target,) if isinstance(recipe.target, str) else recipe.target
     if any(wanted):
         return tuple(wanted)
-    free = [name for name in names if name not in used]
+    used = used | {*recipe.drop, recipe.groups, recipe.time, recipe.ids}
+    free = [name for name in opened.names if name not in used and not name.startswith(UNNAMED)]
     if not free:
-        raise AyatoriError("the table must have a target column, however every column has another use")
+        raise AyatoriError(
+            f"the table{opened.called} must have a target, however every column has another use"
+        )
+    notes.append(f"the target is the last column, '{free[-1]}'")
     return (free[-1],)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
 
 
 def read_table(
     opened: TableSource, recipe: DataRecipe, y: Sequence[RawColumn] | None = None
 ) -> tuple[Rows, Schema]:
     """Read development rows and decide their schema. ``y``: target columns given apart from the table."""
-    named = () if y is not None else target_names(opened.names, recipe)
-    if y is not None:
-        target_names((*opened.names, "y"), recipe)
+    notes: list[str] = []
+    check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
+    named = default_target(opened, recipe, set(), notes) if y is None else ()
+    check_names(opened, named)
     wanted = [name for name in opened.names if name not in recipe.drop or name in named]
     table = opened.read(wanted, {recipe.ids} - {""})
     if not table.num_rows:
-        raise AyatoriError(f"the table{_of(opened)} must hold rows, however it has none")
-    columns = (
-        list(y)
-        if y is not None
-        else [decode(name, table[name], recipe.task != "classification") for name in named]
-    )
+        raise AyatoriError(f"the table{opened.called} must hold rows, however it has none")
+    columns = y or [decode(name, table[name], recipe.task != "classification") for name in named]
     _same_length(columns, table.num_rows)
-    notes = []
-    if y is None and not any((recipe.target,) if isinstance(recipe.target, str) else recipe.target):
-        notes.append(f"the target is the last column, '{named[0]}'")
     kind = targets.decide(columns, recipe.task)
     notes.append(kind.note)
     kept, table, columns = _with_target(table, columns, notes)
     others = {*named, recipe.groups, recipe.time, recipe.ids}
     features = _features([(name, table[name]) for name in wanted if name not in others], kept)
+    target = tuple(column.name for column in columns)
     schema = Schema(
         kind="table",
         task=kind.task,
         classes=kind.classes,
-        target=tuple(column.name for column in columns),
+        target=() if y is not None and set(target) & set(opened.names) else target,
         numbers=tuple(features.numbers),
         dates=tuple(features.dates),
         categories=features.categories,
@@ -124,15 +115,11 @@ def read_table(
         inputs=features.inputs(table.num_rows),
         target=targets.encode(columns, kind.task, kind.classes),
         ids=row_names(table, recipe.ids, kept),
-        groups=_as_text(table, recipe.groups),
-        order=_time(table, recipe.time, kept),
+        groups=texts_of(table, recipe.groups) if recipe.groups else None,
+        order=times_of(table, recipe.time, kept),
         notes=(*notes, *features.notes),
     )
     return rows, schema
-
-
-def _of(opened: TableSource) -> str:
-    return f" '{opened.source}'" if opened.source else ""
 
 
 def _same_length(columns: Sequence[RawColumn], rows: int) -> None:
@@ -152,19 +139,20 @@ def _with_target(
     if missing.any():
         notes.append(f"{missing.sum()} of {len(missing)} rows are left out: their target is missing")
         table = table.filter(pa.array(~missing))
-        columns = [replace(column, values=column.values[kept]) for column in columns]
+        columns = [column.take(kept) for column in columns]
     return kept, table, list(columns)
 
 
 def row_names(table: pa.Table, column: str, kept: np.ndarray) -> np.ndarray:
     """(n,) str: the id column, or the row numbers."""
-    named = _as_text(table, column)
-    return kept.astype(str) if named is None else named
+    if not column:
+        return kept.astype(str)
+    named = texts_of(table, column)
+    return np.where(named == "", kept.astype(str), named)
 
 
-def _as_text(table: pa.Table, name: str) -> np.ndarray | None:
-    if not name:
-        return None
+def texts_of(table: pa.Table, name: str) -> np.ndarray:
+    """(n,) str: a column as text, "" where missing."""
     column = decode(name, table[name], guess=False)
     if column.kind == "text":
         return np.array([*column.words, ""])[column.values]
@@ -172,7 +160,8 @@ def _as_text(table: pa.Table, name: str) -> np.ndarray | None:
     return np.array(["" if np.isnan(value) else text_of(value) for value in distinct])[codes]
 
 
-def _time(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
+def times_of(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
+    """(n,) float64: numbers, or days since 2000-01-01; None without a name."""
     if not name:
         return None
     column = decode(name, table[name])
@@ -284,7 +273,7 @@ def read_table_like(
         if name not in opened.names:
             hint = nearest(name, list(opened.names))
             raise SchemaError(
-                f"column '{name}' must be in the rows{_of(opened)}, however it is missing{hint}"
+                f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"
             )
     labelled = bool(schema.target) and set(schema.target) <= set(opened.names)
     wanted = dict.fromkeys([*needed, *(schema.target if labelled else ())])
@@ -295,7 +284,7 @@ def read_table_like(
     }
     table = opened.read([name for name in opened.names if name in wanted], text)
     if not table.num_rows:
-        raise SchemaError(f"the table{_of(opened)} must hold rows, however it has none")
+        raise SchemaError(f"the table{opened.called} must hold rows, however it has none")
     notes: list[str] = []
     target = None
     kept = np.arange(table.num_rows)
@@ -315,8 +304,8 @@ def read_table_like(
         inputs,
         target,
         row_names(table, ids, kept),
-        _as_text(table, groups),
-        _time(table, time, kept),
+        texts_of(table, groups) if groups else None,
+        times_of(table, time, kept),
         tuple(notes),
     )
 

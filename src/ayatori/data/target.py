@@ -61,7 +61,8 @@ def _one(column: RawColumn, task: str) -> TargetKind:
         return TargetKind("classification", words, f"classification: {len(words)} classes in '{column.name}'")
     _need_numbers(column)
     low, high = np.nanmin(column.values), np.nanmax(column.values)
-    return TargetKind("regression", (), f"regression: '{column.name}' from {low:.6g} to {high:.6g}")
+    note = f"regression: '{column.name}' from {low:.6g} to {high:.6g}"
+    return TargetKind("regression", (), note)
 
 
 def _several(columns: Sequence[RawColumn], task: str) -> TargetKind:

@@ -1,0 +1,101 @@
+"""Stage 1g. Listed pictures -> decoded pictures with their target; broken ones are left out of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ayatori.data import target as targets
+from ayatori.data.listing import Listing
+from ayatori.data.pictures import Progress, read_pictures
+from ayatori.data.rows import Rows, make_dataset
+from ayatori.recipe import DataRecipe
+from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
+
+
+def load_pictures(
+    first: Listing,
+    later: Listing | None,
+    recipe: DataRecipe,
+    source: str,
+    cache: Path | None,
+    progress: Progress | None,
+) -> Dataset:
+    """Development pictures ``first``, then those of the fixed test, in one store."""
+    files = first.files + (later.files if later else [])
+    ids = np.concatenate([first.ids, later.ids]) if later else first.ids
+    _label(
+        first, later, recipe, np.arange(len(files))
+    )  # what is wrong with the labels is said before decoding
+    store = read_pictures(files, ids.tolist(), recipe, len(first.files), cache=cache, progress=progress)
+    kind, target = _label(first, later, recipe, store.kept)
+    schema = Schema(
+        kind="pictures",
+        task=kind.task,
+        classes=kind.classes,
+        target=() if first.folders else tuple(column.name for column in first.target or ()),
+        image=store.image.shape[1:],
+        id_column=recipe.ids or None,
+        ignored=recipe.drop,
+    )
+    rows = Rows(
+        {"image": store.image},
+        target,
+        ids[store.kept],
+        _both(first.groups, later.groups if later else None, store.kept),
+        _both(first.order, later.order if later else None, store.kept),
+        (
+            kind.note,
+            *first.notes,
+            *(f"test: {note}" for note in (later.notes if later else ())),
+            *store.notes,
+        ),
+    )
+    tested = store.kept >= len(first.files) if later else None
+    return make_dataset(rows, schema, source=source, tested=tested)
+
+
+def _both(first: np.ndarray | None, later: np.ndarray | None, kept: np.ndarray) -> np.ndarray | None:
+    if first is None:
+        return None
+    return (first if later is None else np.concatenate([first, later]))[kept]
+
+
+def _label(
+    first: Listing, later: Listing | None, recipe: DataRecipe, kept: np.ndarray
+) -> tuple[targets.TargetKind, np.ndarray]:
+    """The task that the development rows among ``kept`` ask for, and the target of all of them."""
+    rows = len(first.files)
+    columns = [column.take(kept[kept < rows]) for column in first.target or ()]
+    kind = targets.decide(columns, recipe.task)
+    encoded = targets.encode(columns, kind.task, kind.classes)
+    if later is None:
+        return kind, encoded
+    tested = [column.take(kept[kept >= rows] - rows) for column in later.target or ()]
+    if not tested or not len(tested[0].values):
+        raise AyatoriError("the test must hold labelled pictures, however it has none that can be read")
+    return kind, np.concatenate([encoded, targets.encode(tested, kind.task, kind.classes)])
+
+
+def read_pictures_like(
+    listing: Listing, schema: Schema, need_target: bool, cache: Path | None, progress: Progress | None
+) -> Rows:
+    """Decode pictures by the schema of others."""
+    if schema.image is None:
+        raise SchemaError(
+            "the rows must be a table like the one that the model learned from, however they are pictures"
+        )
+    store = read_pictures(listing.files, listing.ids.tolist(), DataRecipe(), 0, schema.image, cache, progress)
+    columns = [column.take(store.kept) for column in listing.target or ()]
+    target, notes = None, [*listing.notes, *store.notes]
+    try:
+        if columns and not targets.missing_rows(columns).any():
+            target = targets.encode(columns, schema.task, schema.classes)
+    except AyatoriError as error:
+        if need_target:
+            raise SchemaError(str(error)) from None
+        notes.append(f"the target is not read: {error}")
+    if need_target and target is None:
+        raise SchemaError("the pictures must have a target, however they carry none")
+    return Rows({"image": store.image}, target, listing.ids[store.kept], notes=tuple(notes))

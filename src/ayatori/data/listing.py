@@ -1,0 +1,225 @@
+"""Stage 1e. Which pictures there are and what each is labelled: a folder of classes, or a table of paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ayatori.data.columns import RawColumn, decode
+from ayatori.data.files import TableSource, open_table
+from ayatori.data.table import check_names, default_target, row_names, texts_of, times_of
+from ayatori.data.target import missing_rows
+from ayatori.recipe import DataRecipe
+from ayatori.records import AyatoriError
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Picture files in a fixed order, and what a folder or a table says of each. **Shape** (n,) each."""
+
+    files: list[str]
+    ids: np.ndarray
+    target: list[RawColumn] | None
+    groups: np.ndarray | None = None
+    order: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    folders: bool = False  # whether folders name the classes
+
+
+def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | None]:
+    """The pictures of a folder of classes, and those of its own test.
+
+    A folder that holds only ``train/`` and ``test/``, with classes in both, has its own test.
+    """
+    if any(recipe.target) or recipe.groups or recipe.time or recipe.ids:
+        raise AyatoriError(
+            "target, groups, time and ids must name columns of a table, "
+            f"however '{folder}' is a folder of pictures; leave them out"
+        )
+    inside = {entry.name for entry in _visible(folder) if entry.is_dir()}
+    parts = (folder / "train", folder / "test")
+    if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
+        return list_folder(parts[0], prefix="train/"), list_folder(parts[1], prefix="test/")
+    return list_folder(folder), None
+
+
+def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
+    """The pictures of a test folder or table, labelled as those of ``like`` are."""
+    if path.is_dir():
+        return list_folder(path)
+    opened = open_table(path)
+    paths = path_column(opened, recipe.drop)
+    if paths is None:
+        raise AyatoriError(
+            f"the test '{path}' must name pictures like the other rows, however no column does"
+        )
+    return list_table(opened, paths, recipe, tuple(column.name for column in like.target or ()))
+
+
+def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Listing:
+    """The pictures under ``folder``, one class per subfolder; ``prefix`` begins every id.
+
+    Hidden files, files that are not pictures, and links that leave the folder are skipped.
+    """
+    root = folder.resolve()
+    notes: list[str] = []
+    found: list[tuple[str, str]] = []
+    loose: list[tuple[str, str]] = []
+    counts = {"other": 0, "links": 0}
+    for entry in _visible(folder):
+        if entry.is_dir(follow_symlinks=False):
+            pictures = [(path, entry.name) for path in _walk(entry.path, root, counts)]
+            if not pictures:
+                notes.append(f"folder '{entry.name}' is left out: it holds no pictures")
+            found += pictures
+        else:
+            loose += [(path, "") for path in _one(entry, root, counts)]
+    if loose and found:
+        notes.append(f"{len(loose)} pictures outside the class folders are left out")
+    if not found and not need_classes:
+        found = loose
+    if counts["other"]:
+        notes.append(f"{counts['other']} files that are not pictures are left out")
+    if counts["links"]:
+        notes.append(f"{counts['links']} links are skipped: they lead out of the folder, or to a folder")
+    if not found:
+        what = "pictures in subfolders, one per class" if need_classes else "pictures"
+        seen = f"{len(loose)} pictures without a class" if loose else "no pictures"
+        raise AyatoriError(f"folder '{folder}' must hold {what}, however it holds {seen}")
+    found.sort()
+    labels = [label for _, label in found]
+    start = len(str(folder)) + 1
+    return Listing(
+        files=[path for path, _ in found],
+        ids=np.array([prefix + path[start:].replace(os.sep, "/") for path, _ in found]),
+        target=[_text_column("class", labels)] if any(labels) else None,
+        notes=tuple(notes),
+        folders=any(labels),
+    )
+
+
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    except OSError as error:
+        raise AyatoriError(f"folder '{folder}' must be readable, however: {error.strerror}") from None
+    return sorted(seen, key=lambda entry: entry.name)
+
+
+def _walk(folder: str, root: Path, counts: dict[str, int]) -> Iterator[str]:
+    for entry in _visible(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, root, counts)
+        else:
+            yield from _one(entry, root, counts)
+
+
+def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int]) -> Iterator[str]:
+    if entry.is_symlink() and not (entry.is_file() and Path(entry.path).resolve().is_relative_to(root)):
+        counts["links"] += 1
+    elif is_picture(entry.name):
+        yield entry.path
+    else:
+        counts["other"] += 1
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name ends like a picture's."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def _text_column(name: str, values: list[str]) -> RawColumn:
+    words = sorted(set(values))
+    place = {word: code for code, word in enumerate(words)}
+    codes = np.array([place[value] for value in values], dtype=np.int32)
+    return RawColumn(name, "text", codes, tuple(words))
+
+
+def path_column(opened: TableSource, drop: tuple[str, ...] = ()) -> str | None:
+    """The column of a table file that holds paths of pictures, as seen from the table's folder."""
+    if opened.folder is None:
+        return None
+    for name, words in opened.sample().items():
+        words = [word.strip() for word in words if word.strip()]
+        if not words or name in drop or not all(is_picture(word) for word in words):
+            continue
+        if any((opened.folder / word).is_file() for word in words):
+            return name
+        raise AyatoriError(
+            f"column '{name}' must hold paths of pictures as seen from '{opened.folder}', "
+            f"however '{words[0]}' is not there; mend the paths or drop the column"
+        )
+    return None
+
+
+def list_table(
+    opened: TableSource,
+    paths: str,
+    recipe: DataRecipe,
+    target: tuple[str, ...] | None,
+    need_target: bool = True,
+) -> Listing:
+    """The pictures that a table names in its column ``paths``; ``target`` None finds it by the recipe."""
+    assert opened.folder is not None
+    check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
+    notes: list[str] = []
+    if target is None:
+        target = default_target(opened, recipe, {paths}, notes)
+    if need_target:
+        check_names(opened, target)
+    target = target if set(target) <= set(opened.names) else ()
+    used = dict.fromkeys(name for name in (paths, *target, recipe.groups, recipe.time, recipe.ids) if name)
+    table = opened.read(list(used), {paths, recipe.ids})
+    named = decode(paths, table[paths], guess=False)
+    if named.kind != "text" or named.missing.any():
+        raise AyatoriError(f"column '{paths}' must hold a path in every row, however some are missing")
+    files = [_inside(opened.folder, word) for word in named.words]
+    left = [name for name in opened.names if name not in used and name not in recipe.drop]
+    if left:
+        notes.append(f"columns beside the pictures are left out: {', '.join(left[:8])}")
+    rows = np.arange(table.num_rows)
+    columns = [decode(name, table[name], recipe.task != "classification") for name in target]
+    listing = Listing(
+        files=[files[code] for code in named.values],
+        ids=row_names(table, recipe.ids or paths, rows),
+        target=columns or None,
+        groups=texts_of(table, recipe.groups) if recipe.groups else None,
+        order=times_of(table, recipe.time, rows),
+        notes=tuple(notes),
+    )
+    return _with_target(listing, columns) if need_target else listing
+
+
+def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
+    missing = missing_rows(columns)
+    if not missing.any() or missing.all():
+        return listing
+    kept = np.flatnonzero(~missing)
+    note = f"{missing.sum()} of {len(missing)} pictures are left out: their target is missing"
+    return Listing(
+        files=[listing.files[row] for row in kept],
+        ids=listing.ids[kept],
+        target=[column.take(kept) for column in columns],
+        groups=None if listing.groups is None else listing.groups[kept],
+        order=None if listing.order is None else listing.order[kept],
+        notes=(*listing.notes, note),
+    )
+
+
+def _inside(folder: Path, name: str) -> str:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise AyatoriError(
+            f"paths of pictures must stay inside '{folder}', however '{name}' does not; move the table up"
+        )
+    return str(path)
