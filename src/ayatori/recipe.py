@@ -132,6 +132,15 @@ def from_toml(text: str) -> Recipe:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise AyatoriError(f"recipe must be valid TOML, however: {error}") from None
+    return from_dict(values)
+
+
+def from_dict(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that nested settings describe; names and types are checked.
+
+    >>> from_dict({"plan": {"folds": 3}}).plan.folds
+    3
+    """
     return _record(Recipe, values, "")
 
 
