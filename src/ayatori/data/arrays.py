@@ -14,7 +14,7 @@ import pandas as pd
 from ayatori.data import target as targets
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import arrow_column
-from ayatori.data.rows import Rows
+from ayatori.data.rows import Rows, row_numbers
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _WORDS = {"numbers": "rows of numbers", "image": "pictures"}
@@ -57,20 +57,38 @@ def from_torch_dataset(data: Any) -> tuple[np.ndarray, list[Any]]:
             raise AyatoriError(
                 f"a dataset must give pairs (x, y), however item {position} is a {type(item).__name__}"
             )
-        x = np.asarray(item[0])
+        x = as_array(item[0])
         if xs and x.shape != xs[0].shape:
             raise AyatoriError(
                 f"every x of a dataset must have one shape, however item 0 has {xs[0].shape} "
                 f"and item {position} has {x.shape}; resize them"
             )
         xs.append(x)
-        ys.append(np.asarray(item[1]))
+        ys.append(as_array(item[1]))
     return np.stack(xs), [y.item() if y.ndim == 0 else y for y in ys]
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Anything like an array, a torch tensor too, as one."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise AyatoriError(f"X must be an array, however: {error}") from None
+
+
+def mixed_frame(values: Any) -> pd.DataFrame | None:
+    """A two-dimensional array of objects or text as a table with the columns x0, x1, ...; None for others."""
+    array = as_array(values)
+    if array.ndim != 2 or array.dtype.kind not in "OUS":
+        return None
+    return pd.DataFrame({f"x{at}": array[:, at] for at in range(array.shape[1])})
 
 
 def inputs_of(values: Any) -> dict[str, np.ndarray]:
     """(n, p) numbers, or pictures (n, h, w), (n, c, h, w) or (n, h, w, c) -> the inputs of a Dataset."""
-    array = np.asarray(values)
+    array = as_array(values)
     if array.dtype.kind not in "buif" or array.ndim not in (1, 2, 3, 4):
         raise AyatoriError(
             "X must be an array of numbers (rows, columns) or of pictures (rows, channels, height, width), "
@@ -130,7 +148,7 @@ def _frame(y: Any) -> pd.DataFrame:
         return y
     if isinstance(y, pd.Series):
         return y.to_frame("y" if y.name is None else y.name)
-    array = np.asarray(y)
+    array = as_array(y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2):
@@ -158,7 +176,7 @@ def read_arrays(values: Any, y: Any, task: str, ids: Any = None, groups: Any = N
     missing = targets.missing_rows(columns)
     kept = np.flatnonzero(~missing)
     if missing.any():
-        notes.append(f"{missing.sum()} of {len(missing)} rows are left out: their target is missing")
+        notes.append(f"{missing.sum()} of {len(missing)} rows are left out: {targets.NO_TARGET}")
         inputs = {kind: array[kept]}
         columns = [column.take(kept) for column in columns]
     schema = Schema(
@@ -172,7 +190,7 @@ def read_arrays(values: Any, y: Any, task: str, ids: Any = None, groups: Any = N
     rows = Rows(
         inputs,
         targets.encode(columns, decided.task, decided.classes),
-        kept.astype(str) if ids is None else as_text(ids, len(missing), "ids")[kept],
+        row_numbers(kept) if ids is None else as_text(ids, len(missing), "ids")[kept],
         groups=None if groups is None else as_text(groups, len(missing), "groups")[kept],
         notes=tuple(notes),
     )
@@ -203,7 +221,7 @@ def read_arrays_like(values: Any, y: Any, schema: Schema, need_target: bool, ids
         )
     if need_target and y is None:
         raise SchemaError("the rows must have a target, however y is missing")
-    names = np.arange(len(array)).astype(str) if ids is None else as_text(ids, len(array), "ids")
+    names = row_numbers(np.arange(len(array))) if ids is None else as_text(ids, len(array), "ids")
     rows = Rows(inputs, None, names)
     return rows if y is None else with_target(rows, y, schema)
 
@@ -218,6 +236,6 @@ def with_target(rows: Rows, y: Any, schema: Schema) -> Rows:
     codes = targets.encode([column.take(kept) for column in columns], schema.task, schema.classes)
     if not missing.any():
         return replace(rows, target=codes)
-    note = f"{missing.sum()} of {len(missing)} rows are left out: their target is missing"
+    note = f"{missing.sum()} of {len(missing)} rows are left out: {targets.NO_TARGET}"
     inputs = {name: values[kept] for name, values in rows.inputs.items()}
     return replace(rows, inputs=inputs, target=codes, ids=rows.ids[kept], notes=(*rows.notes, note))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +59,11 @@ def open_table(data: Any) -> TableSource:
 
 
 def _check_names(opened: TableSource) -> None:
-    twice = sorted({name for name in opened.names if opened.names.count(name) > 1})
-    if twice:
+    name, times = Counter(opened.names).most_common(1)[0] if opened.names else ("", 0)
+    if times > 1:
         raise AyatoriError(
-            f"every column must have a name of its own, however '{twice[0]}' names "
-            f"{opened.names.count(twice[0])} columns of the table{opened.called}; "
+            f"every column must have a name of its own, however '{name}' names "
+            f"{times} columns of the table{opened.called}; "
             "rename one, or add a header line if there is none"
         )
 
@@ -110,7 +112,7 @@ def _not_parquet(path: Path, error: Exception) -> AyatoriError:
 
 def _open_csv(path: Path) -> TableSource:
     head, complete = _head(path)
-    lines = head.splitlines(keepends=True)
+    lines = list(io.StringIO(head, newline=""))
     if len(lines) > 1 and not complete:
         lines = lines[:-1]
     separator = _separator([line for line in lines if line.strip()][:_SAMPLE_ROWS])
@@ -222,9 +224,10 @@ def _open_frame(data: Any) -> TableSource:
         table = data if isinstance(data, pa.Table) else pa.table(data)
         return TableSource(tuple(table.column_names), lambda columns, text: table.select(list(columns)))
     names = tuple(str(name) for name in data.columns)
+    place = {name: position for position, name in enumerate(names)}
 
     def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
-        arrays = [arrow_column(data.iloc[:, names.index(name)]) for name in columns]
+        arrays = [arrow_column(data.iloc[:, place[name]]) for name in columns]
         return pa.table(arrays, names=list(columns))
 
     return TableSource(names, read)

@@ -46,7 +46,7 @@ def load_pictures(
         _both(first.groups, later.groups if later else None, store.kept),
         _both(first.order, later.order if later else None, store.kept),
         (
-            kind.note,
+            f"classification: {len(kind.classes)} classes, one per folder" if first.folders else kind.note,
             *first.notes,
             *(f"test: {note}" for note in (later.notes if later else ())),
             *store.notes,
@@ -82,10 +82,7 @@ def read_pictures_like(
     listing: Listing, schema: Schema, need_target: bool, cache: Path | None, progress: Progress | None
 ) -> Rows:
     """Decode pictures by the schema of others."""
-    if schema.image is None:
-        raise SchemaError(
-            "the rows must be a table like the one that the model learned from, however they are pictures"
-        )
+    assert schema.image is not None
     store = read_pictures(listing.files, listing.ids.tolist(), DataRecipe(), 0, schema.image, cache, progress)
     columns = [column.take(store.kept) for column in listing.target or ()]
     target, notes = None, [*listing.notes, *store.notes]

@@ -11,8 +11,8 @@ import numpy as np
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.table import check_names, default_target, row_names, texts_of, times_of
-from ayatori.data.target import missing_rows
+from ayatori.data.table import check_names, default_target, no_columns, row_names, texts_of, times_of
+from ayatori.data.target import NO_TARGET, missing_rows
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
@@ -35,16 +35,17 @@ class Listing:
     folders: bool = False  # whether folders name the classes
 
 
+def list_one(path: Path) -> Listing:
+    """A single picture file."""
+    return Listing([str(path)], np.array([_shown(path.name)]), None)
+
+
 def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | None]:
     """The pictures of a folder of classes, and those of its own test.
 
     A folder that holds only ``train/`` and ``test/``, with classes in both, has its own test.
     """
-    if any(recipe.target) or recipe.groups or recipe.time or recipe.ids:
-        raise AyatoriError(
-            "target, groups, time and ids must name columns of a table, "
-            f"however '{folder}' is a folder of pictures; leave them out"
-        )
+    no_columns(recipe, f"'{folder}' is a folder of pictures")
     inside = {entry.name for entry in _visible(folder) if entry.is_dir()}
     parts = (folder / "train", folder / "test")
     if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
@@ -96,15 +97,20 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         seen = f"{len(loose)} pictures without a class" if loose else "no pictures"
         raise AyatoriError(f"folder '{folder}' must hold {what}, however it holds {seen}")
     found.sort()
-    labels = [label for _, label in found]
+    labels = [_shown(label) for _, label in found]
     start = len(str(folder)) + 1
     return Listing(
         files=[path for path, _ in found],
-        ids=np.array([prefix + path[start:].replace(os.sep, "/") for path, _ in found]),
+        ids=np.array([prefix + _shown(path[start:]).replace(os.sep, "/") for path, _ in found]),
         target=[_text_column("class", labels)] if any(labels) else None,
         notes=tuple(notes),
         folders=any(labels),
     )
+
+
+def _shown(name: str) -> str:
+    """A file name as text: bytes that are not UTF-8 are replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -127,7 +133,7 @@ def _walk(folder: str, root: Path, counts: dict[str, int]) -> Iterator[str]:
 def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int]) -> Iterator[str]:
     if entry.is_symlink() and not (entry.is_file() and Path(entry.path).resolve().is_relative_to(root)):
         counts["links"] += 1
-    elif is_picture(entry.name):
+    elif is_picture(entry.name) and entry.is_file():
         yield entry.path
     else:
         counts["other"] += 1
@@ -205,7 +211,7 @@ def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
     if not missing.any() or missing.all():
         return listing
     kept = np.flatnonzero(~missing)
-    note = f"{missing.sum()} of {len(missing)} pictures are left out: their target is missing"
+    note = f"{missing.sum()} of {len(missing)} pictures are left out: {NO_TARGET}"
     return Listing(
         files=[listing.files[row] for row in kept],
         ids=listing.ids[kept],

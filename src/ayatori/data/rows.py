@@ -50,6 +50,11 @@ def make_dataset(
     return dataclasses.replace(dataset, fingerprint=fingerprint(dataset))
 
 
+def row_numbers(rows: np.ndarray) -> np.ndarray:
+    """Row numbers (n,) as text (n,), no wider than they need."""
+    return rows.astype(f"U{len(str(rows.max(initial=0)))}")
+
+
 def _joined(first: Rows, later: Rows) -> Rows:
     def both(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
         return None if a is None or b is None else np.concatenate([a, b])

@@ -5,20 +5,30 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ayatori.data import arrays
 from ayatori.data.files import open_table
 from ayatori.data.labelled import load_pictures, read_pictures_like
-from ayatori.data.listing import list_folder, list_labelled, list_table, list_test, path_column
+from ayatori.data.listing import (
+    is_picture,
+    list_folder,
+    list_labelled,
+    list_one,
+    list_table,
+    list_test,
+    path_column,
+)
 from ayatori.data.pictures import Progress
 from ayatori.data.rows import Rows, make_dataset
-from ayatori.data.table import read_table, read_table_like
+from ayatori.data.table import no_columns, read_table, read_table_like
 from ayatori.recipe import DataRecipe
-from ayatori.records import AyatoriError, Dataset, Schema
+from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
 
 
 def load(
@@ -45,6 +55,7 @@ def load(
     """
     recipe = recipe or DataRecipe()
     path = _existing(data) if isinstance(data, str | Path) else None
+    data = _framed(data)
     source = "" if path is None else str(path.absolute())
     if path is not None and path.is_dir():
         listing, later = list_labelled(path, recipe)
@@ -65,10 +76,7 @@ def load(
             return load_pictures(listing, later, recipe, source, cache, progress)
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
     else:
-        values, y = arrays.from_torch_dataset(data) if arrays.is_torch_dataset(data) else (data, y)
-        if y is None:
-            raise AyatoriError("arrays must come with a target, however y is missing; call load(X, y=y)")
-        rows, schema = arrays.read_arrays(values, y, recipe.task)
+        rows, schema = _read_arrays(data, y, recipe)
     return make_dataset(rows, schema, None if test is None else _read_test(test, schema, recipe), source)
 
 
@@ -96,8 +104,12 @@ def load_like(
     array([[3.]])
     """
     path = _existing(data) if isinstance(data, str | Path) else None
-    if path is not None and path.is_dir():
-        rows = read_pictures_like(list_folder(path, need_target), schema, need_target, cache, progress)
+    data = _framed(data)
+    if path is not None and (path.is_dir() or is_picture(path.name)):
+        if schema.image is None:
+            raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
+        listing = list_folder(path, need_target) if path.is_dir() else list_one(path)
+        rows = read_pictures_like(listing, schema, need_target, cache, progress)
     elif path is not None and path.suffix.lower() == ".npz":
         found = arrays.read_npz(path)
         y = found.get("y") if y is None else y
@@ -106,7 +118,8 @@ def load_like(
         opened = open_table(path or data)
         paths = path_column(opened) if schema.image is not None else None
         if paths:
-            listing = list_table(opened, paths, DataRecipe(ids=ids), schema.target, need_target)
+            named = ids or (schema.id_column if schema.id_column in opened.names else "") or ""
+            listing = list_table(opened, paths, DataRecipe(ids=named), schema.target, need_target)
             rows = read_pictures_like(listing, schema, need_target, cache, progress)
         else:
             rows = read_table_like(opened, schema, need_target and y is None, ids)
@@ -121,11 +134,31 @@ def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise AyatoriError(f"'{path}' must be a file or folder, however it does not exist")
+    if not os.access(path, os.R_OK):
+        raise AyatoriError(f"'{path}' must be readable, however you have no permission")
     return path
+
+
+def _framed(data: Any) -> Any:
+    """Arrays of text or of mixed kinds are tables."""
+    frame = arrays.mixed_frame(data) if isinstance(data, np.ndarray | list) else None
+    return data if frame is None else frame
 
 
 def _is_table(data: Any, path: Path | None) -> bool:
     return path is not None or isinstance(data, pd.DataFrame) or hasattr(data, "__arrow_c_stream__")
+
+
+def _read_arrays(data: Any, y: Any, recipe: DataRecipe) -> tuple[Rows, Schema]:
+    no_columns(recipe, "the data are arrays")
+    task: str = recipe.task
+    if arrays.is_torch_dataset(data):
+        data, y = arrays.from_torch_dataset(data)
+        if task == "auto" and all(isinstance(label, int) for label in y):
+            task = "classification"  # where torch means a value, it gives a float
+    if y is None:
+        raise AyatoriError("arrays must come with a target, however y is missing; call load(X, y=y)")
+    return arrays.read_arrays(data, y, task)
 
 
 def _given_target(data: Any, y: Any, recipe: DataRecipe) -> list[Any] | None:
@@ -137,6 +170,7 @@ def _given_target(data: Any, y: Any, recipe: DataRecipe) -> list[Any] | None:
 
 
 def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Rows | None]:
+    no_columns(recipe, f"'{path}' holds arrays")
     found = arrays.read_npz(path)
     if y is None and "y" not in found:
         raise AyatoriError(f"'{path}' must hold a target 'y', however it holds only {', '.join(found)}")

@@ -12,11 +12,11 @@ import pyarrow as pa
 from ayatori.data import target as targets
 from ayatori.data.columns import RawColumn, decode, number, text_of
 from ayatori.data.files import UNNAMED, TableSource
-from ayatori.data.rows import Rows
+from ayatori.data.rows import Rows, row_numbers
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
-_IDENTIFIER = re.compile(r"(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*)|.*I[dD]", re.ASCII)
+_IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*))|.*[a-z]I[dD]")
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
 _UNIQUE_ROWS = 20
 
@@ -60,6 +60,17 @@ def check_names(opened: TableSource, wanted: Sequence[str]) -> None:
             raise AyatoriError(
                 f"column '{name}' must be in the table{opened.called}, however it holds {shown}{more}"
                 f"{nearest(name, list(opened.names))}"
+            )
+
+
+def no_columns(recipe: DataRecipe, found: str) -> None:
+    """Raise AyatoriError when the recipe names columns of data that have none."""
+    for setting in ("target", "groups", "time", "ids", "drop"):
+        value = getattr(recipe, setting)
+        if value and any(value):
+            raise AyatoriError(
+                f"{setting} must name a column of a table, however {setting}={value!r} "
+                f"and {found}; leave it out"
             )
 
 
@@ -137,7 +148,7 @@ def _with_target(
     missing = targets.missing_rows(columns)
     kept = np.flatnonzero(~missing)
     if missing.any():
-        notes.append(f"{missing.sum()} of {len(missing)} rows are left out: their target is missing")
+        notes.append(f"{missing.sum()} of {len(missing)} rows are left out: {targets.NO_TARGET}")
         table = table.filter(pa.array(~missing))
         columns = [column.take(kept) for column in columns]
     return kept, table, list(columns)
@@ -146,9 +157,9 @@ def _with_target(
 def row_names(table: pa.Table, column: str, kept: np.ndarray) -> np.ndarray:
     """(n,) str: the id column, or the row numbers."""
     if not column:
-        return kept.astype(str)
+        return row_numbers(kept)
     named = texts_of(table, column)
-    return np.where(named == "", kept.astype(str), named)
+    return np.where(named == "", row_numbers(kept), named)
 
 
 def texts_of(table: pa.Table, name: str) -> np.ndarray:
@@ -190,7 +201,9 @@ def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) 
         elif column.kind == "date":
             found.dates.append(name)
             found.numbers.update(
-                (part, values) for part, values in date_parts(name, column.values).items() if _varies(values)
+                (part, values)
+                for part, values in date_parts(name, column.values).items()
+                if part.endswith("days") or _varies(values[~column.missing])
             )
         else:
             _add_number(found, column, kept)
@@ -264,13 +277,19 @@ def read_table_like(
     opened: TableSource, schema: Schema, need_target: bool, ids: str = "", groups: str = "", time: str = ""
 ) -> Rows:
     """Read rows by the schema of others. Raises SchemaError where they do not fit."""
+    if schema.image is not None:
+        raise SchemaError(
+            f"the rows{opened.called} must be pictures like those that the model learned from, "
+            "however they are a table without paths of pictures"
+        )
+    known = set(opened.names)
     ids = ids or (schema.id_column if schema.id_column in opened.names else None) or ""
     made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
     numbers = [name for name in schema.numbers if name not in made]
     needed = [*numbers, *schema.dates, *schema.categories, *([ids] if ids else [])]
     needed += [*(schema.target if need_target else ()), *(name for name in (groups, time) if name)]
     for name in needed:
-        if name not in opened.names:
+        if name not in known:
             hint = nearest(name, list(opened.names))
             raise SchemaError(
                 f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"

@@ -11,6 +11,7 @@ from ayatori.data.columns import RawColumn, number, text_of
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Task
 
+NO_TARGET = "their target is missing (empty, or NA, NaN, ?, null, None)"
 FEW_VALUES = 20  # up to so many distinct whole numbers, seen ten times each on average, are classes
 
 
@@ -47,10 +48,11 @@ def decide(columns: Sequence[RawColumn], task: str) -> TargetKind:
 
 def _one(column: RawColumn, task: str) -> TargetKind:
     words = _words(column)
-    if task == "auto":
+    guessed = task == "auto"
+    named = column.kind == "text" or column.boolean
+    if guessed:
         counted = int((~column.missing).sum())
         few = len(words) == 2 or (len(words) <= FEW_VALUES and 10 * len(words) <= counted)
-        named = column.kind == "text" or column.boolean
         task = "classification" if named or (column.whole and few) else "regression"
     if len(words) < 2:
         raise AyatoriError(
@@ -58,7 +60,10 @@ def _one(column: RawColumn, task: str) -> TargetKind:
             f"however every row of '{column.name}' says '{words[0]}'; choose another --target"
         )
     if task == "classification":
-        return TargetKind("classification", words, f"classification: {len(words)} classes in '{column.name}'")
+        note = f"classification: {len(words)} classes in '{column.name}'"
+        if guessed and not named:
+            note += " (numbers with few distinct values; task 'regression' takes them as values)"
+        return TargetKind("classification", words, note)
     _need_numbers(column)
     low, high = np.nanmin(column.values), np.nanmax(column.values)
     note = f"regression: '{column.name}' from {low:.6g} to {high:.6g}"
