@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ayatori.data import load
 from ayatori.ensemble import blends
 from ayatori.evaluate import chosen, fit_baselines, leaderboard
 from ayatori.model import Model, save_model
 from ayatori.nets import defaults, find_net
+from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
@@ -147,7 +147,7 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
     if data is None:
         if not source or not Path(source).exists():
             raise AyatoriError(
-                f"the data of a run must still be there to resume it, however {source or 'it was in memory'!r}; "
+                f"the data of a run must still be there to resume it, however it was {source or 'in memory'!r}; "
                 "put it back, or resume in Python by ayatori.resume(path, data, y=y)"
             )
         data = source
@@ -282,33 +282,12 @@ def _model(name: str, made: Sequence[Blend], members: Sequence[Member], dataset:
 
 def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
     folder.write_members(list(result.members))
-    folder.write_table("predictions.parquet", predictions_table(result))
+    folder.write_table("predictions.parquet", predictions_table(result.dataset, result.blends))
+    if "image" in result.dataset.inputs:
+        folder.write_tensors("worst.safetensors", worst_pictures(result.dataset, result.blends), {})
     save_model(result.model, folder)
     folder.write_json("result.json", {**result.facts(), "notes": notes, "openings": folder.openings()})
     folder.finish()
-
-
-def predictions_table(result: Result) -> pd.DataFrame:
-    """predictions.parquet: one line for each row that each model or ensemble honestly speaks of."""
-    dataset, parts = result.dataset, []
-    names = dataset.classes if dataset.task != "regression" else dataset.schema.target
-    columns = [f"p_{name}" for name in names] if dataset.task != "regression" else ["value"]
-    if dataset.task == "regression" and dataset.labels.shape[1] > 1:
-        columns = [f"value_{name}" for name in names]
-    for blend in result.blends:
-        rows = np.flatnonzero(blend.rows)
-        truth = dataset.labels[rows]
-        part = pd.DataFrame({"row": rows.astype(np.int64), "id": dataset.ids[rows]})
-        if dataset.task == "classification":
-            part["true"] = np.asarray(dataset.classes, dtype=object)[truth]
-        elif truth.shape[1] == 1:
-            part["true"] = truth[:, 0]
-        else:
-            part["true"] = [" ".join(f"{value:g}" for value in line) for line in truth]
-        part["fold"] = blend.fold[rows]
-        part["split"], part["name"] = blend.split, blend.name
-        parts.append(pd.concat([part, pd.DataFrame(blend.values[rows], columns=columns)], axis=1))
-    return pd.concat(parts, ignore_index=True)
 
 
 def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:

@@ -18,8 +18,8 @@ def temperature(logits: Tensor, target: Tensor) -> float:
     The minimum of the log loss of the b rows plus ``DOUBT`` times the squared logarithm of the
     temperature (Guo et al. 2017, arXiv 1706.04599, with a weak prior at 1, since stop rows can be few).
 
-    >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]).repeat(50, 1)
-    >>> target = torch.tensor([0, 0, 1, 1]).repeat(50)  # sure of itself, and right in three of four
+    >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]).repeat(1000, 1)
+    >>> target = torch.tensor([0, 0, 1, 1]).repeat(1000)  # sure of itself, and right in three of four
     >>> round(float((logits / temperature(logits, target)).softmax(-1)[0, 0]), 2)
     0.75
     """

@@ -1,0 +1,68 @@
+"""Dataset, Blends -> the tables and pictures that a run folder keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ayatori.records import Blend, Dataset
+
+WORST = 24
+
+
+def predictions_table(dataset: Dataset, blends: Sequence[Blend]) -> pd.DataFrame:
+    """predictions.parquet: one line for each row that each model or ensemble honestly speaks of."""
+    classes = np.asarray(dataset.classes, dtype=object)
+    if dataset.task != "regression":
+        columns = [f"p_{name}" for name in classes]
+    elif dataset.labels.shape[1] == 1:
+        columns = ["value"]
+    else:
+        columns = [f"value_{name}" for name in dataset.schema.target]
+    parts = []
+    for blend in blends:
+        rows = np.flatnonzero(blend.rows)
+        truth = dataset.labels[rows]
+        part = pd.DataFrame({"row": rows, "id": dataset.ids[rows]})
+        if dataset.task == "classification":
+            part["true"] = classes[truth]
+        elif dataset.task == "multilabel":
+            part["true"] = [" ".join(classes[line > 0]) for line in truth]
+        elif truth.shape[1] == 1:
+            part["true"] = truth[:, 0]
+        else:
+            part[[f"true_{name}" for name in dataset.schema.target]] = truth
+        part["fold"], part["split"], part["name"] = blend.fold[rows], blend.split, blend.name
+        parts.append(pd.concat([part, pd.DataFrame(blend.values[rows], columns=columns)], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def row_losses(dataset: Dataset, blend: Blend) -> np.ndarray:
+    """(n,) how wrong a blend is of each row: log loss, or squared error; -inf where it does not speak."""
+    losses = np.full(len(dataset), -np.inf)
+    rows = np.flatnonzero(blend.rows)
+    values, truth = blend.values[rows].astype(np.float64), dataset.labels[rows]
+    if dataset.task == "classification":
+        losses[rows] = -np.log(np.clip(values[np.arange(len(rows)), truth], 1e-12, None))
+    elif dataset.task == "multilabel":
+        losses[rows] = -np.log(np.clip(np.where(truth > 0, values, 1 - values), 1e-12, None)).mean(axis=1)
+    else:
+        losses[rows] = np.square((values - truth) / np.maximum(truth.std(axis=0), 1e-12)).mean(axis=1)
+    return losses
+
+
+def worst_pictures(dataset: Dataset, blends: Sequence[Blend]) -> dict[str, Tensor]:
+    """The pictures that a network was most wrong about: ``image`` (k, c, h, w) uint8 and ``row`` (k,).
+
+    Out-of-fold rows where there are any, so that the page can be written again without opening the test.
+    """
+    networks = [blend for blend in blends if blend.network]
+    blend = next((blend for blend in networks if blend.split == "out_of_fold"), networks[0])
+    losses = row_losses(dataset, blend)
+    rows = np.argsort(-losses, kind="stable")[: min(WORST, int(blend.rows.sum()))]
+    pictures = np.ascontiguousarray(dataset.inputs["image"][rows])
+    return {"image": torch.from_numpy(pictures), "row": torch.from_numpy(rows)}
