@@ -35,7 +35,7 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
     >>> data = load(np.arange(40.0).reshape(20, 2), y=np.repeat(["cat", "dog"], 10))
     >>> plan = make_plan(data, PlanRecipe(folds=4, test=0.2))
     >>> plan.roles.shape, int(plan.sealed.sum()), len(plan.train_rows(0)), len(plan.rows(0, SCORE))
-    ((20, 4), 4, 9, 4)
+    ((20, 4), 4, 10, 4)
     """
     _check_recipe(recipe)
     sealed = seal(dataset, recipe, seed)
@@ -179,33 +179,40 @@ def _share(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.nd
         cut = np.sort(dataset.order[rows])[-max(1, round(share * len(rows)))]
         late = rows[dataset.order[rows] >= cut]
         return late if len(late) < len(rows) else rows[dataset.order[rows] > cut]
-    units = len(rows) if dataset.groups is None else len(np.unique(dataset.groups[rows]))
+    if dataset.groups is None:
+        return rows[_proportional(strata(dataset)[rows], share, seed)]
+    groups = len(np.unique(dataset.groups[rows]))
+    if groups < 2:
+        raise AyatoriError(f"a split needs at least 2 groups, however there is {groups}; leave out --groups")
     # one fold of 1/share, or all but one where more than half is wanted
-    parts = int(np.clip(round(1 / min(share, 1 - share)), 2, max(units, 2)))
-    if units < 2:
-        raise AyatoriError(f"a split needs at least 2 rows or groups, however there is {units}")
-    if dataset.task == "regression" or np.bincount(strata(dataset)[rows]).max() >= parts:
-        keep, part = next(iter(_kfold(dataset, rows, parts, seed)))
-        if dataset.groups is None and dataset.task == "regression":
-            wanted = int(np.clip(round(share * len(rows)), 1, len(rows) - 1))
-            shuffled = np.random.default_rng(seed).permutation(rows)
-            return np.sort(shuffled[:wanted])
-        return part if share <= 0.5 else keep
-    shuffled = np.random.default_rng(seed).permutation(rows)
-    return np.sort(shuffled[: max(1, round(share * len(rows)))])
+    parts = int(np.clip(round(1 / min(share, 1 - share)), 2, groups))
+    kinds = np.bincount(strata(dataset)[rows])
+    flat = dataset.task == "regression" or kinds.max() < parts
+    plain = dataclasses.replace(dataset, target=np.zeros(len(dataset), np.int64)) if flat else dataset
+    keep, part = next(iter(_kfold(plain, rows, parts, seed)))
+    return part if share <= 0.5 else keep
+
+
+def _proportional(strata: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Sorted places of about ``share`` of the rows, every stratum in proportion and none emptied."""
+    counts = np.bincount(strata)
+    whole = int(np.clip(round(share * len(strata)), 1, len(strata) - 1))
+    most = np.maximum(counts - 1, 0) if (counts - 1).clip(0).sum() >= whole else counts
+    wanted = np.minimum(share * counts, most)
+    taken = np.floor(wanted).astype(int)
+    while taken.sum() < whole:
+        open_ = np.where(taken < most, wanted - taken, -np.inf)
+        taken[open_.argmax()] += 1
+    order = np.random.default_rng(seed).permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    place = np.arange(len(strata)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[place < np.repeat(taken, counts)])
 
 
 def _stop_rows(dataset: Dataset, own: np.ndarray, share: float, seed: int) -> Split:
     """A member's own rows -> rows to train on, rows to stop by (20 of them where a fifth allows it)."""
-    share = max(share, min(20 / len(own), 0.2))
-    stop = _share(dataset, own, share, seed)
-    learn = np.setdiff1d(own, stop)
-    if dataset.task == "classification":
-        # a class that is only among the stop rows would never be learned
-        lost = ~np.isin(dataset.labels[stop], dataset.labels[learn])
-        if lost.any() and dataset.groups is None and dataset.order is None:
-            learn, stop = np.union1d(learn, stop[lost]), stop[~lost]
-    return learn, stop
+    stop = _share(dataset, own, max(share, min(20 / len(own), 0.2)), seed)
+    return np.setdiff1d(own, stop), stop
 
 
 def strata(dataset: Dataset) -> np.ndarray:

@@ -147,8 +147,8 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
     if data is None:
         if not source or not Path(source).exists():
             raise AyatoriError(
-                f"the data of a run must still be there to resume it, however it was {source or 'in memory'!r}; "
-                "put it back, or resume in Python by ayatori.resume(path, data, y=y)"
+                f"the data of a run must still be there to resume it, however it was {source or 'in memory'!r}; put "
+                "it back, or resume in Python by ayatori.resume(path, data, y=y)"
             )
         data = source
     recipe = from_toml((folder.path / "recipe.toml").read_text(encoding="utf-8"))
