@@ -41,13 +41,12 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the figures that an average is made of (one class, label or value): its interval and pulls."""
+class Share:
+    """A figure between 0 and 1 that varies as a share seen in ``size`` rows would; ``pull`` (n,)."""
 
     value: float
-    low: float
-    high: float
-    pull: np.ndarray  # (n,)
+    size: float
+    pull: np.ndarray
 
 
 def sample(n: int, groups: np.ndarray | None = None) -> Sample:
@@ -71,41 +70,55 @@ def wilson(share: float, size: float, z: float = 1.959963984540054) -> tuple[flo
     return float(max(min(centre - half, share), 0.0)), float(min(max(centre + half, share), 1.0))
 
 
-def bounded(value: float, pull: np.ndarray, largest: float, rows: Sample) -> Part:
-    """A figure between 0 and 1: Wilson's interval with the size at which a share would vary as much.
+def share(value: float, pull: np.ndarray, largest: float, rows: Sample) -> Share:
+    """A figure between 0 and 1, with the size at which a share would vary as much as its pulls say.
 
     ``largest`` is the size beyond which the rows cannot speak, however alike they look (a perfect score has
     no variance); where rows come in groups and none differs, the groups are what is counted.
     """
-    variance = rows.variance(pull)
-    spread = value * (1 - value)
+    variance, spread = rows.variance(pull), value * (1 - value)
     if spread < 1e-9 or variance < 1e-18:
-        size = largest * rows.units / rows.n
-    else:
-        size = min(spread / variance, largest)
-    low, high = wilson(min(max(value, 0.0), 1.0), size, rows.z)
-    return Part(value, low, high, pull)
+        return Share(value, largest * rows.units / rows.n, pull)
+    return Share(value, min(spread / variance, largest), pull)
 
 
-def mean(losses: np.ndarray, rows: Sample) -> Part:
-    """The mean of ``losses`` (n,), all >= 0: Student's t on the scale where skewness is gone.
+def average(shares: Iterable[Share], rows: Sample) -> Score | None:
+    """The plain average of ``shares`` (of classes or labels) by Wilson; None where there is none.
+
+    The variance of the average is the sum of theirs, each drawn towards the average by two rows more, as a
+    class told right in all of its 3 rows is not beyond doubt; scaled by how much they vary together.
+    """
+    found, apart = [], 0.0
+    together: np.ndarray | float = 0.0
+    for one in shares:
+        found.append((one.value, one.size))
+        apart += rows.variance(one.pull)
+        together = together + one.pull
+    if not found:
+        return None
+    values, sizes = np.array(found).T
+    value, size = float(values.mean()), float(sizes[0])
+    if len(found) > 1:
+        common = rows.variance(np.asarray(together)) / apart if apart > 0 else 1.0
+        softened = (value * rows.n + 1) / (rows.n + 2)
+        drawn = (values * sizes + 2 * softened) / (sizes + 2)
+        variance = (drawn * (1 - drawn) / sizes).sum() / len(found) ** 2
+        size = drawn.mean() * (1 - drawn.mean()) / (variance * max(common, 0.1))
+    value = min(max(value, 0.0), 1.0)
+    return Score(value, *wilson(value, size, rows.z), rows.n)
+
+
+def skewed(value: float, pull: np.ndarray, rows: Sample) -> Score:
+    """A mean, or nearly one, of losses >= 0: Student's t on the scale where their skewness is gone.
 
     Hall (1992), "On the removal of skewness by transformation", J. R. Statist. Soc. B 54: the cubic
     transformation of t, with as good a coverage as the bootstrap-t and no resampling.
     """
-    value = float(losses.mean())
-    pull = (losses - value) / rows.n
-    low, high = skewed(value, pull, rows)
-    return Part(value, max(low, 0.0), high, pull)
-
-
-def skewed(value: float, pull: np.ndarray, rows: Sample) -> tuple[float, float]:
-    """Hall's interval for a figure whose units pull unevenly."""
     units = rows.units
     totals = rows.totals(pull) * units
     second = float((totals**2).mean())
-    if units < 2 or second == 0.0:
-        return value, value
+    if second == 0.0:
+        return Score(value, value, value, rows.n)
     skewness = float((totals**3).mean()) / second**1.5
     error = np.sqrt(second / (units - 1))
     quantile = float(stats.t.ppf(0.975, units - 1))
@@ -116,31 +129,11 @@ def skewed(value: float, pull: np.ndarray, rows: Sample) -> tuple[float, float]:
         inner = 1 + skewness * (t / np.sqrt(units) - skewness / (6 * units))
         return float(3 * np.sqrt(units) / skewness * (np.cbrt(inner) - 1))
 
-    ends = (value - error * straight(quantile), value - error * straight(-quantile))
-    return float(min(ends[0], value)), float(max(ends[1], value))
+    low, high = value - error * straight(quantile), value - error * straight(-quantile)
+    return Score(value, float(np.clip(low, 0.0, value)), float(max(high, value)), rows.n)
 
 
-def average(parts: Iterable[Part], rows: Sample) -> Score | None:
-    """The plain average of ``parts`` with an interval recovered from theirs; None where there is no part.
-
-    Method of variance estimates recovery (Zou and Donner 2008): squared distances to the limits add
-    up, here scaled by how much the parts vary together, as the pulls of the average tell.
-    """
-    values, below, above, apart, together, count = 0.0, 0.0, 0.0, 0.0, None, 0
-    only: Part | None = None
-    for part in parts:
-        only = part
-        count += 1
-        values += part.value
-        below += (part.value - part.low) ** 2
-        above += (part.high - part.value) ** 2
-        apart += rows.variance(part.pull)
-        together = part.pull if together is None else together + part.pull
-    if only is None or together is None:
-        return None
-    if count == 1:
-        return Score(only.value, only.low, only.high, rows.n)
-    shared = rows.variance(together) / apart if apart > 0 else 1.0
-    value = values / count
-    low, high = value - np.sqrt(shared * below) / count, value + np.sqrt(shared * above) / count
-    return Score(value, float(low), float(high), rows.n)
+def mean(losses: np.ndarray, rows: Sample) -> Score | None:
+    """The mean of ``losses`` (n,), all >= 0; None where there is but one."""
+    value = float(losses.mean())
+    return skewed(value, (losses - value) / rows.n, rows) if rows.units > 1 else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ayatori.evaluate.intervals import Part, Sample, average, bounded, mean, sample
+from ayatori.evaluate.intervals import Sample, Share, average, mean, sample, share, skewed
 from ayatori.records import AyatoriError, Score, Task
 
 MAIN: Mapping[Task, str] = {"classification": "log_loss", "multilabel": "log_loss", "regression": "rmse"}
@@ -22,16 +22,16 @@ METHODS: Mapping[str, str] = {
     "accuracy": "share of rows whose most probable class is the true one (several labels: of labels told "
     "right at 0.5); Wilson's interval",
     "balanced_accuracy": "mean over the classes present of the share of their rows told right; Wilson's "
-    "interval per class, combined (Zou and Donner)",
-    "macro_f1": "mean over classes of the harmonic mean of precision and recall; infinitesimal jackknife "
-    "on Wilson's scale per class, combined (Zou and Donner)",
+    "interval of the size that varies as much",
+    "macro_f1": "mean over classes of the harmonic mean of precision and recall; variance by the "
+    "infinitesimal jackknife, Wilson's interval of the size that varies as much",
     "exact_match": "share of rows with every label told right at 0.5; Wilson's interval",
     "log_loss": "mean of minus the natural logarithm of the probability given to the truth, clipped at "
     "1.2e-7; Student's t with Hall's correction for skewness",
     "roc_auc": "area under the ROC curve (two classes: of the second; more: mean of each class against the "
-    "rest); variance after DeLong, Wilson's scale",
+    "rest); variance after DeLong, Wilson's interval of the size that varies as much",
     "average_precision": "area under the precision-recall steps (two classes: of the second; more: mean over "
-    "classes); infinitesimal jackknife, Wilson's scale",
+    "classes); variance by the infinitesimal jackknife, Wilson's interval of the size that varies as much",
     "brier": "mean squared distance between probabilities and truth (two classes: of the second, 0 to 1; "
     "more: summed over classes, 0 to 2, Brier 1950); Student's t with Hall's correction",
     "ece": "expected calibration error: mean distance between confidence and accuracy in 15 bins of equal "
@@ -39,7 +39,7 @@ METHODS: Mapping[str, str] = {
     "rmse": "root of the mean squared error, in units of the target; Student's t with Hall's correction, on "
     "the squares",
     "mae": "mean absolute error, in units of the target; Student's t with Hall's correction for skewness",
-    "r2": "share of the variance explained; infinitesimal jackknife on log(1 - R2)",
+    "r2": "share of the variance explained; infinitesimal jackknife, Student's t with Hall's correction",
     "paired": "difference on the same rows, positive where the first is better. Classes: in accuracy, "
     "McNemar's mid-p (Fagerland 2013) and the interval of Bonett and Price (2012); otherwise: in labels "
     "told right or in mean absolute error (several values: each in standard deviations), paired t; rows in "
@@ -126,10 +126,10 @@ def _classification(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict
         "accuracy": average([_share(right, rows)], rows),
         "balanced_accuracy": average(_recalls(truth, right, rows), rows) if several else None,
         "macro_f1": average(_f1s(members, rows), rows),
-        "log_loss": _mean(-np.log(np.clip(own, EPSILON, 1 - EPSILON)), rows),
+        "log_loss": mean(-np.log(np.clip(own, EPSILON, 1 - EPSILON)), rows),
         "roc_auc": average(curves, rows),
         "average_precision": average(precisions, rows),
-        "brier": _mean(squares, rows),
+        "brier": mean(squares, rows),
         "ece": _calibration(values.max(axis=1), right, rows),
     }
 
@@ -145,44 +145,37 @@ def _multilabel(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str
         "accuracy": average((_share(right[:, label], rows) for label in labels), rows),
         "exact_match": average([_share(right.all(axis=1), rows)], rows),
         "macro_f1": average(_f1s(((yes[:, label], said[:, label]) for label in labels), rows), rows),
-        "log_loss": _mean(-np.log(clipped).mean(axis=1), rows),
+        "log_loss": mean(-np.log(clipped).mean(axis=1), rows),
         "roc_auc": average(curves, rows),
         "average_precision": average(precisions, rows),
-        "brier": _mean(((values - yes) ** 2).mean(axis=1), rows),
+        "brier": mean(((values - yes) ** 2).mean(axis=1), rows),
     }
 
 
 def _regression(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
     truth = truth.reshape(rows.n, -1)
     errors = values.reshape(rows.n, -1) - truth
-    if rows.units < 2:
-        return {}
-    columns = range(truth.shape[1])
     return {
-        "rmse": average((_root(errors[:, column], rows) for column in columns), rows),
-        "mae": average((mean(np.abs(errors[:, column]), rows) for column in columns), rows),
-        "r2": _explained(truth, errors, rows),
+        "rmse": _root(errors**2, rows),
+        "mae": mean(np.abs(errors).mean(axis=1), rows),
+        "r2": _explained(truth, errors**2, rows),
     }
 
 
-def _mean(losses: np.ndarray, rows: Sample) -> Score | None:
-    return average([mean(losses, rows)], rows) if rows.units > 1 else None
-
-
-def _share(right: np.ndarray, rows: Sample) -> Part:
+def _share(right: np.ndarray, rows: Sample) -> Share:
     value = float(right.mean())
-    return bounded(value, (right - value) / rows.n, rows.n, rows)
+    return share(value, (right - value) / rows.n, rows.n, rows)
 
 
-def _recalls(truth: np.ndarray, right: np.ndarray, rows: Sample) -> Iterator[Part]:
+def _recalls(truth: np.ndarray, right: np.ndarray, rows: Sample) -> Iterator[Share]:
     for label in np.unique(truth):
         own = truth == label
         size = int(own.sum())
         value = float(right[own].mean())
-        yield bounded(value, np.where(own, right - value, 0.0) / size, size, rows)
+        yield share(value, np.where(own, right - value, 0.0) / size, size, rows)
 
 
-def _f1s(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> Iterator[Part]:
+def _f1s(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> Iterator[Share]:
     """F1 of each class from (is, said to be); a class that neither is nor is said has none."""
     for own, said in pairs:
         both = int(own.sum()) + int(said.sum())
@@ -190,10 +183,10 @@ def _f1s(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> Iterat
             hits = own & said
             value = 2 * int(hits.sum()) / both
             pull = (2.0 * hits - value * (own.astype(float) + said)) / both
-            yield bounded(value, pull, both / 2, rows)
+            yield share(value, pull, both, rows)
 
 
-def _ranks(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> tuple[list[Part], list[Part]]:
+def _ranks(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> tuple[list[Share], list[Share]]:
     """Area under the ROC curve and average precision of each class that has rows and lacks rows.
 
     Both come from one sort. ``up`` (t,) and ``down`` (t,) count the positives and negatives at each of the t
@@ -211,11 +204,10 @@ def _ranks(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> tupl
         sorted_own = own[order]
         up = np.bincount(tie, sorted_own)
         down = np.bincount(tie) - up
-        largest = 4 / (1 / positives + 1 / negatives)
         curve, pull = _curve(up, down, sorted_own, tie)
-        curves.append(bounded(curve, _unsort(pull, order), largest, rows))
+        curves.append(share(curve, _unsort(pull, order), 4 / (1 / positives + 1 / negatives), rows))
         precision, pull = _precision(up, down, sorted_own, tie)
-        precisions.append(bounded(precision, _unsort(pull, order), largest, rows))
+        precisions.append(share(precision, _unsort(pull, order), positives, rows))
     return curves, precisions
 
 
@@ -266,36 +258,43 @@ def _calibration(confidence: np.ndarray, right: np.ndarray, rows: Sample) -> Sco
     gap = (confidence - right) / rows.n
     sums = np.bincount(bins, gap, BINS)
     value = float(np.abs(sums).sum())
-    codes = np.arange(rows.n) if rows.codes is None else rows.codes
     if rows.codes is None:
         covariance = np.diag(np.bincount(bins, gap**2, BINS)) - np.outer(sums, sums) / rows.n
     else:
-        cells = np.bincount(codes * BINS + bins, gap, rows.units * BINS).reshape(rows.units, BINS)
+        cells = np.bincount(rows.codes * BINS + bins, gap, rows.units * BINS).reshape(rows.units, BINS)
         covariance = (cells.T @ cells - np.outer(sums, sums) / rows.units) * rows.units / (rows.units - 1)
     generator = np.random.default_rng(0)
-    noise = generator.multivariate_normal(np.zeros(BINS), covariance, 2000, method="eigh")
+    noise = generator.multivariate_normal(
+        np.zeros(BINS), covariance * (rows.z / 1.96) ** 2, 2000, method="eigh"
+    )
     low, high = 2 * value - np.quantile(np.abs(sums + noise).sum(axis=1), [0.975, 0.025])
-    if value <= np.quantile(np.abs(noise).sum(axis=1), 0.975):
+    # were every confidence true, this much would be seen: then nothing above 0 is shown
+    fair = np.bincount(bins, confidence * (1 - confidence), BINS) / rows.n**2
+    chance = generator.normal(size=(2000, BINS)) * np.sqrt(np.maximum(fair, np.diag(covariance)))
+    if value <= np.quantile(np.abs(chance).sum(axis=1), 0.975):
         low = 0.0
     return Score(value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1)), rows.n)
 
 
-def _root(errors: np.ndarray, rows: Sample) -> Part:
-    part = mean(errors**2, rows)
-    value, low, high = np.sqrt([part.value, part.low, part.high])
-    return Part(float(value), float(low), float(high), part.pull / (2 * value) if value else part.pull)
+def _root(squares: np.ndarray, rows: Sample) -> Score | None:
+    """Root mean squared error, averaged over the values, of ``squares`` (n, c)."""
+    if squares.shape[1] == 1:
+        whole = mean(squares[:, 0], rows)
+        if whole is None:
+            return None
+        value, low, high = np.sqrt([whole.value, whole.low, whole.high])
+        return Score(float(value), float(low), float(high), rows.n)
+    roots = np.sqrt(squares.mean(axis=0))
+    pull = (squares - roots**2) / (2 * rows.n * np.where(roots > 0, roots, 1.0))
+    return skewed(float(roots.mean()), pull.mean(axis=1), rows) if rows.units > 1 else None
 
 
-def _explained(truth: np.ndarray, errors: np.ndarray, rows: Sample) -> Score | None:
-    """R2 averaged over the values; left out where a value never varies."""
+def _explained(truth: np.ndarray, squares: np.ndarray, rows: Sample) -> Score | None:
+    """R2 averaged over the values; left out where one never varies."""
     around = (truth - truth.mean(axis=0)) ** 2
-    total, lost = around.sum(axis=0), (errors**2).sum(axis=0)
-    if not (total > 0).all():
+    total = around.sum(axis=0)
+    if rows.units < 2 or not (total > 0).all():
         return None
-    parts = []
-    for column in range(truth.shape[1]):
-        left = lost[column] / total[column]
-        pull = -(errors[:, column] ** 2 - left * around[:, column]) / total[column]
-        factor = np.exp(rows.z * np.sqrt(rows.variance(pull)) / left) if left > 0 else 1.0
-        parts.append(Part(float(1 - left), float(1 - left * factor), float(1 - left / factor), pull))
-    return average(parts, rows)
+    left = squares.sum(axis=0) / total
+    missed = skewed(float(left.mean()), ((squares - left * around) / total).mean(axis=1), rows)
+    return Score(1 - missed.value, 1 - missed.high, 1 - missed.low, rows.n)
