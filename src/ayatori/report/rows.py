@@ -1,0 +1,132 @@
+"""Stage 9d. Row numbers -> their pictures, or their values in the table they came from, while it is still there."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from safetensors.numpy import load_file
+
+from ayatori.data.files import open_table
+from ayatori.records import AyatoriError
+
+SIDE = 160  # pixels of a thumbnail
+COLUMNS = 10  # of a table's row that are shown
+
+
+def show_rows(
+    run: Path,
+    data: Mapping[str, Any],
+    rows: np.ndarray,
+    ids: Sequence[str],
+    lines: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """``lines`` with the id of each row, and its picture or its values where they can be had."""
+    found = [{"row": int(row), "id": name, **line} for row, name, line in zip(rows, ids, lines, strict=True)]
+    if not found:
+        return {"rows": [], "columns": [], "note": ""}
+    if data["schema"].get("image"):
+        pictures = _kept(run, rows) or _from_files(Path(data["source"] or "."), ids)
+        for line, picture in zip(found, pictures, strict=True):
+            line["picture"] = picture
+        missing = sum(not picture for picture in pictures)
+        return {"rows": found, "columns": [], "note": "The pictures are no longer there." if missing else ""}
+    columns, values, note = _from_table(run, data, rows, ids)
+    for line, cells in zip(found, values, strict=False):
+        line["values"] = cells
+    return {"rows": found, "columns": columns, "note": note}
+
+
+def _kept(run: Path, rows: np.ndarray) -> list[str]:
+    """Pictures that the run kept of its worst rows: ``image`` (k, c, h, w) uint8, ``row`` (k,)."""
+    path = run / "worst.safetensors"
+    if not path.is_file():
+        return []
+    kept = load_file(path)
+    place = {int(row): at for at, row in enumerate(kept["row"])}
+    return [data_url(_picture(kept["image"][place[row]])) if row in place else "" for row in rows.tolist()]
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """(c, h, w) uint8, grey or colour."""
+    if pixels.shape[0] == 3:
+        return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return Image.fromarray(np.ascontiguousarray(pixels[0]))
+
+
+def data_url(picture: Image.Image) -> str:
+    """A small PNG, or a JPEG where that is smaller by far."""
+    picture.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    small = max(picture.size) <= 48
+    if small:
+        picture.save(out, "PNG", optimize=True)
+    else:
+        picture.convert("L" if picture.mode == "L" else "RGB").save(out, "JPEG", quality=80)
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _from_files(source: Path, ids: Sequence[str]) -> list[str]:
+    """Pictures read again; ids are paths inside ``source``, and never lead out of it."""
+    root = source if source.is_dir() else source.parent
+    return [_read(root, name) or _read(root / "train", name) for name in ids]
+
+
+def _read(root: Path, name: str) -> str:
+    path = root / name
+    if not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.draft("RGB", (2 * SIDE, 2 * SIDE))
+                return data_url(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return ""  # the page shows the name instead
+
+
+def _from_table(
+    run: Path, data: Mapping[str, Any], rows: np.ndarray, ids: Sequence[str]
+) -> tuple[list[str], list[list[str]], str]:
+    """Names of columns and their values, from the file that the run read, if it is still what it was."""
+    path = Path(data["source"] or ".")
+    if data["kind"] != "table" or not path.is_file():
+        return [], [], ""
+    if path.stat().st_mtime > (run / "data.json").stat().st_mtime:
+        return [], [], "The file has changed since the run, so the values of these rows are not shown."
+    schema = data["schema"]
+    wanted = [*schema["numbers"], *schema["dates"], *schema["categories"]]
+    try:
+        opened = open_table(path)
+        columns = [name for name in opened.names if name in wanted][:COLUMNS]
+        key = schema.get("id_column")
+        table = opened.read([*columns, *([key] if key and key not in columns else [])], {key} - {None})
+    except (AyatoriError, OSError):
+        return [], [], "The file can no longer be read, so the values of these rows are not shown."
+    at = _places(ids, table[key].to_pylist() if key else None, table.num_rows)
+    cells = table.select(columns).take(at).to_pydict()
+    values = [[_cell(cells[name][line]) for name in columns] for line in range(len(at))]
+    return (columns, values, "") if len(values) == len(rows) else ([], [], "")
+
+
+def _places(ids: Sequence[str], names: Sequence[Any] | None, rows: int) -> list[int]:
+    """Line numbers of ``ids``; fewer than asked for where one is not in the file."""
+    if names is None:
+        return [int(name) for name in ids if name.isdigit() and int(name) < rows]
+    place = {str(name): line for line, name in enumerate(names)}
+    return [place[name] for name in ids if name in place]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
