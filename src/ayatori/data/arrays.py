@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,10 @@ _KEYS = ("X", "y", "groups", "ids", "X_test", "y_test")
 def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of an .npz file; pickled objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files if name in _KEYS}
             names = list(file.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise AyatoriError(f"'{path}' must be a whole .npz of plain arrays, however: {reason}") from None
     if "X" not in found:

@@ -1,0 +1,409 @@
+"""Tables and arrays become rows of numbers and categories, by types that the development rows decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.pandas import column, data_frames, range_indexes
+from sklearn.datasets import load_digits, load_iris
+
+from ayatori.data import load, load_like
+from ayatori.recipe import DataRecipe
+from ayatori.records import AyatoriError, Dataset, SchemaError
+
+
+def frame_of(rows: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "size": rng.normal(size=rows).round(6),
+            "count": rng.integers(0, 4, rows),
+            "colour": rng.choice(["red", "blue", "green"], rows),
+            "sold": rng.random(rows) < 0.5,
+            "day": pd.Timestamp("2024-01-30") + pd.to_timedelta(np.arange(rows), "D"),
+            "kind": np.resize(["dog", "cat", "cow"], rows),
+        }
+    )
+
+
+def words(dataset: Dataset, name: str) -> list[str | None]:
+    known = dataset.schema.categories[name]
+    codes = dataset.inputs["categories"][:, list(dataset.schema.categories).index(name)]
+    return [None if code < 0 else known[code] for code in codes]
+
+
+def number(dataset: Dataset, name: str) -> np.ndarray:
+    return dataset.inputs["numbers"][:, dataset.schema.numbers.index(name)]
+
+
+def test_a_csv_becomes_numbers_dates_and_categories(tmp_path: Path) -> None:
+    frame = frame_of()
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    dataset = load(tmp_path / "t.csv")
+    assert dataset.schema.kind == "table"
+    assert dataset.task == "classification"
+    assert dataset.classes == ("cat", "cow", "dog")
+    assert [dataset.classes[code] for code in dataset.labels] == list(frame["kind"])
+    assert dataset.inputs["numbers"].dtype == np.float64
+    assert dataset.inputs["categories"].dtype == np.int32
+    assert words(dataset, "colour") == list(frame["colour"])
+    assert dataset.schema.categories["colour"] == ("blue", "green", "red")
+    np.testing.assert_array_equal(number(dataset, "size"), frame["size"])
+    np.testing.assert_array_equal(number(dataset, "count"), frame["count"])
+    np.testing.assert_array_equal(number(dataset, "sold"), frame["sold"])
+    assert dataset.ids.tolist() == [str(row) for row in range(60)]
+    assert dataset.source == str(tmp_path / "t.csv")
+    assert any("last column, 'kind'" in note for note in dataset.notes)
+
+
+def test_dates_become_the_parts_that_vary() -> None:
+    frame = frame_of()
+    dataset = load(frame)
+    assert dataset.schema.dates == ("day",)
+    assert [name for name in dataset.schema.numbers if name.startswith("day")] == [
+        "day: days",
+        "day: month",
+        "day: weekday",
+    ]
+    days = (frame["day"] - pd.Timestamp("2000-01-01")) / pd.Timedelta("1D")
+    np.testing.assert_array_equal(number(dataset, "day: days"), days)
+    np.testing.assert_array_equal(number(dataset, "day: month"), frame["day"].dt.month)
+    np.testing.assert_array_equal(number(dataset, "day: weekday"), frame["day"].dt.day_of_week)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.datetimes(pd.Timestamp(1900, 1, 1), pd.Timestamp(2100, 1, 1)), min_size=4, max_size=9))
+def test_parts_of_dates_are_those_of_pandas(stamps: list[pd.Timestamp]) -> None:
+    when = pd.Series(stamps).dt.floor("s")
+    dataset = load(pd.DataFrame({"when": when, "x": np.arange(len(when))}), y=np.arange(len(when)) * 0.5)
+    for part, wanted in {
+        "month": when.dt.month,
+        "weekday": when.dt.day_of_week,
+        "hour": when.dt.hour + when.dt.minute / 60 + when.dt.second / 3600,
+    }.items():
+        if f"when: {part}" in dataset.schema.numbers:
+            np.testing.assert_allclose(number(dataset, f"when: {part}"), wanted, atol=1e-5)
+        else:
+            assert wanted.nunique() == 1
+
+
+def test_iso_text_is_a_date_and_other_text_is_not() -> None:
+    rows = 40
+    frame = pd.DataFrame(
+        {
+            "iso": [f"2024-03-{1 + row % 28:02d}T10:00:00+02:00" for row in range(rows)],
+            "word": [f"no-{row % 3}" for row in range(rows)],
+            "y": np.resize([0, 1], rows),
+        }
+    )
+    schema = load(frame).schema
+    assert schema.dates == ("iso",)
+    assert tuple(schema.categories) == ("word",)
+
+
+def test_csv_parquet_frame_and_arrow_give_the_same_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    frame = frame_of()
+    frame.loc[3, "colour"] = None
+    frame.loc[5, "size"] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    first, *others = [
+        load(data) for data in (frame, tmp_path / "t.csv", tmp_path / "t.parquet", pa.table(frame))
+    ]
+    for other in others:
+        assert other.fingerprint == first.fingerprint
+        assert other.schema == first.schema
+        np.testing.assert_array_equal(other.inputs["numbers"], first.inputs["numbers"])
+
+
+_WORDS = st.sampled_from(["a", "b", "Ä", "two words", "x,y", 'q"q', "line\nbreak", "-", "é;|"])
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    frame=data_frames(
+        [
+            column("n", elements=st.floats(-1e6, 1e6) | st.just(float("nan"))),
+            column("w", elements=_WORDS, dtype=object),
+            column("y", elements=st.sampled_from(["no", "yes"]), dtype=object),
+        ],
+        index=range_indexes(min_size=2, max_size=12),
+    ),
+    separator=st.sampled_from(",;\t|"),
+)
+def test_what_is_written_is_what_is_read(tmp_path: Path, frame: pd.DataFrame, separator: str) -> None:
+    frame = pd.concat([frame, pd.DataFrame({"n": [1.5, 2.5], "w": ["a", "b"], "y": ["no", "yes"]})])
+    path = tmp_path / "t.csv"
+    frame.to_csv(path, index=False, sep=separator)
+    dataset = load(path)
+    np.testing.assert_array_equal(number(dataset, "n"), frame["n"])
+    assert words(dataset, "w") == list(frame["w"])
+    assert [dataset.classes[code] for code in dataset.labels] == list(frame["y"])
+
+
+@pytest.mark.parametrize("marker", ["", "NA", "NaN", "nan", "?", "null", "None", " ? "])
+def test_missing_markers_are_missing(tmp_path: Path, marker: str) -> None:
+    rows = [f"{row}.5,{'ab'[row % 2]},{row % 2}" for row in range(30)]
+    rows[4] = f"{marker},{marker},1"
+    (tmp_path / "t.csv").write_text("n,w,y\n" + "\n".join(rows))
+    dataset = load(tmp_path / "t.csv")
+    assert np.flatnonzero(np.isnan(number(dataset, "n"))).tolist() == [4]
+    assert [row for row, word in enumerate(words(dataset, "w")) if word is None] == [4]
+
+
+def test_decimal_commas_bom_and_blank_lines_are_understood(tmp_path: Path) -> None:
+    rows = "\n".join(f"{row},25;{'ja' if row % 2 else 'nein'}" for row in range(20))
+    (tmp_path / "t.csv").write_text("\n\nWert;Größe\n" + rows, encoding="utf-8-sig")
+    dataset = load(tmp_path / "t.csv", DataRecipe(target="Größe"))
+    np.testing.assert_array_equal(number(dataset, "Wert"), np.arange(20) + 0.25)
+
+
+def test_numbers_late_in_a_large_file_change_the_type_of_their_column(tmp_path: Path) -> None:
+    rows = [f"{row % 7},{row % 2}" for row in range(150_000)]
+    rows[-1] = "0.5,1"
+    (tmp_path / "t.csv").write_text("n,y\n" + "\n".join(rows))
+    assert number(load(tmp_path / "t.csv"), "n")[-2:].tolist() == [149_998 % 7, 0.5]
+
+
+def test_columns_that_teach_nothing_are_left_out_and_named() -> None:
+    frame = frame_of()
+    frame["gone"] = np.nan
+    frame["same"] = 7
+    frame["text"] = [f"remark {row}" for row in range(60)]
+    frame["PassengerId"] = np.arange(60) + 900
+    frame["list"] = [[1, 2]] * 60
+    dataset = load(frame, DataRecipe(target="kind"))
+    left = {"gone", "same", "text", "PassengerId", "list"}
+    assert set(dataset.schema.ignored) == left
+    assert left.isdisjoint(dataset.schema.numbers)
+    for name in left:
+        assert any(f"'{name}' is left out" in note for note in dataset.notes)
+
+
+def test_groups_time_ids_and_dropped_columns_are_no_features() -> None:
+    frame = frame_of()
+    frame["who"] = np.repeat(["p", "q", None], 20)
+    frame["name"] = [f"r{row}" for row in range(60)]
+    recipe = DataRecipe(groups="who", time="day", ids="name", drop=("sold",))
+    dataset = load(frame, recipe)
+    assert dataset.ids.tolist() == list(frame["name"])
+    assert dataset.groups is not None
+    assert dataset.groups[:40].tolist() == [0] * 20 + [1] * 20
+    assert len(set(dataset.groups[40:])) == 20  # a row without a group is a group of its own
+    assert dataset.order is not None
+    assert (np.diff(dataset.order) == 1).all()
+    assert dataset.schema.numbers == ("size", "count")
+    assert dataset.schema.id_column == "name"
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "classes"),
+    [
+        (["b", "a"] * 30, "classification", ("a", "b")),
+        ([True, False] * 30, "classification", ("False", "True")),
+        ([0, 1] * 30, "classification", ("0", "1")),
+        ([1.0, 2.0, 10.0] * 20, "classification", ("1", "2", "10")),
+        (["10", "9", "2"] * 20, "classification", ("2", "9", "10")),
+        (list(range(60)), "regression", ()),
+        ([0.5, 1.0, 2.0] * 20, "regression", ()),
+        (pd.Categorical([3, 1] * 30), "classification", ("1", "3")),
+    ],
+)
+def test_the_task_follows_from_the_target(values: object, task: str, classes: tuple[str, ...]) -> None:
+    dataset = load(pd.DataFrame({"x": np.arange(60) / 7, "y": values}))
+    assert (dataset.task, dataset.classes) == (task, classes)
+    assert any(note.startswith(task) for note in dataset.notes)
+
+
+def test_the_recipe_overrides_the_task() -> None:
+    frame = pd.DataFrame({"x": np.arange(60) / 7, "y": [0, 1, 2] * 20})
+    assert load(frame, DataRecipe(task="regression")).labels.shape == (60, 1)
+    assert load(frame, DataRecipe(task="classification")).classes == ("0", "1", "2")
+
+
+def test_several_columns_are_labels_or_values() -> None:
+    frame = pd.DataFrame({"x": np.arange(30) / 7, "a": [0, 1] * 15, "b": [True, False, False] * 10})
+    labels = load(frame, DataRecipe(target=("a", "b")))
+    assert (labels.task, labels.classes) == ("multilabel", ("a", "b"))
+    assert labels.labels.dtype == np.float32
+    np.testing.assert_array_equal(labels.labels, frame[["a", "b"]].astype(float))
+    frame["b"] = np.linspace(0, 1, 30)
+    values = load(frame, DataRecipe(target=("a", "b")))
+    assert (values.task, values.classes, values.schema.target) == ("regression", (), ("a", "b"))
+    np.testing.assert_array_equal(values.labels, frame[["a", "b"]])
+
+
+def test_rows_without_a_target_are_left_out_and_keep_their_numbers() -> None:
+    frame = frame_of()
+    frame.loc[[0, 7], "kind"] = None
+    dataset = load(frame)
+    assert dataset.ids.tolist() == [str(row) for row in range(60) if row not in (0, 7)]
+    np.testing.assert_array_equal(number(dataset, "size"), frame["size"].drop([0, 7]))
+    assert any("2 of 60 rows are left out" in note for note in dataset.notes)
+
+
+def test_test_rows_come_last_and_decide_nothing(tmp_path: Path) -> None:
+    frame, test = frame_of(), frame_of(20)
+    test["colour"] = "violet"
+    test["count"] = np.arange(20) + 0.5
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    test.to_csv(tmp_path / "test.csv", index=False)
+    alone = load(tmp_path / "train.csv")
+    both = load(tmp_path / "train.csv", test=tmp_path / "test.csv")
+    assert both.schema == alone.schema
+    assert both.fixed_test is not None
+    assert both.fixed_test.tolist() == [False] * 60 + [True] * 20
+    np.testing.assert_array_equal(both.inputs["numbers"][:60], alone.inputs["numbers"])
+    assert words(both, "colour")[60:] == [None] * 20
+    np.testing.assert_array_equal(number(both, "count")[60:], test["count"])
+
+
+def test_groups_are_numbered_over_development_and_test_rows(tmp_path: Path) -> None:
+    frame, test = frame_of(), frame_of(20)
+    frame["who"], test["who"] = np.resize(["p", "q"], 60), np.resize(["q", "r"], 20)
+    test.to_csv(tmp_path / "test.csv", index=False)
+    dataset = load(frame, DataRecipe(target="kind", groups="who"), test=tmp_path / "test.csv")
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [0, 1] * 30 + [1, 2] * 10
+
+
+def test_more_rows_are_read_as_the_first_ones_were(tmp_path: Path) -> None:
+    frame = frame_of()
+    dataset = load(frame, DataRecipe(target="kind"))
+    more = frame.assign(extra=1)[["extra", "day", "colour", "sold", "size", "count", "kind"]]
+    again = load_like(more, dataset.schema)
+    for name, values in dataset.inputs.items():
+        np.testing.assert_array_equal(again.inputs[name], values)
+    np.testing.assert_array_equal(again.labels, dataset.labels)
+    more.drop(columns="kind").to_csv(tmp_path / "new.csv", index=False)
+    unlabelled = load_like(tmp_path / "new.csv", dataset.schema)
+    assert unlabelled.target is None
+    np.testing.assert_array_equal(unlabelled.inputs["numbers"], dataset.inputs["numbers"])
+
+
+def test_new_categories_are_unknown_and_numbers_may_be_text() -> None:
+    dataset = load(frame_of())
+    new = frame_of(3).assign(colour=["red", "violet", None], count=["1", "2.5", ""], sold=["1", "0", "1"])
+    rows = load_like(new, dataset.schema)
+    assert words(rows, "colour") == ["red", None, None]
+    np.testing.assert_array_equal(number(rows, "count"), [1, 2.5, np.nan])
+
+
+def test_an_unknown_class_leaves_new_rows_without_a_target() -> None:
+    dataset = load(frame_of())
+    new = frame_of(3).assign(kind="horse")
+    rows = load_like(new, dataset.schema)
+    assert rows.target is None
+    assert any("horse" in note for note in rows.notes)
+    with pytest.raises(SchemaError, match="'horse'"):
+        load_like(new, dataset.schema, need_target=True)
+
+
+def test_classes_written_in_another_way_are_the_same_classes(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": np.arange(40.0), "y": [1.0, 2.0] * 20, "z": [True, False] * 20})
+    (tmp_path / "new.csv").write_text("x,y,z\n1,2,TRUE\n2,1.0,false\n")
+    numeric = load(frame, DataRecipe(target="y"))
+    assert load_like(tmp_path / "new.csv", numeric.schema).labels.tolist() == [1, 0]
+    boolean = load(frame, DataRecipe(target="z"))
+    assert load_like(tmp_path / "new.csv", boolean.schema).labels.tolist() == [1, 0]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 59), st.sampled_from(["size", "colour", "kind"]))
+def test_a_fingerprint_tells_every_change(row: int, name: str) -> None:
+    frame = frame_of()
+    before = load(frame).fingerprint
+    assert load(frame.copy()).fingerprint == before
+    old = frame.loc[row, name]
+    frame.loc[row, name] = 9.0 if name == "size" else next(w for w in sorted(set(frame[name])) if w != old)
+    assert load(frame).fingerprint != before
+
+
+def test_arrays_become_numbers_as_they_are() -> None:
+    X, y = load_iris(return_X_y=True)
+    dataset = load(X, y=y)
+    assert (dataset.schema.kind, dataset.task, dataset.classes) == (
+        "arrays",
+        "classification",
+        ("0", "1", "2"),
+    )
+    np.testing.assert_array_equal(dataset.inputs["numbers"], X)
+    np.testing.assert_array_equal(load_like(X[:3], dataset.schema).inputs["numbers"], X[:3])
+    assert load_like(X, dataset.schema, y=y, need_target=True).labels.tolist() == y.tolist()
+
+
+def test_arrays_of_mixed_kinds_become_a_table() -> None:
+    X = np.array([[1.5, "a"], [2.5, "b"], [np.nan, "a"], [0.5, "b"]], dtype=object)
+    dataset = load(X, y=["no", "yes"] * 2)
+    assert dataset.schema.numbers == ("x0",)
+    assert dataset.schema.categories == {"x1": ("a", "b")}
+    assert load_like(X[:2], dataset.schema).inputs["categories"].tolist() == [[0], [1]]
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_arrays_of_pictures_are_told_from_their_shape(place: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 6, 8), dtype=np.uint8)
+    given = np.moveaxis(pixels, 1, place)
+    for values in (given, given / 255, given.astype(np.int64), given.astype(np.float32)):
+        dataset = load(values, y=[0, 1] * 6)
+        np.testing.assert_array_equal(dataset.inputs["image"], pixels)
+        assert dataset.schema.image == (3, 6, 8)
+    assert load(pixels[:, 0], y=[0, 1] * 6).inputs["image"].shape == (12, 1, 6, 8)
+
+
+def test_an_npz_brings_its_own_test_groups_and_ids(tmp_path: Path) -> None:
+    digits = load_digits()
+    X, y = digits.images / 16, digits.target
+    names = np.array([f"d{row}" for row in range(100)])
+    np.savez(
+        tmp_path / "d.npz",
+        X=X[:100],
+        y=y[:100],
+        ids=names,
+        groups=np.arange(100) // 2,
+        X_test=X[100:120],
+        y_test=y[100:120],
+    )
+    dataset = load(tmp_path / "d.npz")
+    assert dataset.fixed_test is not None
+    assert dataset.fixed_test.sum() == 20
+    assert dataset.ids[:2].tolist() == ["d0", "d1"]
+    np.testing.assert_array_equal(dataset.labels, y[:120])
+    np.testing.assert_array_equal(dataset.inputs["image"][:, 0], np.rint(X[:120] * 255))
+
+
+def test_a_torch_dataset_is_read_item_by_item() -> None:
+    import torch
+    from torch.utils.data import TensorDataset
+
+    class Pairs(TensorDataset):
+        def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+            x, y = super().__getitem__(row)
+            return x, int(y)
+
+    pixels = torch.rand(60, 3, 4, 4)
+    dataset = load(Pairs(pixels, torch.arange(60) % 30))
+    assert (dataset.task, len(dataset.classes)) == ("classification", 30)
+    np.testing.assert_array_equal(dataset.inputs["image"], np.rint(pixels.numpy() * 255))
+    flat = load(TensorDataset(torch.rand(60, 5), torch.rand(60)))
+    assert (flat.task, flat.inputs["numbers"].shape) == ("regression", (60, 5))
+
+
+def test_global_random_state_and_the_given_data_are_left_as_found() -> None:
+    frame = frame_of()
+    copy, state = frame.copy(), np.random.get_state()[1].copy()  # noqa: NPY002
+    load(frame)
+    pd.testing.assert_frame_equal(frame, copy)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_y_and_a_named_target_exclude_each_other() -> None:
+    with pytest.raises(AyatoriError, match="given once"):
+        load(frame_of(), DataRecipe(target="kind"), y=np.arange(60))
