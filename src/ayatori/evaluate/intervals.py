@@ -37,7 +37,7 @@ class Sample:
     def variance(self, pull: np.ndarray) -> float:
         totals = self.totals(pull)
         correction = 1.0 if self.codes is None else self.units / (self.units - 1)
-        return float(totals @ totals) * correction
+        return float(np.square(totals).sum()) * correction
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,11 @@ def skewed(value: float, pull: np.ndarray, rows: Sample) -> Score:
     """
     units = rows.units
     totals = rows.totals(pull) * units
-    second = float((totals**2).mean())
+    second, steep = float((totals**2).mean()), 0.4 * np.sqrt(units)
     if second == 0.0:
         return Score(value, value, value, rows.n)
-    skewness = float((totals**3).mean()) / second**1.5
+    # beyond this the transformation, a series in skewness over the root of units, runs away
+    skewness = float(np.clip((totals**3).mean() / second**1.5, -steep, steep))
     error = np.sqrt(second / (units - 1))
     quantile = float(stats.t.ppf(0.975, units - 1))
 

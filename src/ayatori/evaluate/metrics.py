@@ -222,7 +222,7 @@ def _curve(up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray) -
     positives, negatives = up.sum(), down.sum()
     beaten = (np.cumsum(down) - down / 2) / negatives
     beats = 1 - (np.cumsum(up) - up / 2) / positives
-    value = float(up @ beaten / positives)
+    value = float((up * beaten).sum() / positives)
     # DeLong's divisors are positives - 1 and negatives - 1
     a = np.sqrt(positives * max(positives - 1, 1))
     b = np.sqrt(negatives * max(negatives - 1, 1))
@@ -237,7 +237,7 @@ def _precision(
     hits = positives - np.cumsum(up) + up  # positives at this score or above
     called = hits + down.sum() - np.cumsum(down) + down
     precision = hits / called
-    value = float(up @ precision / positives)
+    value = float((up * precision).sum() / positives)
     gains = np.cumsum(up / called)
     losses = np.cumsum(up * hits / called**2)
     return value, (own * (precision[tie] - value + gains[tie]) - losses[tie]) / positives
