@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +20,16 @@ from ayatori.data.rows import Rows, row_numbers
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _WORDS = {"numbers": "rows of numbers", "image": "pictures"}
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _KEYS = ("X", "y", "groups", "ids", "X_test", "y_test")
 
 
@@ -28,7 +39,7 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
         with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files if name in _KEYS}
             names = list(file.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise AyatoriError(f"'{path}' must be a whole .npz of plain arrays, however: {reason}") from None
     if "X" not in found:

@@ -78,7 +78,9 @@ def _is_parquet(path: Path) -> bool:
 def _open_parquet(path: Path) -> TableSource:
     def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
         try:
-            return pq.read_table(path, columns=list(columns), partitioning=None)
+            table = pq.read_table(path, columns=list(columns), partitioning=None)
+            table.validate(full=True)  # damaged text shows only here
+            return table
         except (pa.ArrowException, OSError) as error:
             raise _not_parquet(path, error) from None
 
@@ -91,9 +93,9 @@ def _open_parquet(path: Path) -> TableSource:
         try:
             with pq.ParquetFile(path) as file:
                 batch = next(file.iter_batches(batch_size=_SAMPLE_ROWS, columns=list(names)), None)
-        except (pa.ArrowException, OSError) as error:
+            found = {} if batch is None else batch.to_pydict()
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise _not_parquet(path, error) from None
-        found = {} if batch is None else batch.to_pydict()
         return {
             name: [value for value in values if value is not None]
             for name, values in found.items()
@@ -192,7 +194,9 @@ def _separator(lines: list[str]) -> str:
 def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], int]:
     """The column names, and how many lines they end after."""
     reader = csv.reader(lines, delimiter=separator)
-    row = next(row for row in reader if any(row))
+    row = next((row for row in reader if any(row)), [])
+    if not row:
+        raise AyatoriError(f"the first line of '{path}' must name the columns, however it names none")
     names = [name.strip() or f"{UNNAMED} {position}" for position, name in enumerate(row)]
     numeric = all(re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", name) for name in names)
     if numeric and not all(name.isdigit() for name in names):
