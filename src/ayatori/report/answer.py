@@ -1,13 +1,14 @@
-"""Stage 9b. Leaderboard -> the answer, in three sentences: can it be learned, is a network worth it, what is delivered."""
+"""Stage 9b. Leaderboard -> the answer: can it be learned, how well, is a network worth it, what is given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ayatori.report.words import count, difference, interval, number, percent, plural, said
+from ayatori.report.words import count, interval, number, percent, plural, said
 
 Entry = Mapping[str, Any]
+Part = tuple[str, bool]  # words, and whether they are strong
 LITTLE = 0.2  # less than this share of what chance gets wrong is put right: "a little"
 
 
@@ -16,8 +17,8 @@ def answer(
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
-    ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input) were
-    scored on the same rows.
+    ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input)
+    were scored on the same rows.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
@@ -28,7 +29,7 @@ def answer(
         _against(result["task"], metric, rivals, level),
         _delivered(result, entry),
     ]
-    parts = [part for sentence in sentences if sentence for part in (*sentence, (" ", False))]
+    parts = [part for sentence in sentences for part in sentence]
     return {
         "level": level,
         "headline": _headline(result["task"], level, entry),
@@ -39,9 +40,9 @@ def answer(
 
 def main_figure(task: str, entry: Entry | None) -> str:
     """The figure that a reader is told first."""
-    wanted = {"classification": ("accuracy",), "multilabel": ("accuracy",), "regression": ("mae", "rmse", "r2")}
+    wanted = ("mae", "rmse", "r2") if task == "regression" else ("accuracy",)
     scores = entry["scores"] if entry else {}
-    return next((name for name in wanted[task] if name in scores), "")
+    return next((name for name in wanted if name in scores), "")
 
 
 def _unscored(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,8 @@ def _headline(task: str, level: str, entry: Entry) -> str:
     if level == "other":
         return "Not by this network: a simple rival does better."
     if level == "ranks":
-        return "Only in part: it ranks the rows, but names the class no better than chance."
+        what = "labels" if task == "multilabel" else "class"
+        return f"Only in part: it ranks the rows, but names the {what} no better than chance."
     begin = {"yes": "Yes", "little": "A little"}[level]
     scores = entry["scores"]
     if task == "regression":
@@ -101,7 +103,8 @@ def _headline(task: str, level: str, entry: Entry) -> str:
     what = "labels " if task == "multilabel" else ""
     if share == 1.0:
         return f"{begin}: all of {count(n)} {what}right."
-    base = 100 if share < 0.985 else 1000
+    width = scores["accuracy"]["high"] - scores["accuracy"]["low"]
+    base = 1000 if share > 0.985 and width < 0.01 else 100
     right = min(round(share * base), base - 1)
     return f"{begin}: expect about {count(right)} of {count(base)} {what}right."
 
@@ -112,70 +115,73 @@ def _rough(value: float) -> str:
     return count(rounded) if abs(rounded) >= 10 else f"{rounded:g}"
 
 
-def _how_well(result: Mapping[str, Any], entry: Entry, metric: str, chance: Entry | None) -> list[tuple[str, bool]]:
-    score = entry["scores"][metric]
+def _how_well(result: Mapping[str, Any], entry: Entry, metric: str, chance: Entry | None) -> list[Part]:
+    score, task = entry["scores"][metric], result["task"]
     rows = plural(score["n"], "row")
-    if entry["split"] == "test":
-        where = f"On {rows} that were sealed until the end, "
-    else:
-        where = f"On {rows}, each judged by a network that had never seen it, "
-    value, between = said(metric, score), interval(metric, score)
-    floor = ""
-    if result["task"] == "regression":
-        r2 = entry["scores"].get("r2")
-        verb = " is off by " if metric != "r2" else " has an R² of "
-        if metric != "r2" and r2:
-            floor = f" and explains {percent(r2['value'])} of the variance ({interval('accuracy', r2)})"
-        if chance and metric in chance["scores"] and metric != "r2":
-            floor += f"; always saying the mean is off by {said(metric, chance['scores'][metric])}"
+    seen = (
+        "that were sealed until the end"
+        if entry["split"] == "test"
+        else ("each judged by a network that never saw it")
+    )
+    value, tail = said(metric, score), f" ({interval(metric, score)})"
+    if task == "regression":
+        verb = " has an R² of " if metric == "r2" else " is off by "
         value = f"{value} on average" if metric == "mae" else value
+        if "r2" in entry["scores"] and metric != "r2":
+            r2 = entry["scores"]["r2"]
+            tail += f" and explains {percent(r2['value'])} of the variance ({interval('accuracy', r2)})"
     else:
         verb = " is right in "
-        value = f"{value} of all labels" if result["task"] == "multilabel" else value
-        if chance:
-            what = "naming each label or not by its share" if result["task"] == "multilabel" else (
-                "always naming the most frequent class"
-            )  # fmt: skip
-            floor = f"; {what} is right in {said(metric, chance['scores'][metric])}"
-    return [(where, False), (entry["name"], True), (verb, False), (value, True), (f" ({between}){floor}.", False)]
+        value = f"{value} of all labels" if task == "multilabel" else value
+    if chance and metric in chance["scores"] and metric != "r2":
+        blind = {
+            "classification": "always naming the most frequent class is right in",
+            "multilabel": "naming every label, or never, whichever is more frequent, is right in",
+            "regression": "always saying the mean is off by",
+        }[task]
+        tail += f"; {blind} {said(metric, chance['scores'][metric])}"
+    where = f"On {rows}, {seen}, " if entry["split"] != "test" else f"On {rows} {seen}, "
+    return [(where, False), (entry["name"], True), (verb, False), (value, True), (f"{tail}. ", False)]
 
 
-def _against(task: str, metric: str, rivals: Sequence[Entry], level: str) -> list[tuple[str, bool]]:
+def _against(task: str, metric: str, rivals: Sequence[Entry], level: str) -> list[Part]:
     """The network against the strongest of the simple rivals, on the same rows."""
     compared = [rival for rival in rivals if rival["paired"] and metric in rival["scores"]]
     if not compared or level == "no":
         return []
     best = max(compared, key=lambda rival: rival["paired"]["difference"])
-    paired, name = best["paired"], best["name"].split(",")[0]
-    points = "" if task == "regression" else " points"
-    apart = abs(paired["difference"]) * (100 if points else 1)
-    gap = f"{number(apart, 1) if points else number(apart)}{points}"
-    between = difference(paired, task).partition("(")[2].rstrip(")")
-    begin = f"The strongest simple rival, {name}, gets {said(metric, best['scores'][metric])} on the same rows: "
-    if task == "regression":
-        begin = begin.replace(" gets ", " is off by ")
-    if paired["low"] > 0:
-        return [(f"{begin}{gap} better ({between}), so a network is ", False), ("not worth it", True), (" here.", False)]
-    if paired["high"] < 0:
-        flipped = {key: -paired[key] for key in ("difference", "low", "high")}
-        flipped["low"], flipped["high"] = flipped["high"], flipped["low"]
-        between = difference(flipped, task).partition("(")[2].rstrip(")")
-        return [(f"{begin}{gap} worse ({between}), so a network is ", False), ("worth it", True), (" here.", False)]
-    return [
-        (f"{begin}the difference ({between}) may be chance, so nothing here shows that a network is ", False),
-        ("needed", True),
-        (".", False),
-    ]
+    gap = best["paired"]
+    verb, more, less = ("is off by", "less", "more") if task == "regression" else ("gets", "more", "less")
+    name, figure = best["name"].split(",")[0], said(metric, best["scores"][metric])
+    begin = f"The strongest simple rival, {name}, {verb} {figure} on the same rows"
+    low, high = _size(gap["low"], task), _size(gap["high"], task)
+    if gap["low"] > 0:
+        begin += f", {_size(gap['difference'], task)} {more} ({low} – {high}), so a network is "
+        return [(begin, False), ("not worth it", True), (" here. ", False)]
+    if gap["high"] < 0:
+        begin += f", {_size(gap['difference'], task)} {less} ({high} – {low}), so a network is "
+        return [(begin, False), ("worth it", True), (" here. ", False)]
+    begin += (
+        f". The difference may be chance (from {low} {less} to {high} {more}): nothing shows that a network "
+    )
+    return [(begin, False), ("is needed", True), (" here. ", False)]
 
 
-def _delivered(result: Mapping[str, Any], entry: Entry) -> list[tuple[str, bool]]:
+def _size(difference: float, task: str) -> str:
+    """How large a difference is: points of a share, or units of the value."""
+    return number(abs(difference)) if task == "regression" else f"{abs(difference) * 100:.1f} points"
+
+
+def _delivered(result: Mapping[str, Any], entry: Entry) -> list[Part]:
     delivered = result.get("delivered") or result["chosen"]
-    if entry["split"] == "test" and entry["name"] == delivered:
-        return [(f"That is the model in this folder: {delivered}.", False)]
+    if entry["split"] == "test":
+        return [(f"Handed over in this folder: {delivered}.", False)]
+    if entry["name"] == delivered:
+        return [(f"Handed over in this folder: {delivered}. No rows were sealed for a last test.", False)]
     return [
         (
-            f"The model in this folder is the {delivered}; every row taught some of them, so it has no score of its "
-            "own, and the figure is that of one network. To score what is delivered, seal rows with --test 0.2.",
+            f"Handed over in this folder: the {delivered}. It has no score of its own, as every row taught "
+            "most of them; the figures are those of one network. Seal rows (--test 0.2) to score it as well.",
             False,
         )
     ]

@@ -157,7 +157,8 @@ def _leaderboard(
             {
                 "name": entry["name"],
                 "network": entry["network"],
-                "chosen": scored is not None and entry["name"] == (scored["name"] if split == scored["split"] else best),
+                "chosen": scored is not None
+                and entry["name"] == (best if split != scored["split"] else scored["name"]),
                 "blind": not entry["network"] and is_blind(entry["name"], task),
                 "scores": entry["scores"],
                 "seconds": entry["seconds"],
@@ -182,7 +183,7 @@ def _leaderboard(
 
 
 def _plan(path: Path) -> dict[str, Any]:
-    """Strips of rows against members; each strip shows the row in its middle, rows sorted by what they are."""
+    """Strips of rows against members; each shows the row in its middle, rows sorted by what they are."""
     table = pd.read_parquet(path)
     roles = table.to_numpy(np.uint8)
     columns = table.attrs["columns"]
@@ -208,11 +209,13 @@ def _plan(path: Path) -> dict[str, Any]:
         "strategy": table.attrs["strategy"],
         "rows": rows,
         "members": members,
-        "lines": [{"label": _label(columns[m], repeats, bags), "strips": "".join(letters[:, m])} for m in drawn],
+        "lines": [
+            {"label": _label(columns[m], repeats, bags), "strips": "".join(letters[:, m])} for m in drawn
+        ],
         "rows_a_strip": rows / strips,
         "counts": {kind: [int(s.min()), int(s.max())] for kind, s in sums.items() if s.max() > 0},
         "again": bool((kinds["train"] & (roles > 1)).any()),
-    }  # fmt: skip
+    }
 
 
 def _first(mask: np.ndarray) -> np.ndarray:
@@ -225,8 +228,8 @@ def _curves(run: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for member in members[:MEMBERS]:
         history = pd.read_parquet(run / member["folder"] / "history.parquet")
         best = member["best_epoch"]
-        keep = np.unique(np.linspace(0, max(len(history) - 1, 0), POINTS).astype(int)) if len(history) else []
-        thin = history.iloc[sorted({*keep, *np.flatnonzero(history["epoch"] == best)})]
+        some = np.linspace(0, len(history) - 1, min(POINTS, len(history))).astype(int)
+        thin = history.iloc[np.union1d(some, np.flatnonzero(history["epoch"] == best))]
         kept = history.loc[history["epoch"] == best, "stop_loss"]
         drawn.append(
             {
@@ -239,9 +242,9 @@ def _curves(run: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "epoch": thin["epoch"].tolist(),
                 "train": _finite(thin["train_loss"]),
                 "stop": _finite(thin["stop_loss"]),
-                "notes": [
-                    f"epoch {line.epoch}: {line.note}" for line in history.itertuples() if line.note
-                ][:3],
+                "notes": [f"epoch {line.epoch}: {line.note}" for line in history.itertuples() if line.note][
+                    :3
+                ],
             }
         )
     return {"members": drawn, "more": len(members) - len(drawn)}
@@ -315,7 +318,7 @@ def _again(
     if source and (Path(source).is_absolute() or Path(source).exists()):
         command = f"ayatori run {shlex.quote(source)} --recipe recipe.toml"
     else:
-        command = "ayatori.run(X, ayatori.recipe.read_recipe('recipe.toml'), y=y)"
+        command = "from ayatori.recipe import read_recipe\nayatori.run(X, read_recipe('recipe.toml'), y=y)"
     stages = [[name, value] for name, value in result["seconds"].items() if name != "total"]
     return {
         "command": command,
@@ -346,4 +349,5 @@ def _settings(recipe: Mapping[str, Any]) -> list[list[str]]:
         ("plan", "folds"),
         ("plan", "test"),
     )
-    return [[f"{stage}.{name}", str(recipe[stage][name])] for stage, name in names if name in recipe.get(stage, {})]
+    known = [(stage, name) for stage, name in names if name in recipe.get(stage, {})]
+    return [[f"{stage}.{name}", str(recipe[stage][name])] for stage, name in known]

@@ -1,9 +1,9 @@
-"""Stage 9e. Parts of the facts -> drawings (SVG). Positions are percentages, so that text never shrinks with the page."""
+"""Stage 9e. Parts of the facts -> drawings (SVG). Positions are percentages, so text never shrinks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,24 +74,25 @@ def _x(value: float, axis: Mapping[str, Any]) -> float:
 def dot(entry: Mapping[str, Any], metric: str, axis: Mapping[str, Any]) -> Markup:
     """One line of the leaderboard: interval and dot, on the grid of the axis."""
     grid = _join(
-        Markup('<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="28"/>').format(_x(t, axis))
-        for t in axis["ticks"]
+        Markup('<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(_x(tick, axis))
+        for tick in axis["ticks"]
     )
     score = entry["scores"].get(metric)
     mark = Markup("")
-    if score:
+    if score and axis["low"] - 1e-9 <= score["value"] <= axis["high"] + 1e-9:
         kind = "chosen" if entry["chosen"] else "net" if entry["network"] else "rival"
-        if not axis["low"] - 1e-9 <= score["value"] <= axis["high"] + 1e-9:
-            left = score["value"] < axis["low"]
-            mark = Markup('<text class="tick" x="{}" y="18" text-anchor="{}">{}</text>').format(
-                "0" if left else "100%", "start" if left else "end", "◂" if left else "▸"
-            )
-        else:
-            mark = Markup(
-                '<line class="ci {3}" x1="{0:.2f}%" x2="{1:.2f}%" y1="14" y2="14"/>'
-                '<circle class="dot {3}" cx="{2:.2f}%" cy="14" r="5"/>'
-            ).format(_x(score["low"], axis), _x(score["high"], axis), _x(score["value"], axis), kind)
-    return Markup('<svg class="strip" height="28" aria-hidden="true">{}{}</svg>').format(grid, mark)
+        mark = Markup(
+            '<line class="ci {3}" x1="{0:.2f}%" x2="{1:.2f}%" y1="50%" y2="50%"/>'
+            '<circle class="dot {3}" cx="{2:.2f}%" cy="50%" r="5"/>'
+        ).format(_x(score["low"], axis), _x(score["high"], axis), _x(score["value"], axis), kind)
+    elif score:  # beyond the axis: an arrow
+        left = score["value"] < axis["low"]
+        mark = Markup(
+            '<text class="tick" x="{}%" y="50%" dominant-baseline="central" text-anchor="{}">{}</text>'
+        ).format(
+            0 if left else 100, "start" if left else "end", "◀ off the scale" if left else "off the scale ▶"
+        )
+    return Markup('<svg class="strip" aria-hidden="true">{}{}</svg>').format(grid, mark)
 
 
 def axis_line(metric: str, axis: Mapping[str, Any]) -> Markup:
@@ -106,7 +107,7 @@ def axis_line(metric: str, axis: Mapping[str, Any]) -> Markup:
         )
         for tick, value in zip(axis["ticks"], values, strict=True)
     )
-    return Markup('<svg class="strip" height="18" aria-hidden="true">{}</svg>').format(words)
+    return Markup('<svg class="strip foot" aria-hidden="true">{}</svg>').format(words)
 
 
 def plan_line(strips: str) -> Markup:
@@ -118,28 +119,30 @@ def plan_line(strips: str) -> Markup:
             line = "".join(f"M{at} 0h.86v1h-.86z" for at in starts)
             paths.append(Markup('<path class="{}" d="{}"/>').format(kind, line))
     return Markup(
-        '<svg class="line" viewBox="0 0 {} 1" preserveAspectRatio="none" height="16" aria-hidden="true">{}</svg>'
+        '<svg class="line" viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
     ).format(len(strips), _join(paths))
 
 
-WIDE, TALL, TOP, BOTTOM = 200.0, 124.0, 20.0, 104.0
+TOP, BOTTOM = 22.0, 98.0  # pixels between which losses are drawn
 
 
 def curve_scale(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The axis of losses that all curves share; logarithmic where they span more than a factor of 12."""
+    """The axis of losses that all curves share; logarithmic where they span more than a factor of 8."""
     losses = [v for m in members for v in (*m["train"], *m["stop"]) if v is not None]
     if not losses:
         return {"low": 0.0, "high": 1.0, "log": False, "ticks": [0.0, 1.0]}
     low, high = min(losses), max(losses)
-    log = low > 0 and high / low > 12
-    if log:
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        marks = [10.0**p for p in powers if low <= 10.0**p <= high]
-        if len(marks) < 2:
-            marks = [f * 10.0**p for p in powers for f in (1, 3) if low <= f * 10.0**p <= high]
-        return {"low": low, "high": high, "log": True, "ticks": marks}
     high = high if high > low else low + 1.0
-    return {"low": low, "high": high, "log": False, "ticks": ticks(low, high, 3)}
+    if not (low > 0 and high / low > 8):
+        return {"low": low, "high": high, "log": False, "ticks": ticks(low, high, 3)}
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    low = max(factor * 10.0**power for power in powers for factor in (1, 2, 5) if factor * 10.0**power <= low)
+    marks: list[float] = []
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        marks = [f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high]
+        if len(marks) <= 4:
+            break
+    return {"low": low, "high": high, "log": True, "ticks": marks[:: max(1, len(marks) // 4)]}
 
 
 def curve(member: Mapping[str, Any], axis: Mapping[str, Any]) -> Markup:
@@ -147,44 +150,50 @@ def curve(member: Mapping[str, Any], axis: Mapping[str, Any]) -> Markup:
     last = max(member["epochs"], 2)
 
     def x(epoch: float) -> float:
-        return 2 + (WIDE - 8) * (epoch - 1) / (last - 1)
+        return 1 + 96 * (epoch - 1) / (last - 1)
 
     def y(loss: float) -> float:
         of = math.log if axis["log"] else float
         share = (of(loss) - of(axis["low"])) / (of(axis["high"]) - of(axis["low"]))
-        return BOTTOM - 4 - (BOTTOM - TOP - 4) * min(max(share, 0.0), 1.0)
+        return BOTTOM - 3 - (BOTTOM - TOP - 3) * min(max(share, 0.0), 1.0)
 
     grid = _join(
         Markup(
-            '<line class="grid" x1="0" x2="200" y1="{0:.1f}" y2="{0:.1f}"/>'
-            '<text class="tick" x="200" y="{1:.1f}" text-anchor="end">{2}</text>'
+            '<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/>'
+            '<text class="tick halo" x="100%" y="{1:.1f}" text-anchor="end">{2}</text>'
         ).format(y(tick), y(tick) - 3, f"{tick:.4g}")
         for tick in axis["ticks"]
     )
     lines = _join(
-        Markup('<polyline class="{}" points="{}"/>').format(
-            kind,
-            " ".join(
-                f"{x(e):.1f},{y(v):.1f}"
-                for e, v in zip(member["epoch"], member[kind], strict=True)
-                if v is not None
-            ),
-        )
+        Markup('<polyline class="loss {}" points="{}"/>').format(kind, points)
         for kind in ("train", "stop")
+        for points in _unbroken([x(e) for e in member["epoch"]], member[kind], y)
     )
     best = Markup("")
     if member["best_loss"] is not None:
         best = Markup(
-            '<line class="best" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
-            '<circle class="best" cx="{0:.1f}" cy="{3:.1f}" r="4"/>'
+            '<line class="best" x1="{0:.2f}%" x2="{0:.2f}%" y1="{1}" y2="{2}"/>'
+            '<circle class="best" cx="{0:.2f}%" cy="{3:.1f}" r="4"/>'
         ).format(x(member["best_epoch"]), TOP, BOTTOM, y(member["best_loss"]))
     label = f"Losses of {member['label']} over {member['epochs']} epochs; kept: epoch {member['best_epoch']}"
     return Markup(
-        '<svg class="curve" viewBox="0 0 200 124" role="img" aria-label="{0}">{1}'
-        '<line class="axis" x1="0" x2="200" y1="{2}" y2="{2}"/>{3}{4}'
-        '<text class="lab" x="0" y="11">{5}</text>'
-        '<text class="tick" x="0" y="119">1</text><text class="tick" x="200" y="119" text-anchor="end">{6}</text></svg>'
-    ).format(label, grid, BOTTOM, lines, best, member["label"], member["epochs"])
+        '<svg class="curve" role="img" aria-label="{0}">'
+        '<svg viewBox="0 0 100 116" preserveAspectRatio="none" width="100%" height="116">{1}</svg>{2}'
+        '<line class="axis" x1="0" x2="100%" y1="{3}" y2="{3}"/>{4}<text class="lab" x="0" y="11">{5}</text>'
+        '<text class="tick" x="0" y="112">1</text>'
+        '<text class="tick" x="100%" y="112" text-anchor="end">{6}</text></svg>'
+    ).format(label, lines, grid, BOTTOM, best, member["label"], member["epochs"])
+
+
+def _unbroken(xs: Sequence[float], losses: Sequence[float | None], y: Callable[[float], float]) -> list[str]:
+    """Points of a line, cut where a loss was not finite."""
+    parts: list[list[str]] = [[]]
+    for x, loss in zip(xs, losses, strict=True):
+        if loss is None:
+            parts.append([])
+        else:
+            parts[-1].append(f"{x:.2f},{y(loss):.1f}")
+    return [" ".join(part) for part in parts if part]
 
 
 def cloud(value: Mapping[str, Any]) -> Markup:
@@ -201,7 +210,9 @@ def cloud(value: Mapping[str, Any]) -> Markup:
         )
     else:
         marks = _join(
-            Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.4" opacity=".55"/>').format(50 + 300 * x, 310 - 300 * y)
+            Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.4" opacity=".5"/>').format(
+                50 + 300 * x, 310 - 300 * y
+            )
             for x, y, _ in value["marks"]
         )
     low, high = value["low"], value["high"]
@@ -242,7 +253,7 @@ def residuals(value: Mapping[str, Any]) -> Markup:
         for tick in ticks(-edge, edge, 4)
     )
     return Markup(
-        '<svg class="cloud" viewBox="0 0 360 350" role="img" aria-label="Residuals of {0}: true minus predicted">'
+        '<svg class="cloud" viewBox="0 0 360 350" role="img" aria-label="Residuals of {0}">'
         '<g class="marks">{1}</g><line class="axis" x1="15" x2="345" y1="310" y2="310"/>'
         '<line class="even" x1="180" x2="180" y1="10" y2="310"/>{2}'
         '<text class="lab" x="345" y="345" text-anchor="end">true minus predicted</text></svg>'

@@ -55,7 +55,7 @@ def mistakes(
     else:
         truth, values, classes = value_table(table, data["schema"].get("target") or ())
         drawn = [_cloud(truth[:, k], values[:, k]) for k in range(min(len(classes), VALUES))]
-        found = {"values": [{"name": name, **cloud} for name, cloud in zip(classes, drawn, strict=False)]}
+        found = {"targets": [{"name": name, **cloud} for name, cloud in zip(classes, drawn, strict=False)]}
         unit = np.maximum(truth.std(axis=0), 1e-12)
         losses, wrong = np.square((values - truth) / unit).mean(axis=1), np.ones(len(table), bool)
     found |= {"name": entry["name"], "split": entry["split"], "n": len(table), "wrong": int(wrong.sum())}

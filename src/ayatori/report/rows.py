@@ -1,4 +1,4 @@
-"""Stage 9d. Row numbers -> their pictures, or their values in the table they came from, while it is still there."""
+"""Stage 9d. Row numbers -> their pictures, or their values in the table they came from, while it is there."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ def show_rows(
     if not found:
         return {"rows": [], "columns": [], "note": ""}
     if data["schema"].get("image"):
-        pictures = _kept(run, rows) or _from_files(Path(data["source"] or "."), ids)
+        pictures = _kept(run, rows)
+        if not all(pictures) and data["source"]:
+            again = _from_files(Path(data["source"]), ids)
+            pictures = [kept or read for kept, read in zip(pictures, again, strict=True)]
         for line, picture in zip(found, pictures, strict=True):
             line["picture"] = picture
-        missing = sum(not picture for picture in pictures)
-        return {"rows": found, "columns": [], "note": "The pictures are no longer there." if missing else ""}
+        missing = not all(pictures)
+        return {"rows": found, "columns": [], "note": "Some pictures are no longer there." if missing else ""}
     columns, values, note = _from_table(run, data, rows, ids)
     for line, cells in zip(found, values, strict=False):
-        line["values"] = cells
+        line["cells"] = cells
     return {"rows": found, "columns": columns, "note": note}
 
 
@@ -47,7 +50,7 @@ def _kept(run: Path, rows: np.ndarray) -> list[str]:
     """Pictures that the run kept of its worst rows: ``image`` (k, c, h, w) uint8, ``row`` (k,)."""
     path = run / "worst.safetensors"
     if not path.is_file():
-        return []
+        return [""] * len(rows)
     kept = load_file(path)
     place = {int(row): at for at, row in enumerate(kept["row"])}
     return [data_url(_picture(kept["image"][place[row]])) if row in place else "" for row in rows.tolist()]

@@ -67,6 +67,8 @@ def number(value: float, decimals: int | None = None) -> str:
             return f"{value:.4g}".replace("-", MINUS, 1) if value < 0 else f"{value:.4g}"
         decimals = decimals_of(value)
     text = f"{value:,.{decimals}f}".replace(",", THIN)
+    if text == "1.0000" and value < 1:
+        return "> 0.9999"  # a figure that ends at 1 does not reach it by rounding
     return text.replace("-", MINUS)
 
 
@@ -116,7 +118,9 @@ def spread(metric: str, score: Mapping[str, Any]) -> str:
     value = score.get("spread")
     if value is None:
         return ""
-    return f"{value * 100:.{_steps(score)}f}" if metric in PERCENT else number(value, decimals_of(score["value"]))
+    if metric in PERCENT:
+        return f"{value * 100:.{_steps(score)}f}"
+    return number(value, decimals_of(score["value"]))
 
 
 def _steps(score: Mapping[str, Any]) -> int:
