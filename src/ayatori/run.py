@@ -195,7 +195,7 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=_model(name, made, members, dataset),
+        model=_model(name, made, members, dataset, losses),
         seconds=clock.laps,
         folder=folder.path if folder else None,
     )
@@ -272,8 +272,13 @@ def _open_test(
     return dataset.labels
 
 
-def _model(name: str, made: Sequence[Blend], members: Sequence[Member], dataset: Dataset) -> Model:
+def _model(
+    name: str, made: Sequence[Blend], members: Sequence[Member], dataset: Dataset, losses: Sequence[float]
+) -> Model:
     """The chosen network, or all folds' networks together."""
+    if not made:  # rotated without a test: nothing can be scored
+        best = members[int(np.argmin(losses))].network
+        return Model(f"best of {len(members)}, rotated", dataset.schema, (best,))
     blend = next(blend for blend in made if blend.name == name)
     networks = tuple(members[index].network for index in blend.members)
     delivered = name if len(networks) == 1 or blend.split == "test" else f"mean of {len(networks)} networks"
