@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.recipe import EvaluateRecipe, nearest
@@ -35,7 +35,7 @@ NAMES: Mapping[str, Mapping[Task, str]] = {
     "majority": {
         "classification": "majority class",
         "multilabel": "share of each label",
-        "regression": "mean",
+        "regression": "always the mean",
     },
     "linear": {
         "classification": "logistic regression",
@@ -74,6 +74,8 @@ def fit_baselines(
     table, kinds = _table(dataset)
     found: list[Predictions] = []
     notes: list[str] = []
+    thinned: dict[int, list[str]] = {}
+    largest = max(len(_learn_rows(plan, member)) for member in range(plan.members))
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # a rival stops after a fixed number of steps
         for name in recipe.baselines:
@@ -83,9 +85,10 @@ def fit_baselines(
                 notes.append(f"{NAMES[name][dataset.task]} is left out: {error}")
                 continue
             found.append(rival)
-            largest = max(len(_learn_rows(plan, member)) for member in range(plan.members))
             if name != "majority" and largest > most:
-                notes.append(f"{rival.name} learns from {most:,} rows drawn from the {largest:,} of a fold")
+                thinned.setdefault(most, []).append(rival.name)
+    for most, names in thinned.items():
+        notes.append(f"of the {largest:,} rows of a fold, {most:,} are drawn for: {', '.join(names)}")
     return found, notes
 
 
@@ -249,7 +252,7 @@ def _pipeline(
     if name == "neighbours":
         kind = KNeighborsRegressor if regression else KNeighborsClassifier
         model = kind(min(NEIGHBOURS, rows), weights="distance")
-        return make_pipeline(_scaled(kinds, pca=True, rows=rows), model)
+        return make_pipeline(_scaled(kinds, pca=True, rows=rows), FunctionTransformer(np.float32), model)
     kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
     trees = len(np.unique(target)) if task == "classification" else 1
     settings = _boosting(rows, trees if trees > 2 else 1)

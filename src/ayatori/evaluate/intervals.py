@@ -116,11 +116,10 @@ def skewed(value: float, pull: np.ndarray, rows: Sample) -> Score:
     """
     units = rows.units
     totals = rows.totals(pull) * units
-    second, steep = float((totals**2).mean()), 0.4 * np.sqrt(units)
+    second = float((totals**2).mean())
     if second == 0.0:
         return Score(value, value, value, rows.n)
-    # beyond this the transformation, a series in skewness over the root of units, runs away
-    skewness = float(np.clip((totals**3).mean() / second**1.5, -steep, steep))
+    skewness = float((totals**3).mean() / second**1.5)
     error = np.sqrt(second / (units - 1))
     quantile = float(stats.t.ppf(0.975, units - 1))
 
