@@ -8,35 +8,35 @@ import json
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, check_X_y, column_or_1d, validate_data
 
-from ayatori.data import load
+from ayatori.data import load as load_data
 from ayatori.data.columns import text_of
 from ayatori.model import load_model, save_model
-from ayatori.recipe import LossRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe, change, from_dict
-from ayatori.records import AyatoriError, Dataset, Task
+from ayatori.recipe import PlanRecipe, change, from_flat
+from ayatori.records import AyatoriError, Dataset, Score, Task
 from ayatori.run import Result, run
-from ayatori.store import RunFolder, history_table, plain
+from ayatori.show import Terminal
+from ayatori.store import RunFolder, history_table
 
 FORMAT = 1
 LEAST_ROWS = 4
-ONE_THREAD_ROWS = 2000  # below, a second thread costs more than it gives (see dev/LOG.md)
-STAGES = {"plan": PlanRecipe, "net": NetRecipe, "loss": LossRecipe, "train": TrainRecipe}
+SMALL = 200_000  # values in X below which a second thread costs more than it gives (see dev/LOG.md)
+MAIN: Mapping[Task, str] = {"classification": "accuracy", "multilabel": "exact_match", "regression": "r2"}
 
 
 class _Estimator(BaseEstimator):
-    """What Classifier and Regressor share: settings, rows, the run, files."""
-
-    _main_score: ClassVar[str]
+    """What Classifier and Regressor share: settings, checked rows, the run, files."""
 
     def __init__(
         self,
@@ -102,42 +102,43 @@ class _Estimator(BaseEstimator):
         return tags
 
     def save(self, path: str | Path) -> Path:
-        """Write the fitted estimator into a new folder; no pickle.
+        """Write what predictions need into a new folder; no pickle.
 
-        What a fit found besides (``out_of_fold_``, ``plan_``, ``history_``) stays behind. A parameter that is an
-        object of the user's own is not written: give it again to :meth:`load`.
+        What a fit found besides (``out_of_fold_``, ``members_``, ``plan_``, ``history_``) stays behind, and
+        so does a parameter that is an object of your own: give it again to :meth:`load`.
         """
         check_is_fitted(self)
-        path = Path(path)
+        path, classes = Path(path), getattr(self, "classes_", None)
         if path.exists():
-            raise AyatoriError(
-                f"an estimator must be saved to a new folder, however '{path}' exists; choose another"
-            )
+            raise AyatoriError(f"the folder to save to must be new, however '{path}' exists; choose another")
+        if classes is not None and not _is_json(classes.tolist()):
+            raise AyatoriError(f"classes to be saved must be text or numbers, however: {classes[0]!r}")
+        params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
+        names = getattr(self, "feature_names_in_", None)
         folder = RunFolder(path)
         save_model(self.model_, folder)
-        names = getattr(self, "feature_names_in_", None)
         folder.write_json(
-            "estimator.json",  # written last: without it the folder is not complete
+            "estimator.json",  # last: a folder without it is not complete
             {
                 "format": FORMAT,
                 "estimator": type(self).__name__,
-                "params": _plain_params(self.get_params(deep=False)),
+                "params": {name: value for name, value in params.items() if _is_json(value)},
+                "own": [name for name, value in params.items() if not _is_json(value)],
+                "classes": None if classes is None else [classes.dtype.str, classes.tolist()],
                 "n_features_in": self.n_features_in_,
                 "feature_names_in": None if names is None else names.tolist(),
                 "out_of_fold_score": self.out_of_fold_score_,
-                **self._facts(),
             },
         )
         return path
 
     @classmethod
     def load(cls, path: str | Path, **params: Any) -> Self:
-        """The fitted estimator that :meth:`save` wrote to ``path``, ready to predict.
+        """The fitted estimator that :meth:`save` wrote, ready to predict.
 
-        ``params`` replace parameters that were saved; those that were objects of the user's own (a network,
-        a loss) must be among them, because code is never chosen by a folder.
-
-        Raises AyatoriError with one sentence where the folder is not what :meth:`save` wrote.
+        ``params`` replace parameters that were saved. Those that were objects of your own (a network, a loss)
+        must be among them, because a folder never chooses code. Raises AyatoriError where the folder is not
+        what ``save`` wrote.
         """
         path = Path(path)
         facts = RunFolder(path).read_json("estimator.json")
@@ -147,73 +148,81 @@ class _Estimator(BaseEstimator):
                     f"'{path}' must hold a {cls.__name__} of format {FORMAT}, however it holds a "
                     f"{facts['estimator']} of format {facts['format']}"
                 )
-            saved = {**facts["params"], **params}
-            missing = sorted(set(cls().get_params()) - set(saved))
-            if missing:
-                raise AyatoriError(
-                    f"`{missing[0]}` was an object of your own, which no folder can hold; give it again: "
-                    f"{cls.__name__}.load(path, {missing[0]}=...)"
-                )
-            made = cls(**saved)
-            made.model_ = load_model(path, params.get("net"), made.device)
+            for name in facts["own"]:
+                if name not in params:
+                    raise AyatoriError(
+                        f"`{name}` was an object of your own, which a folder cannot hold; give it again: "
+                        f"{cls.__name__}.load(path, {name}=...)"
+                    )
+            made, score = cls().set_params(**facts["params"]), facts["out_of_fold_score"]
             made.n_features_in_ = int(facts["n_features_in"])
-            made.out_of_fold_score_ = facts["out_of_fold_score"]
+            made.out_of_fold_score_ = float("nan" if score is None else score)
             if facts["feature_names_in"] is not None:
                 made.feature_names_in_ = np.array(facts["feature_names_in"], dtype=object)
-            made._take_facts(facts)
-            return made
-        except (KeyError, TypeError) as error:
+            if facts["classes"] is not None:
+                kind, values = facts["classes"]
+                made.classes_ = np.array(values, dtype=np.dtype(kind))
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, AyatoriError):
+                raise
             raise AyatoriError(
-                f"'{path / 'estimator.json'}' must describe a {cls.__name__}, however: {error!r}"
+                f"'{path / 'estimator.json'}' must describe a {cls.__name__}, however: {error}"
             ) from None
-
-    def _facts(self) -> dict[str, Any]:
-        return {}
-
-    def _take_facts(self, facts: Mapping[str, Any]) -> None:
-        pass
+        made.set_params(**params)
+        made.model_ = load_model(path, params.get("net"), made.device)
+        return made
 
     def _fit(
         self,
         X: Any,
         y: np.ndarray,
         task: Task,
-        classes: Sequence[Any],
+        classes: Sequence[Any] | np.ndarray,
         class_weights: tuple[float, ...],
         groups: Any,
-    ) -> Result:
+    ) -> Self:
         """One run without sealed rows and rivals: the caller's split is outside."""
-        recipe = _recipe(self.get_params(deep=False), task, class_weights)
-        dataset = load(X, recipe.data, y=y)
+        given = {**self.get_params(deep=False), "class_weights": class_weights, "options": self.options or {}}
+        given |= {"seed": _seed(given.pop("random_state")), "task": task, "test": 0.0, "baselines": ()}
+        del given["verbose"]
+        recipe = from_flat(given)
+        dataset = load_data(X, recipe.data, y=y)
         if groups is not None:
-            dataset = dataclasses.replace(dataset, groups=_groups(groups, len(dataset)))
+            check_consistent_length(X, groups)
+            codes = np.unique(column_or_1d(groups), return_inverse=True)[1].astype(np.int64)
+            dataset = dataclasses.replace(dataset, groups=codes)
         if len(classes):
             names = tuple(text_of(name) for name in classes)
-            dataset = dataclasses.replace(
-                dataset, schema=dataclasses.replace(dataset.schema, classes=names)
-            )
+            dataset = dataclasses.replace(dataset, schema=dataclasses.replace(dataset.schema, classes=names))
         recipe = change(recipe, "plan", folds=_folds(recipe.plan, dataset))
-        with _show(self.verbose) as show, _threads(len(X)):
+        with Terminal() if self.verbose else contextlib.nullcontext() as show, _threads(X):
             result = run(dataset, recipe, show=show)
+        self._keep(result)
+        return self
+
+    def _keep(self, result: Result) -> None:
+        """What a user of the estimator wants of a run; the rows themselves are not kept."""
         self.model_ = result.model
         self.plan_ = result.plan
-        self.history_ = pd.concat(
-            [history_table(member.history) for member in result.members], ignore_index=True
-        )
-        spoken = [blend for blend in result.blends if blend.split == "out_of_fold"]
-        if spoken:
-            # the last one, where repeats give several, is their mean
-            self.out_of_fold_ = spoken[-1].values
-            entry = next(entry for entry in result.leaderboard if entry.name == spoken[-1].name)
-            score = entry.scores.get(self._main_score)
-            self.out_of_fold_score_ = float("nan") if score is None else score.value
-        return result
+        self.members_ = result.members
+        tables = [history_table(member.history) for member in result.members]
+        self.history_ = pd.concat(tables, ignore_index=True)
+        values: np.ndarray = np.full(result.predictions.values.shape[1:], np.nan, np.float32)
+        scores: Mapping[str, Score] = {}
+        for blend in result.blends:  # where there are repeats, their mean comes last
+            values = blend.values
+            scores = next(entry.scores for entry in result.leaderboard if entry.name == blend.name)
+        alone = result.dataset.task == "regression" and values.shape[1] == 1
+        self.out_of_fold_ = values[:, 0] if alone else values
+        self.out_of_fold_scores_ = dict(scores)
+        main = scores.get(MAIN[result.dataset.task])
+        self.out_of_fold_score_ = float("nan") if main is None else main.value
 
     def _values(self, X: Any) -> np.ndarray:
         """(n, outputs) float32: mean over the networks."""
         check_is_fitted(self)
-        rows = _check_rows(self, X, table=self.model_.schema.kind == "table", reset=False)
-        with _threads(len(rows)):
+        rows = _check_rows(self, X, self.model_.schema.kind == "table", reset=False)
+        with _threads(rows):
             return self.model_.predict_values(self.model_.read(rows))
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -221,54 +230,158 @@ class _Estimator(BaseEstimator):
 
 
 class Classifier(ClassifierMixin, _Estimator):
-    """Networks that tell classes apart, one for each fold, which speak together.
+    """One network for each fold; together they say the class of a row.
+
+    Every row is scored by the one network that never saw it (``out_of_fold_``); what predicts new rows is the
+    mean of all networks. Zeros, and -1 where 0 has a meaning, stand for "decide from the data".
 
     Parameters
     ----------
-    net : str or callable, default="auto"
-        auto, mlp, linear, cnn (pictures), ``package:factory``, or a factory or module of your own.
+    net : str, callable or torch.nn.Module, default="auto"
+        ``auto``, ``mlp``, ``linear``, ``cnn`` (pictures), ``package:factory``, or your own module or factory
+        ``(shape, outputs) -> Module``.
     folds : int, default=5
-        Networks are trained on so many parts; at most as many as the smallest class has rows.
+        Parts of cross-validation; taken down to the size of the smallest class, and to the number of groups.
+    repeats : int, default=1
+        How often the folds are drawn anew.
+    strategy : {"kfold", "holdout", "rotate"}, default="kfold"
+        ``holdout``: one network. ``rotate``: the folds take turns as stopping rows, and the network that
+        did best on its own is kept; nothing is left to score it, so ``out_of_fold_`` is NaN.
+    stop : float, default=0.1
+        Share of a network's own rows that tells it when to stop.
+    splitter : scikit-learn splitter, default=None
+        Takes the place of the folds.
+    epochs, batch_size, patience : int, default=0
+        At most so many epochs, of batches of so many rows; stop after so many epochs without improvement.
+    learning_rate : float, default=0.0
+        Of AdamW, at its peak.
+    weight_decay : float, default=-1.0
+        Of AdamW.
+    clip : float, default=1.0
+        Largest norm of a network's gradient; 0 = no clipping.
+    augment : str, default="auto"
+        How pictures are varied in training.
+    activation : str, default=""
+        Any class of ``torch.nn``; "" = the network's own.
+    options : dict, default=None
+        Passed to the network's builder, for example ``{"width": 128}``.
+    loss : str or callable, default="auto"
+        ``cross_entropy``, ``focal`` or ``binary`` (labels); or ``(logits, target) -> loss`` of your own.
+    label_smoothing : float, default=-1.0
+        Share of the truth that is spread over all classes.
+    class_weights : "balanced", dict or sequence, default=None
+        Weight of each class in the loss; a sequence is in the order of ``classes_``.
+    gamma, delta, quantile : float
+        Of the focal loss; of the losses of a :class:`Regressor`.
+    preset : {"quick", "good", "best"}, default="good"
+        How much time a result is worth.
+    device : str, default="auto"
+        ``cpu``, ``cuda``, ``mps``.
+    time_limit : float, default=0.0
+        Seconds of training; 0 = none.
+    random_state : int, RandomState or None, default=0
+        The same number gives the same networks, bit for bit on a CPU. None draws a new one each time.
+    verbose : int, default=0
+        Above 0, what happens is printed.
+
+    Attributes
+    ----------
+    classes_ : ndarray (classes,)
+        The classes; for several labels a row, their numbers.
+    out_of_fold_ : ndarray (n, classes) float32
+        Probabilities of each row by the network that never saw it; NaN where there is none.
+    out_of_fold_score_ : float
+        Their accuracy (for several labels a row, the share of rows with every label right).
+    out_of_fold_scores_ : dict of str to Score
+        All their scores, with 95 % intervals.
+    plan_ : Plan
+        Which network learned from, stopped by and was scored on which row.
+    history_ : DataFrame
+        One line for each epoch of each network.
+    members_ : tuple of Member
+        The networks, and why each stopped. ``model_`` is what predicts.
+    n_features_in_, feature_names_in_
+        Number of columns of X (of pictures, the length of its second axis), and their names if it had such.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from ayatori import Classifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = Classifier(folds=2, epochs=10, batch_size=16).fit(X, y)
+    >>> clf.predict_proba(X[:5]).shape, clf.out_of_fold_.shape, clf.out_of_fold_score_ > 0.8
+    ((5, 3), (150, 3), True)
     """
 
-    _main_score = "accuracy"
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Train."""
-        rows = _check_rows(self, X, table=_is_mixed(X), reset=True)
+        """Train one network for each fold.
+
+        Parameters
+        ----------
+        X : array or DataFrame (n, columns), or pictures (n, h, w), (n, channels, h, w) or (n, h, w, channels)
+            Missing values are NaN; a DataFrame may hold text, categories and dates.
+        y : array (n,) of classes, or (n, labels) of 0 and 1
+        groups : array (n,), default=None
+            Rows of one group stay in one fold.
+        """
+        rows = _check_rows(self, X, _is_mixed(X), reset=True)
         y = _check_target(self, rows, y, numeric=False)
         check_classification_targets(y)
-        if type_of_target(y, input_name="y") == "multiclass-multioutput" or y.ndim > 1:
-            raise AyatoriError(
-                f"y must be one class a row, however its shape is {y.shape}; fit one Classifier for each column"
-            )
+        if y.ndim > 1:
+            if type_of_target(y, input_name="y") != "multilabel-indicator":
+                raise AyatoriError(
+                    f"y must be one class a row, or 0 and 1 for each label, however its shape is {y.shape}; "
+                    "fit one Classifier for each column"
+                )
+            self.classes_ = np.arange(y.shape[1])
+            return self._fit(rows, y, "multilabel", (), self.class_weights or (), groups)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise AyatoriError(f"y must have at least 2 classes, however every row says {self.classes_[0]!r}")
         weights = _class_weights(self.class_weights, self.classes_, y)
-        self._fit(rows, codes, "classification", self.classes_, weights, groups)
-        return self
+        return self._fit(rows, codes, "classification", self.classes_, weights, groups)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n, classes) float32: the mean of what the networks say."""
+        """Mean probability of each class, or of each label, over the networks: (n, classes) float32."""
         return self._values(X)
 
     def predict(self, X: Any) -> np.ndarray:
-        """(n,): the most probable class."""
+        """The most probable class (n,); or (n, labels), 1 where a label is at least as likely as not."""
         values = self._values(X)
+        if self.model_.schema.task == "multilabel":
+            return (values >= 0.5).astype(np.int64)
         return self.classes_[values.argmax(axis=1)]
-
-    def _facts(self) -> dict[str, Any]:
-        return {"classes": {"type": self.classes_.dtype.str, "values": self.classes_.tolist()}}
-
-    def _take_facts(self, facts: Mapping[str, Any]) -> None:
-        self.classes_ = np.array(facts["classes"]["values"], dtype=np.dtype(facts["classes"]["type"]))
 
 
 class Regressor(RegressorMixin, _Estimator):
-    """Networks that predict numbers, one for each fold; their mean is the prediction."""
+    """One network for each fold; their mean is the value of a row, or its several values.
 
-    _main_score = "r2"
+    Parameters are those of :class:`Classifier`; here ``loss`` is ``mse``, ``mae``, ``huber`` (with ``delta``
+    in standard deviations of y), ``quantile`` (with ``quantile``) or your own, and ``class_weights`` None.
+
+    Attributes
+    ----------
+    out_of_fold_ : ndarray (n,) or (n, values) float32
+        Value of each row by the network that never saw it; NaN where there is none.
+    out_of_fold_score_ : float
+        Their R2.
+    out_of_fold_scores_, plan_, history_, members_
+        As in :class:`Classifier`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ayatori import Regressor
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> reg = Regressor(folds=2, epochs=10, batch_size=16).fit(X, 10 * X[:, 0])
+    >>> reg.predict(X[:5]).shape, reg.out_of_fold_score_ > 0.5
+    ((5,), True)
+    """
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -276,18 +389,16 @@ class Regressor(RegressorMixin, _Estimator):
         return tags
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Train."""
-        rows = _check_rows(self, X, table=_is_mixed(X), reset=True)
+        """Train one network for each fold. ``y``: (n,) or (n, values); the rest as in ``Classifier.fit``."""
+        rows = _check_rows(self, X, _is_mixed(X), reset=True)
         y = _check_target(self, rows, y, numeric=True)
-        self._fit(rows, y, "regression", (), (), groups)
-        if hasattr(self, "out_of_fold_") and y.ndim == 1:
-            self.out_of_fold_ = self.out_of_fold_[:, 0]
-        return self
+        return self._fit(rows, y, "regression", (), self.class_weights or (), groups)
 
     def predict(self, X: Any) -> np.ndarray:
-        """(n,) or (n, values) float32, in the units of y."""
+        """Mean of what the networks say, in the units of y: (n,) float32, or (n, values) float64."""
         values = self._values(X)
-        return values[:, 0] if values.shape[1] == 1 else values
+        # scikit-learn asks for float64 where there are several values
+        return values[:, 0] if values.shape[1] == 1 else values.astype(np.float64)
 
 
 def _is_mixed(X: Any) -> bool:
@@ -297,13 +408,13 @@ def _is_mixed(X: Any) -> bool:
 
 def _check_rows(estimator: _Estimator, X: Any, table: bool, reset: bool) -> Any:
     """``X`` as the stages read it: a DataFrame where columns differ in kind, else an array."""
+    least = LEAST_ROWS if reset else 1
     if table:
-        if not isinstance(X, pd.DataFrame) and not reset:
-            X = pd.DataFrame(X, columns=getattr(estimator, "feature_names_in_", None))
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        least = LEAST_ROWS if reset else 1
+        if not isinstance(X, pd.DataFrame):
+            X = pd.DataFrame(X, columns=getattr(estimator, "feature_names_in_", None))
         if len(X) < least:
-            raise AyatoriError(f"X must have at least {least} rows, however it has {len(X)} sample(s)")
+            raise AyatoriError(f"X must have at least {least} rows, however it has {len(X)}")
         return X
     return validate_data(
         estimator,
@@ -312,7 +423,7 @@ def _check_rows(estimator: _Estimator, X: Any, table: bool, reset: bool) -> Any:
         dtype="numeric",
         allow_nd=getattr(X, "ndim", 2) > 2,  # pictures
         ensure_all_finite="allow-nan",
-        ensure_min_samples=LEAST_ROWS if reset else 1,
+        ensure_min_samples=least,
     )
 
 
@@ -320,6 +431,7 @@ def _check_target(estimator: _Estimator, X: Any, y: Any, numeric: bool) -> np.nd
     _, y = check_X_y(
         np.zeros((len(X), 1)), y, multi_output=True, y_numeric=numeric, dtype=None, estimator=estimator
     )
+    y = y.toarray() if sparse.issparse(y) else y
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     return y
@@ -334,13 +446,6 @@ def _class_weights(weights: Any, classes: np.ndarray, y: np.ndarray) -> tuple[fl
     return tuple(float(weight) for weight in weights)
 
 
-def _groups(groups: Any, rows: int) -> np.ndarray:
-    groups = column_or_1d(groups)
-    if len(groups) != rows:
-        raise AyatoriError(f"groups must hold one entry for each of {rows} rows, however {len(groups)}")
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
-
-
 def _folds(recipe: PlanRecipe, dataset: Dataset) -> int:
     """No more folds than the smallest class, the groups or the rows allow."""
     if recipe.splitter is not None or recipe.strategy == "holdout":
@@ -351,35 +456,12 @@ def _folds(recipe: PlanRecipe, dataset: Dataset) -> int:
         most = int(counts.min())
         if most < 2:
             raise AyatoriError(
-                f"every class must have at least 2 rows, however class '{dataset.classes[counts.argmin()]}' has "
-                f"{most}; merge the class or use strategy='holdout'"
+                f"every class must have at least 2 rows, however class "
+                f"'{dataset.classes[counts.argmin()]}' has {most}; merge the class or use strategy='holdout'"
             )
     if dataset.groups is not None:
         most = min(most, len(np.unique(dataset.groups)))
     return min(recipe.folds, most)
-
-
-def _recipe(params: Mapping[str, Any], task: Task, class_weights: tuple[float, ...]) -> Recipe:
-    """The recipe that flat parameters stand for; every one has the name of a setting of a stage."""
-    given = {**params, "class_weights": class_weights, "options": params["options"] or {}}
-    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-    values: dict[str, Any] = {
-        stage: {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
-        for stage, kind in STAGES.items()
-    }
-    own = {name: given[name] for name in ("net", "loss")}
-    for stage, name in own.items():
-        if isinstance(name, str):
-            values[stage]["name"] = name
-    values["plan"]["test"] = 0.0
-    values["data"] = {"task": task}
-    values["evaluate"] = {"baselines": ()}
-    values |= {name: given[name] for name in ("preset", "time_limit")}
-    recipe = from_dict({**values, "seed": _seed(given["random_state"])})
-    for stage, name in own.items():
-        if not isinstance(name, str):
-            recipe = change(recipe, stage, name=name)
-    return recipe
 
 
 def _seed(random_state: Any) -> int:
@@ -391,10 +473,11 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that JSON can hold as they are."""
-    found = {name: plain(list(value) if isinstance(value, tuple) else value) for name, value in params.items()}
-    return {name: value for name, value in found.items() if _is_json(value)}
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy's and tuples as JSON has them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_json(value: Any) -> bool:
@@ -405,21 +488,10 @@ def _is_json(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _show(verbose: int) -> Iterator[Any]:
-    if not verbose:
-        yield None
-        return
-    from ayatori.show import Terminal
-
-    with Terminal() as terminal:
-        yield terminal
-
-
-@contextlib.contextmanager
-def _threads(rows: int) -> Iterator[None]:
-    """One thread for few rows; the number of threads is left as found."""
+def _threads(X: Any) -> Iterator[None]:
+    """One thread for small data; the number of threads is left as found."""
     before = torch.get_num_threads()
-    if rows >= ONE_THREAD_ROWS or before == 1:
+    if X.size >= SMALL or before == 1:
         yield
         return
     torch.set_num_threads(1)

@@ -132,16 +132,32 @@ def from_toml(text: str) -> Recipe:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise AyatoriError(f"recipe must be valid TOML, however: {error}") from None
-    return from_dict(values)
+    return _record(Recipe, values, "")
 
 
-def from_dict(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that nested settings describe; names and types are checked.
+def from_flat(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of settings that are named without their stage; ``net`` and ``loss`` may be objects.
 
-    >>> from_dict({"plan": {"folds": 3}}).plan.folds
+    >>> from_flat({"net": "mlp", "folds": 3, "seed": 1}).plan.folds
     3
     """
-    return _record(Recipe, values, "")
+    kinds = get_type_hints(Recipe)
+    stages = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+    place = {f.name: stage for stage, kind in stages.items() for f in dataclasses.fields(kind)}
+    nested: dict[str, Any] = {stage: {} for stage in stages}
+    own = {stage: values[stage] for stage in ("net", "loss") if not isinstance(values.get(stage, ""), str)}
+    for name, value in values.items():
+        value = value.item() if hasattr(value, "item") else value  # a number of NumPy's
+        if name in stages and name not in own:
+            nested[name]["name"] = value
+        elif name in place:
+            nested[place[name]][name] = value
+        elif name not in own:
+            nested[name] = value
+    recipe = _record(Recipe, nested, "")
+    for stage, value in own.items():
+        recipe = change(recipe, stage, name=value)
+    return recipe
 
 
 def read_recipe(path: str | Path) -> Recipe:
