@@ -23,6 +23,7 @@ app = App(
     help="Can deep learning do this, how well, honestly, and give me the model.",
     version=ayatori.__version__,
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -236,7 +237,7 @@ def predict(
     device
         cpu, cuda or mps; by default the fastest there is.
     """
-    from ayatori.model import load_model, read_sample, submission
+    from ayatori.model import id_column, load_model, read_sample, submission
     from ayatori.store import write_csv
 
     if out.exists():
@@ -244,10 +245,11 @@ def predict(
             f"the output file must be new, however '{out}' exists; remove it or choose another"
         )
     model = load_model(run, net, device)
-    rows = model.read(str(data))
+    sample = None if like is None else read_sample(like)
+    rows = model.read(str(data), ids="" if sample is None else id_column(sample, data))
     table = model.predict_table(rows)
-    if like is not None:
-        table = submission(table, read_sample(like), model.schema)
+    if sample is not None:
+        table = submission(table, sample, model.schema)
     write_csv(out, table)
     for note in rows.notes:
         _print(f"  {note}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import safetensors
 import safetensors.torch
 
 from ayatori.data import load_like
+from ayatori.data.files import open_table
 from ayatori.nets import NetSpec, Network, find_net, rebuild
 from ayatori.recipe import NetRecipe
 from ayatori.records import AyatoriError, Dataset, Schema
@@ -31,9 +32,9 @@ class Model:
     schema: Schema
     networks: tuple[Network, ...]
 
-    def read(self, data: Any) -> Dataset:
-        """Rows as this model reads them; their target is not needed."""
-        return load_like(data, self.schema)
+    def read(self, data: Any, ids: str = "") -> Dataset:
+        """Rows as this model reads them; their target is not needed. ``ids``: the column that names them."""
+        return load_like(data, self.schema, ids=ids)
 
     def predict_values(self, dataset: Dataset) -> np.ndarray:
         """(rows, outputs) float32: mean probability of each class or label, or mean values."""
@@ -46,7 +47,7 @@ class Model:
     def predict_table(self, dataset: Dataset) -> pd.DataFrame:
         """One line a row: its id, the prediction, and p_<class> where there are classes."""
         values = self.predict_values(dataset)
-        table = pd.DataFrame({self.schema.id_column or "row": dataset.ids})
+        table = pd.DataFrame({"id": dataset.ids})
         if self.schema.task == "regression":
             names = self.schema.target if len(self.schema.target) == values.shape[1] else ("value",)
             for number in range(values.shape[1]):
@@ -159,10 +160,17 @@ def read_sample(path: str | Path) -> pd.DataFrame:
         raise AyatoriError(f"a sample submission must be a CSV, however '{path}': {error}") from None
 
 
+def id_column(sample: pd.DataFrame, data: Path) -> str:
+    """The sample's id column, where a table of new rows has a column of that name; else ""."""
+    name = str(sample.columns[0])
+    is_table = data.is_file() and data.suffix.lower() != ".npz"
+    return name if is_table and name in open_table(data).names else ""
+
+
 def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """``table`` (see ``Model.predict_table``) in the columns, ids and order of a sample submission.
 
-    The first column of ``like`` holds the ids. Every other column takes the probability of the class it
+    The first column of ``like`` holds the ids (pictures: paths, names or names without their ending). Every other column takes the probability of the class it
     names, else the label (or the value).
     """
     if like.columns.empty or like.shape[1] < 2:
@@ -170,7 +178,11 @@ def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.Da
             f"a sample submission must have an id column and another, however: {list(like.columns)}"
         )
     ids = like.iloc[:, 0]
-    mine = table.set_index(table.columns[0])
+    mine = table.set_index("id")
+    for short in (lambda path: PurePath(path).name, lambda path: PurePath(path).stem):
+        # a sample may name pictures without their folder or ending
+        if not set(ids) & set(mine.index):
+            mine.index = table["id"].map(short)
     if mine.index.has_duplicates or ids.duplicated().any():
         twice = [*mine.index[mine.index.duplicated()], *ids[ids.duplicated()]][0]
         raise AyatoriError(f"ids must be unique, however {twice!r} stands twice")
