@@ -94,7 +94,7 @@ def test_extreme_columns_stay_finite(values):
 
 
 def test_a_gap_becomes_the_median_and_a_flag_if_own_rows_had_gaps():
-    own = {"numbers": np.array([[1.0, 1.0], [2.0, 2.0], [3.0, np.nan]])}
+    own = {"numbers": np.array([[1.0, 1.0], [2.0, 2.0], [3.0, np.nan], [2.0, np.nan]])}
     front = fitted(own, schema_of())
     new = {"numbers": torch.tensor([[np.nan, np.nan], [2.0, 1.5]], dtype=torch.float64)}
     assert front(new).flags.tolist() == [[1.0], [0.0]]
@@ -102,7 +102,7 @@ def test_a_gap_becomes_the_median_and_a_flag_if_own_rows_had_gaps():
 
 
 def test_a_category_unseen_in_own_rows_is_unknown_and_two_categories_share_one_flag():
-    own = {"categories": np.array([[0, 5], [2, 7], [3, 5]], dtype=np.int32)}
+    own = {"categories": np.array([[0, 5], [2, 7], [3, 5]] * 2, dtype=np.int32)}
     front = fitted(own, schema_of("abcde", "abcdefgh"))
     new = {"categories": torch.tensor([[0, 5], [2, 7], [3, 5], [1, 6], [-1, -1]], dtype=torch.int32)}
     expected = [[1, 0, 0, 1], [0, 1, 0, -1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -110,15 +110,33 @@ def test_a_category_unseen_in_own_rows_is_unknown_and_two_categories_share_one_f
 
 
 def test_a_missing_category_is_a_category_of_its_own_if_own_rows_had_it():
-    own = {"categories": np.array([[0], [1], [-1]], dtype=np.int32)}
+    own = {"categories": np.array([[0], [1], [-1]] * 2, dtype=np.int32)}
     front = fitted(own, schema_of("abc"))
     new = {"categories": torch.tensor([[-1], [0], [1], [2]], dtype=torch.int32)}
     assert front(new).flags.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
+def test_a_category_that_few_own_rows_have_is_unknown():
+    codes = np.repeat([0, 1, 2, 3], [100, 4, 95, 1])
+    front = fitted({"categories": codes[:, None].astype(np.int32)}, schema_of("abcd"))
+    new = {"categories": torch.tensor([[0], [1], [2], [3]], dtype=torch.int32)}
+    assert front(new).flags.tolist() == [[1], [0], [-1], [0]]
+
+
+def test_an_unknown_category_of_an_embedded_column_adds_nothing_before_training():
+    codes = np.arange(200)[:, None] % 20
+    own = {"categories": codes.astype(np.int32)}
+    schema = schema_of([f"{code:02d}" for code in range(30)])
+    net = network(NetSpec("mlp", "classification", 2, measure_table(own, schema)), own, codes[:, 0])
+    features = net.front({"categories": torch.tensor([[3], [25], [-1]], dtype=torch.int32)})
+    vectors = net.body.columns(features)
+    assert vectors[0].abs().sum() > 0
+    assert vectors[1:].abs().sum() == 0
+
+
 def test_columns_with_many_categories_are_embedded_in_one_table_without_overlap():
     rng = np.random.default_rng(0)
-    codes = np.stack([rng.permutation(40) % 12, rng.permutation(40) % 20], 1).astype(np.int32)
+    codes = np.stack([rng.permutation(400) % 12, rng.permutation(400) % 20], 1).astype(np.int32)
     front = fitted({"categories": codes}, schema_of([str(i) for i in range(12)], [str(i) for i in range(30)]))
     found = front(tensors({"categories": codes})).codes
     assert len(found[:, 0].unique()) == 12

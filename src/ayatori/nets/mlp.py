@@ -90,6 +90,8 @@ class Columns(nn.Module):
         self.numbers = Periodic(front.numbers, FREQUENCIES, PARTS, sigma) if periodic else nn.Identity()
         self.categories = nn.Embedding(front.embedding_rows, EMBEDDING)
         nn.init.normal_(self.categories.weight, std=EMBEDDING**-0.5)
+        with torch.no_grad():
+            self.categories.weight[front.embedding_start] = 0.0  # unknown
         self.width = front.numbers * (PARTS if periodic else 1) + front.flags + front.embedded * EMBEDDING
 
     def forward(self, features: Features) -> Tensor:

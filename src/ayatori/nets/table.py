@@ -35,7 +35,7 @@ def build_table(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
         raise AyatoriError(f"net of a table must be {', '.join(BODIES)}, however: {spec.name!r}{hint}")
     known = inspect.signature(TableMLP).parameters.values()
     _check_options(spec.options, tuple(p.name for p in known if p.kind is p.KEYWORD_ONLY))
-    name = spec.activation or ("mish" if spec.task == "regression" else "selu")
+    name = spec.activation or "silu"
     return front, TableMLP(front, spec.outputs, name, **spec.options)
 
 
@@ -55,10 +55,10 @@ def table_defaults(
     return {
         "epochs": min(epochs, 400),
         "batch_size": max(1, min(batch, rows)),
-        "learning_rate": 0.0025 if task != "regression" else 0.005,
+        "learning_rate": 0.005,
         "weight_decay": 0.32,
         "warmup": 0.05,
-        "label_smoothing": 0.1 if task == "classification" else 0.0,
+        "label_smoothing": 0.03 if task == "classification" else 0.0,
         "beta2": 0.95,
         "patience": max(10, epochs // 4),
     }

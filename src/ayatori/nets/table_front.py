@@ -31,19 +31,20 @@ class Features(NamedTuple):
 def measure_table(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
     """Sizes of a network for a table, from a member's own training rows alone. Plain JSON values.
 
-    ``numbers``: how many columns of numbers. ``missing``: those with a gap, which get a flag.
+    ``numbers``: how many columns of numbers. ``missing``: those with enough gaps, which get a flag.
     ``vocabulary``: how many global codes each category column can have. ``known``: how many of
-    them (a missing value counts as one) are common enough here to be told apart.
+    them (a missing value counts as one) are common enough here to be told apart; a name that one or
+    two rows bear would only be learnt by heart.
 
     >>> schema = Schema(kind="table", task="regression", classes=(), categories={"colour": ("blue", "red")})
-    >>> rows = {"numbers": np.array([[1.0], [np.nan]]), "categories": np.array([[1], [1]], dtype=np.int32)}
-    >>> measure_table(rows, schema)
+    >>> colours = np.array([[1], [1], [0]], dtype=np.int32)
+    >>> measure_table({"numbers": np.array([[1.0], [np.nan], [np.nan]]), "categories": colours}, schema)
     {'numbers': 1, 'missing': [0], 'vocabulary': [2], 'known': [1]}
     """
     numbers, categories = _columns(inputs)
     return {
         "numbers": numbers.shape[1],
-        "missing": np.flatnonzero(np.isnan(numbers).any(axis=0)).tolist(),
+        "missing": np.flatnonzero(np.isnan(numbers).sum(axis=0) >= _common(len(numbers))).tolist(),
         "vocabulary": [len(names) for names in schema.categories.values()],
         "known": [len(_known(column)) for column in categories.T],
     }
@@ -56,8 +57,8 @@ class TableFront(nn.Module):
     NaN; ``categories`` (b, q) integers, missing = -1 -> :class:`Features`.
 
     A local code is the place of a global code among the sorted codes that ``fit`` saw, from 1 on; 0 is
-    "unknown" and has neither a flag nor, at first, an embedding. So the order and the size of the global
-    vocabulary change nothing.
+    "unknown or rare": it has no flag, and an embedding that starts at 0. So the order and the size of the
+    global vocabulary change nothing.
     """
 
     centre: Tensor
@@ -77,8 +78,10 @@ class TableFront(nn.Module):
         self.missing = list(sizes["missing"])
         self.embedding_rows = sum(rows)
         self.embedded = len(embedded)
-        self.flags = len(self.missing) + len(owner)
         self.numbers = int(sizes["numbers"])
+        flags = len(self.missing) + len(owner)
+        self.idle = int(self.numbers + flags == 0)  # a flag that is always 0: layers need an input
+        self.flags = flags + self.idle
         # float64 is kept as a sum of two float32, because some devices have no float64
         self.register_buffer("centre", torch.zeros(2, self.numbers))
         self.register_buffer("scale", torch.zeros(self.numbers))
@@ -114,7 +117,7 @@ class TableFront(nn.Module):
         scaled = ((raw - high) - low) * self.scale.to(raw.dtype)
         numbers = scaled.nan_to_num(0.0).clamp(-LARGEST, LARGEST).float()
         numbers = numbers * torch.rsqrt(1 + (numbers / 3).square())
-        flags = [gaps[:, self.gaps].float()]
+        flags = [gaps[:, self.gaps].float(), self.scale.new_zeros(len(raw), self.idle)]
         codes = raw.new_zeros(len(raw), 0, dtype=torch.int64)
         if self.vocabulary:
             codes = self.lookup[inputs["categories"].long() + 1 + self.start]
@@ -134,8 +137,14 @@ def _rows(inputs: Mapping[str, Any]) -> int:
 
 
 def _known(codes: np.ndarray) -> np.ndarray:
-    """Sorted global codes that occur, -1 (missing) among them."""
-    return np.unique(codes)
+    """Sorted global codes that are common enough to learn from, -1 (missing) among them."""
+    found, counts = np.unique(codes, return_counts=True)
+    return found[counts >= _common(len(codes))]
+
+
+def _common(rows: int) -> int:
+    """How many of ``rows`` own rows a category, or the gaps of a column, must have to be told apart."""
+    return max(2, min(5, rows // 40))
 
 
 def _centre_and_scale(values: np.ndarray) -> tuple[float, float]:
