@@ -154,22 +154,21 @@ def _against(task: str, metric: str, rivals: Sequence[Entry], level: str) -> lis
     verb, more, less = ("is off by", "less", "more") if task == "regression" else ("gets", "more", "less")
     name, figure = best["name"].split(",")[0], said(metric, best["scores"][metric])
     begin = f"The strongest simple rival, {name}, {verb} {figure} on the same rows"
-    low, high = _size(gap["low"], task), _size(gap["high"], task)
+    unit = "" if task == "regression" else " points"
+    apart, low, high = (_size(gap[key], task) for key in ("difference", "low", "high"))
     if gap["low"] > 0:
-        begin += f", {_size(gap['difference'], task)} {more} ({low} – {high}), so a network is "
+        begin += f", {apart}{unit} {more} ({low} – {high}), so a network is "
         return [(begin, False), ("not worth it", True), (" here. ", False)]
     if gap["high"] < 0:
-        begin += f", {_size(gap['difference'], task)} {less} ({high} – {low}), so a network is "
+        begin += f", {apart}{unit} {less} ({high} – {low}), so a network is "
         return [(begin, False), ("worth it", True), (" here. ", False)]
-    begin += (
-        f". The difference may be chance (from {low} {less} to {high} {more}): nothing shows that a network "
-    )
-    return [(begin, False), ("is needed", True), (" here. ", False)]
+    begin += f". The difference may be chance (from {low}{unit} {less} to {high} {more}): "
+    return [(begin, False), ("nothing shows that a network is needed", True), (" here. ", False)]
 
 
 def _size(difference: float, task: str) -> str:
     """How large a difference is: points of a share, or units of the value."""
-    return number(abs(difference)) if task == "regression" else f"{abs(difference) * 100:.1f} points"
+    return number(abs(difference)) if task == "regression" else f"{abs(difference) * 100:.1f}"
 
 
 def _delivered(result: Mapping[str, Any], entry: Entry) -> list[Part]:

@@ -74,7 +74,7 @@ def _x(value: float, axis: Mapping[str, Any]) -> float:
 def dot(entry: Mapping[str, Any], metric: str, axis: Mapping[str, Any]) -> Markup:
     """One line of the leaderboard: interval and dot, on the grid of the axis."""
     grid = _join(
-        Markup('<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(_x(tick, axis))
+        Markup('<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="-6" y2="34"/>').format(_x(tick, axis))
         for tick in axis["ticks"]
     )
     score = entry["scores"].get(metric)
@@ -82,14 +82,12 @@ def dot(entry: Mapping[str, Any], metric: str, axis: Mapping[str, Any]) -> Marku
     if score and axis["low"] - 1e-9 <= score["value"] <= axis["high"] + 1e-9:
         kind = "chosen" if entry["chosen"] else "net" if entry["network"] else "rival"
         mark = Markup(
-            '<line class="ci {3}" x1="{0:.2f}%" x2="{1:.2f}%" y1="50%" y2="50%"/>'
-            '<circle class="dot {3}" cx="{2:.2f}%" cy="50%" r="5"/>'
+            '<line class="ci {3}" x1="{0:.2f}%" x2="{1:.2f}%" y1="14" y2="14"/>'
+            '<circle class="dot {3}" cx="{2:.2f}%" cy="14" r="5"/>'
         ).format(_x(score["low"], axis), _x(score["high"], axis), _x(score["value"], axis), kind)
     elif score:  # beyond the axis: an arrow
         left = score["value"] < axis["low"]
-        mark = Markup(
-            '<text class="tick" x="{}%" y="50%" dominant-baseline="central" text-anchor="{}">{}</text>'
-        ).format(
+        mark = Markup('<text class="tick" x="{}%" y="18" text-anchor="{}">{}</text>').format(
             0 if left else 100, "start" if left else "end", "◀ off the scale" if left else "off the scale ▶"
         )
     return Markup('<svg class="strip" aria-hidden="true">{}{}</svg>').format(grid, mark)
@@ -123,7 +121,7 @@ def plan_line(strips: str) -> Markup:
     ).format(len(strips), _join(paths))
 
 
-TOP, BOTTOM = 22.0, 98.0  # pixels between which losses are drawn
+TOP, BOTTOM = 22.0, 112.0  # pixels between which losses are drawn
 
 
 def curve_scale(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -178,10 +176,10 @@ def curve(member: Mapping[str, Any], axis: Mapping[str, Any]) -> Markup:
     label = f"Losses of {member['label']} over {member['epochs']} epochs; kept: epoch {member['best_epoch']}"
     return Markup(
         '<svg class="curve" role="img" aria-label="{0}">'
-        '<svg viewBox="0 0 100 116" preserveAspectRatio="none" width="100%" height="116">{1}</svg>{2}'
+        '<svg viewBox="0 0 100 130" preserveAspectRatio="none" width="100%" height="130">{1}</svg>{2}'
         '<line class="axis" x1="0" x2="100%" y1="{3}" y2="{3}"/>{4}<text class="lab" x="0" y="11">{5}</text>'
-        '<text class="tick" x="0" y="112">1</text>'
-        '<text class="tick" x="100%" y="112" text-anchor="end">{6}</text></svg>'
+        '<text class="tick" x="0" y="126">1</text>'
+        '<text class="tick" x="100%" y="126" text-anchor="end">{6}</text></svg>'
     ).format(label, lines, grid, BOTTOM, best, member["label"], member["epochs"])
 
 
