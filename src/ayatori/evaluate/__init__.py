@@ -1,6 +1,6 @@
 """Stage 8. Predictions, truth -> scores with intervals; simple rivals; the leaderboard. No torch."""
 
-from ayatori.evaluate.baselines import fit_baselines
+from ayatori.evaluate.baselines import check_baselines, fit_baselines
 from ayatori.evaluate.compare import paired
 from ayatori.evaluate.leaderboard import chosen, leaderboard, score_split
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS, score, score_folds
@@ -9,6 +9,7 @@ __all__ = [
     "LOWER",
     "MAIN",
     "METHODS",
+    "check_baselines",
     "chosen",
     "fit_baselines",
     "leaderboard",

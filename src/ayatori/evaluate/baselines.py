@@ -51,6 +51,16 @@ NEIGHBOURS = 10
 DISTANCES = 2_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
 
 
+def check_baselines(recipe: EvaluateRecipe) -> None:
+    """Refuse a rival that nobody knows."""
+    for name in recipe.baselines:
+        if name not in NAMES:
+            raise AyatoriError(
+                f"`baselines` must be some of {', '.join(NAMES)}, however: {name!r}"
+                f"{nearest(name, list(NAMES))}"
+            )
+
+
 def fit_baselines(
     dataset: Dataset,
     plan: Plan,
@@ -63,12 +73,7 @@ def fit_baselines(
     the SCORE and SEALED rows of a column. At most ``recipe.baseline_rows`` rows of a column are learned
     from, classes in proportion. Errors: an unknown rival.
     """
-    for name in recipe.baselines:
-        if name not in NAMES:
-            raise AyatoriError(
-                f"`baselines` must be some of {', '.join(NAMES)}, however: {name!r}"
-                f"{nearest(name, list(NAMES))}"
-            )
+    check_baselines(recipe)
     if not recipe.baselines:
         return [], []
     table, kinds = _table(dataset)

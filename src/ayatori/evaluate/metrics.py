@@ -8,7 +8,7 @@ the same kind; not how training again on other rows would move them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -49,6 +49,7 @@ METHODS: Mapping[str, str] = {
 }
 
 BINS = 15
+Pairs = Iterable[tuple[np.ndarray, np.ndarray]]  # of each class: is it (n,), what was said of it (n,)
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -70,8 +71,9 @@ def score(
 
     >>> truth = np.array([0, 0, 1, 1])
     >>> said = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
-    >>> score(truth, said, "classification", ("cat", "dog"))["accuracy"]
-    Score(value=0.75, low=0.3006418423122644, high=0.9544127391902995, n=4, spread=nan)
+    >>> accuracy = score(truth, said, "classification", ("cat", "dog"))["accuracy"]
+    >>> accuracy.value, round(accuracy.low, 3), round(accuracy.high, 3), accuracy.n
+    (0.75, 0.301, 0.954, 4)
     """
     n = len(truth)
     if len(values) != n:
@@ -118,18 +120,17 @@ def _classification(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict
     right = said == truth
     own = values[np.arange(rows.n), truth]
     columns = [1] if values.shape[1] == 2 else range(values.shape[1])
-    curves, precisions = _ranks(((truth == column, values[:, column]) for column in columns), rows)
     several = len(np.unique(truth)) > 1
-    members = ((truth == column, said == column) for column in range(values.shape[1]))
-    squares = _squares(truth, values)
+    pairs = [(truth == column, values[:, column]) for column in columns]
+    choices = ((truth == column, said == column) for column in range(values.shape[1]))
     return {
         "accuracy": average([_share(right, rows)], rows),
         "balanced_accuracy": average(_recalls(truth, right, rows), rows) if several else None,
-        "macro_f1": average(_f1s(members, rows), rows),
+        "macro_f1": average(_f1s(choices, rows), rows),
         "log_loss": mean(-np.log(np.clip(own, EPSILON, 1 - EPSILON)), rows),
-        "roc_auc": average(curves, rows),
-        "average_precision": average(precisions, rows),
-        "brier": mean(squares, rows),
+        "roc_auc": average(_curves(pairs, rows), rows),
+        "average_precision": average(_precisions(pairs, rows), rows),
+        "brier": mean(_squares(truth, values), rows),
         "ece": _calibration(values.max(axis=1), right, rows),
     }
 
@@ -140,14 +141,14 @@ def _multilabel(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str
     right = said == yes
     labels = range(values.shape[1])
     clipped = np.clip(np.where(yes, values, 1 - values), EPSILON, 1 - EPSILON)
-    curves, precisions = _ranks(((yes[:, label], values[:, label]) for label in labels), rows)
+    pairs = [(yes[:, label], values[:, label]) for label in labels]
     return {
         "accuracy": average((_share(right[:, label], rows) for label in labels), rows),
         "exact_match": average([_share(right.all(axis=1), rows)], rows),
         "macro_f1": average(_f1s(((yes[:, label], said[:, label]) for label in labels), rows), rows),
         "log_loss": mean(-np.log(clipped).mean(axis=1), rows),
-        "roc_auc": average(curves, rows),
-        "average_precision": average(precisions, rows),
+        "roc_auc": average(_curves(pairs, rows), rows),
+        "average_precision": average(_precisions(pairs, rows), rows),
         "brier": mean(((values - yes) ** 2).mean(axis=1), rows),
     }
 
@@ -175,7 +176,7 @@ def _recalls(truth: np.ndarray, right: np.ndarray, rows: Sample) -> Iterator[Sha
         yield share(value, np.where(own, right - value, 0.0) / size, size, rows)
 
 
-def _f1s(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> Iterator[Share]:
+def _f1s(pairs: Pairs, rows: Sample) -> Iterator[Share]:
     """F1 of each class from (is, said to be); a class that neither is nor is said has none."""
     for own, said in pairs:
         both = int(own.sum()) + int(said.sum())
@@ -186,61 +187,42 @@ def _f1s(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> Iterat
             yield share(value, pull, both, rows)
 
 
-def _ranks(pairs: Iterator[tuple[np.ndarray, np.ndarray]], rows: Sample) -> tuple[list[Share], list[Share]]:
-    """Area under the ROC curve and average precision of each class that has rows and lacks rows.
-
-    Both come from one sort. ``up`` (t,) and ``down`` (t,) count the positives and negatives at each of the t
-    distinct scores, from the lowest.
-    """
-    curves, precisions = [], []
+def _curves(pairs: Pairs, rows: Sample) -> Iterator[Share]:
+    """Area under the ROC curve of each class; a row pulls by the share of others it is right of."""
     for own, scores in pairs:
-        positives = int(own.sum())
-        negatives = rows.n - positives
-        if not positives or not negatives:
-            continue
-        order = np.argsort(scores)
-        ordered = scores[order]
-        tie = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
-        sorted_own = own[order]
-        up = np.bincount(tie, sorted_own)
-        down = np.bincount(tie) - up
-        curve, pull = _curve(up, down, sorted_own, tie)
-        curves.append(share(curve, _unsort(pull, order), 4 / (1 / positives + 1 / negatives), rows))
-        precision, pull = _precision(up, down, sorted_own, tie)
-        precisions.append(share(precision, _unsort(pull, order), positives, rows))
-    return curves, precisions
+        up, down, back = _ranked(own, scores)
+        positives, negatives = up.sum(), down.sum()
+        if positives and negatives:
+            beaten = (np.cumsum(down) - down / 2) / negatives
+            beats = 1 - (np.cumsum(up) - up / 2) / positives
+            value = float((up * beaten).sum() / positives)
+            # DeLong's divisors are positives - 1 and negatives - 1
+            a = np.sqrt(positives * max(positives - 1, 1))
+            b = np.sqrt(negatives * max(negatives - 1, 1))
+            pull = np.where(own, (beaten[back] - value) / a, (beats[back] - value) / b)
+            yield share(value, pull, 4 / (1 / positives + 1 / negatives), rows)
 
 
-def _unsort(pull: np.ndarray, order: np.ndarray) -> np.ndarray:
-    result = np.empty_like(pull)
-    result[order] = pull
-    return result
+def _precisions(pairs: Pairs, rows: Sample) -> Iterator[Share]:
+    """Average precision of each class: mean over its rows of the precision at their score."""
+    for own, scores in pairs:
+        up, down, back = _ranked(own, scores)
+        positives = up.sum()
+        if positives and down.sum():
+            hits = positives - np.cumsum(up) + up  # positives at this score or above
+            called = hits + down.sum() - np.cumsum(down) + down
+            precision = hits / called
+            value = float((up * precision).sum() / positives)
+            gains, losses = np.cumsum(up / called), np.cumsum(up * hits / called**2)
+            pull = (own * (precision[back] - value + gains[back]) - losses[back]) / positives
+            yield share(value, pull, positives, rows)
 
 
-def _curve(up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray) -> tuple[float, np.ndarray]:
-    """Area under the ROC curve; a row pulls by the share of the other side that it is ranked right of."""
-    positives, negatives = up.sum(), down.sum()
-    beaten = (np.cumsum(down) - down / 2) / negatives
-    beats = 1 - (np.cumsum(up) - up / 2) / positives
-    value = float((up * beaten).sum() / positives)
-    # DeLong's divisors are positives - 1 and negatives - 1
-    a = np.sqrt(positives * max(positives - 1, 1))
-    b = np.sqrt(negatives * max(negatives - 1, 1))
-    return value, np.where(own, (beaten[tie] - value) / a, (beats[tie] - value) / b)
-
-
-def _precision(
-    up: np.ndarray, down: np.ndarray, own: np.ndarray, tie: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Average precision: mean over positives of the precision at their score; and each row's pull."""
-    positives = up.sum()
-    hits = positives - np.cumsum(up) + up  # positives at this score or above
-    called = hits + down.sum() - np.cumsum(down) + down
-    precision = hits / called
-    value = float((up * precision).sum() / positives)
-    gains = np.cumsum(up / called)
-    losses = np.cumsum(up * hits / called**2)
-    return value, (own * (precision[tie] - value + gains[tie]) - losses[tie]) / positives
+def _ranked(own: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positives and negatives (t,) at each of the t distinct scores, lowest first; whose is which (n,)."""
+    distinct, back = np.unique(scores, return_inverse=True)
+    up = np.bincount(back, own, len(distinct))
+    return up, np.bincount(back) - up, back
 
 
 def _squares(truth: np.ndarray, values: np.ndarray) -> np.ndarray:
