@@ -134,7 +134,7 @@ def test_a_run_on_arrays_is_resumed_with_the_same_arrays_only(tmp_path: Path) ->
 
     with pytest.raises(StopHereError):
         ayatori.run(values, recipe, tmp_path / "run", y=values[:, 0] > 0, show=show)
-    with pytest.raises(AyatoriError, match="must still be there"):
+    with pytest.raises(AyatoriError, match="must be there to resume"):
         ayatori.resume(tmp_path / "run")
     with pytest.raises(AyatoriError, match="it has changed"):
         ayatori.resume(tmp_path / "run", values + 1, y=values[:, 0] > 0)

@@ -14,8 +14,7 @@ from ayatori.data import load
 from ayatori.plan import make_plan
 from ayatori.recipe import LossRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe, change
 from ayatori.records import SCORE, STOP, AyatoriError, Dataset, Member, Plan
-from ayatori.run import settle
-from ayatori.train import predict, train
+from ayatori.train import predict, settle, train
 from ayatori.train.learner import schedule
 from ayatori.train.loop import batches
 from ayatori.train.loss import make_loss

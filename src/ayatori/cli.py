@@ -323,7 +323,7 @@ def _free_folder(data: Path) -> Path:
 def main() -> None:
     """The command ``ayatori``: exit code 0, 2 for what the user can mend, 130 after Ctrl-C."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:
         errors.print(f"ayatori: {error}", style="bold", markup=False)
         sys.exit(2)

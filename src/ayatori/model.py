@@ -170,8 +170,8 @@ def id_column(sample: pd.DataFrame, data: Path) -> str:
 def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """``table`` (see ``Model.predict_table``) in the columns, ids and order of a sample submission.
 
-    The first column of ``like`` holds the ids (pictures: paths, names or names without their ending). Every other column takes the probability of the class it
-    names, else the label (or the value).
+    The first column of ``like`` holds the ids (of pictures: paths, names, or names without their ending).
+    Every other column takes the probability of the class it names, else the label (or the value).
     """
     if like.columns.empty or like.shape[1] < 2:
         raise AyatoriError(
@@ -199,7 +199,7 @@ def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.Da
     for name in like.columns[1:]:
         source = _source(str(name), mine, schema, len(like.columns) == 2)
         values = mine[source].to_numpy()
-        if source == "label" and pd.api.types.is_numeric_dtype(like[name]):
+        if source == "label" and like[name].notna().any() and pd.api.types.is_numeric_dtype(like[name]):
             values = pd.to_numeric(pd.Series(values, dtype=object)).to_numpy()
         result[name] = values
     return result
@@ -212,5 +212,6 @@ def _source(name: str, mine: pd.DataFrame, schema: Schema, alone: bool) -> str:
     if alone:
         return "value" if schema.task == "regression" else "label"
     raise AyatoriError(
-        f"columns of a sample submission must name classes ({', '.join(schema.classes[:5])}, ...), however: {name!r}"
+        f"columns of a sample submission must name classes ({', '.join(schema.classes[:5])}, ...), "
+        f"however: {name!r}"
     )

@@ -21,13 +21,13 @@ from ayatori.data import load
 from ayatori.ensemble import blends
 from ayatori.evaluate import chosen, fit_baselines, leaderboard
 from ayatori.model import Model, save_model
-from ayatori.nets import defaults, find_net
+from ayatori.nets import find_net
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
 from ayatori.store import RunFolder
-from ayatori.train import predict, train
+from ayatori.train import predict, settle, train
 
 LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
 
@@ -127,9 +127,16 @@ def run(
     >>> result.chosen
     'mean of 2 folds'
     """
-    source = str(data) if isinstance(data, str | Path) else name
+    source = str(Path(data).resolve()) if isinstance(data, str | Path) else name
+    if isinstance(recipe.plan.test, str):
+        recipe = change(recipe, "plan", test=str(Path(recipe.plan.test).resolve()))
     folder = None if out is None else RunFolder.create(out, to_toml(recipe), source)
-    return _flow(data, y, recipe, folder, show or _silent, name)
+    try:
+        return _flow(data, y, recipe, folder, show or _silent, name)
+    except (AyatoriError, KeyboardInterrupt):
+        if folder and not folder.has_checkpoint:
+            folder.discard()  # nothing was trained yet, so nothing is lost
+        raise
 
 
 def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | None = None) -> Result:
@@ -147,8 +154,8 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
     if data is None:
         if not source or not Path(source).exists():
             raise AyatoriError(
-                f"the data of a run must still be there to resume it, however it was {source or 'in memory'!r}; put "
-                "it back, or resume in Python by ayatori.resume(path, data, y=y)"
+                f"the data of a run must be there to resume it, however it was {source or 'in memory'!r}; "
+                "put it back, or resume in Python by ayatori.resume(path, data, y=y)"
             )
         data = source
     recipe = from_toml((folder.path / "recipe.toml").read_text(encoding="utf-8"))
@@ -204,32 +211,6 @@ def _flow(
     return result
 
 
-def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
-    """The recipe with every "decide from the data" decided. Settling twice changes nothing."""
-    image = dataset.schema.image
-    name, _ = find_net(recipe.net, image is not None)
-    rows = int(np.median([np.count_nonzero(plan.counts(member)) for member in range(plan.members)]))
-    outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
-    decided = defaults(name, dataset.task, rows, outputs, image, recipe.preset)
-    settings = recipe.train
-    values = {
-        "epochs": settings.epochs or decided["epochs"],
-        "batch_size": settings.batch_size or decided["batch_size"],
-        "learning_rate": settings.learning_rate or decided["learning_rate"],
-        "weight_decay": decided["weight_decay"] if settings.weight_decay < 0 else settings.weight_decay,
-        "warmup": decided["warmup"] if settings.warmup < 0 else settings.warmup,
-        "beta2": settings.beta2 or decided["beta2"],
-        "patience": settings.patience or decided["patience"],
-        "augment": decided.get("augment", "none") if settings.augment == "auto" else settings.augment,
-    }
-    recipe = change(recipe, "train", **values)
-    if isinstance(recipe.net.name, str):
-        recipe = change(recipe, "net", name=name)
-    if recipe.loss.label_smoothing < 0:
-        recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
-    return change(recipe, "data", task=dataset.task)
-
-
 def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str) -> Dataset:
     if isinstance(data, Dataset):
         return data
@@ -258,7 +239,9 @@ def _train(
             on_step=lambda share: show(Event("train", share=share)),
         )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with: ayatori resume {folder.path}" if folder else "") from None
+        raise KeyboardInterrupt(
+            f"go on with: ayatori resume {folder.path}" if folder and folder.has_checkpoint else ""
+        ) from None
 
 
 def _open_test(

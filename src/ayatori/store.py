@@ -78,6 +78,14 @@ class RunFolder:
         return (self.path / "DONE").exists()
 
     @property
+    def has_checkpoint(self) -> bool:
+        return (self.path / CHECKPOINT).exists()
+
+    def discard(self) -> None:
+        """Remove a run that never trained."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
     def cache(self) -> Path:
         """Where decoded pictures that outgrow memory are mapped; deleted at the end."""
         return self.path / "cache"

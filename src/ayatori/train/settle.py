@@ -1,0 +1,53 @@
+"""Recipe, Dataset, Plan -> the recipe with everything decided, and every name in it known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ayatori.augment import augment
+from ayatori.evaluate import check_baselines
+from ayatori.nets import defaults, find_net
+from ayatori.recipe import Recipe, change
+from ayatori.records import AyatoriError, Dataset, Plan
+from ayatori.train.loss import make_loss
+
+
+def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
+    """The recipe with every "decide from the data" decided. Settling twice changes nothing."""
+    _check(recipe, dataset)
+    image = dataset.schema.image
+    name, _ = find_net(recipe.net, image is not None)
+    rows = int(np.median([np.count_nonzero(plan.counts(member)) for member in range(plan.members)]))
+    outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
+    decided = defaults(name, dataset.task, rows, outputs, image, recipe.preset)
+    settings = recipe.train
+    values = {
+        "epochs": settings.epochs or decided["epochs"],
+        "batch_size": settings.batch_size or decided["batch_size"],
+        "learning_rate": settings.learning_rate or decided["learning_rate"],
+        "weight_decay": decided["weight_decay"] if settings.weight_decay < 0 else settings.weight_decay,
+        "warmup": decided["warmup"] if settings.warmup < 0 else settings.warmup,
+        "beta2": settings.beta2 or decided["beta2"],
+        "patience": settings.patience or decided["patience"],
+        "augment": decided.get("augment", "none") if settings.augment == "auto" else settings.augment,
+    }
+    recipe = change(recipe, "train", **values)
+    if isinstance(recipe.net.name, str):
+        recipe = change(recipe, "net", name=name)
+    if recipe.loss.label_smoothing < 0:
+        recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
+    return change(recipe, "data", task=dataset.task)
+
+
+def _check(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse before training what would fail after it."""
+    settings = recipe.train
+    for name in ("epochs", "batch_size", "learning_rate", "patience"):
+        if getattr(settings, name) < 0:
+            raise AyatoriError(
+                f"`{name}` must be positive, or 0 to have it decided, however: {getattr(settings, name)}"
+            )
+    make_loss(recipe.loss, dataset.task)
+    if settings.augment != "auto":
+        augment(settings.augment)
+    check_baselines(recipe.evaluate)
