@@ -15,9 +15,11 @@ from ayatori.plan import make_plan
 from ayatori.recipe import LossRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe, change
 from ayatori.records import SCORE, STOP, AyatoriError, Dataset, Member, Plan
 from ayatori.train import predict, settle, train
+from ayatori.train.chance import draws_from_torch
 from ayatori.train.learner import schedule
-from ayatori.train.loop import batches
+from ayatori.train.loop import new_learner
 from ayatori.train.loss import make_loss
+from ayatori.train.stream import batches
 
 
 def small(shape: tuple[int, ...], outputs: int) -> nn.Module:
@@ -213,7 +215,7 @@ def test_an_improvement_is_absolute_so_that_negative_losses_work_too() -> None:
 
 
 class Bursting(nn.Module):
-    """Gives NaN once, in its third epoch of training."""
+    """Gives NaN once, in its third epoch of training (its first call is the one that looks for dropout)."""
 
     calls = 0
 
@@ -224,7 +226,7 @@ class Bursting(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training:
             Bursting.calls += 1
-        scale = float("nan") if self.training and Bursting.calls == 9 else 1.0
+        scale = float("nan") if self.training and Bursting.calls == 10 else 1.0
         return self.linear(x) * scale
 
 
@@ -288,9 +290,7 @@ def test_a_row_that_counts_twice_pulls_as_two_rows() -> None:
         return F.cross_entropy(logits, target, reduction="none")
 
     recipe = change(recipe, "loss", name=spy)
-    from ayatori.train import loop
-
-    learner = loop.new_learner(dataset, Plan(roles, plan.columns), recipe, 0, torch.device("cpu"))
+    learner = new_learner(dataset, Plan(roles, plan.columns), recipe, 0, torch.device("cpu"))
     own = np.flatnonzero(learner.counts)
     x = {"numbers": torch.from_numpy(dataset.inputs["numbers"])}
     losses = spy(learner.network(x), torch.from_numpy(dataset.labels))
@@ -340,7 +340,7 @@ def test_the_quantile_loss_is_least_at_the_quantile() -> None:
 
 
 def test_a_class_weight_counts_the_rows_of_its_class_so_many_times() -> None:
-    from ayatori.train.loop import row_weights
+    from ayatori.train.stream import row_weights
 
     dataset = blobs(30)
     weight = row_weights(dataset, np.ones(30, np.uint8), (1.0, 1.0, 5.0))
@@ -417,3 +417,25 @@ def test_predictions_are_only_made_of_rows_that_a_member_never_saw() -> None:
         assert np.isfinite(predictions.values[member, plan.rows(member, SCORE)]).all()
     finite = predictions.values[predictions.unseen]
     np.testing.assert_allclose(finite.sum(axis=-1), 1, rtol=1e-5)
+
+
+def test_threads_side_by_side_give_the_same_bytes_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The MLP's own dropout draws from each member's own generator, whoever runs beside it."""
+    dataset = blobs()
+    plan, recipe = settled(dataset, net="auto", folds=5, epochs=3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    runs = [predict(train(dataset, plan, recipe), dataset, plan).values.tobytes() for _ in range(3)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    runs.append(predict(train(dataset, plan, recipe), dataset, plan).values.tobytes())
+    assert len(set(runs)) == 1
+
+
+def test_only_a_network_that_draws_from_torch_itself_has_to_take_turns() -> None:
+    dataset = blobs()
+    inputs = {"numbers": dataset.inputs["numbers"]}
+    for net, draws in ((small, False), (dropping, True), ("auto", False)):
+        plan, recipe = settled(dataset, net=net)
+        learner = new_learner(dataset, plan, recipe, 0, torch.device("cpu"))
+        assert learner.draws_globally is draws
+        learner.network.eval()
+        assert draws_from_torch(learner.network, inputs) is draws

@@ -66,6 +66,7 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
+        self.generator: torch.Generator | None = None  # None: torch's global one
 
     def forward(self, x: Tensor) -> Tensor:
         keep = round(256 * (1 - self.p))
@@ -74,7 +75,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return nn.functional.dropout(x, self.p)
         rows, units = x.shape
-        chance = torch.randint(-(2**63), 2**63 - 1, (rows, -(-units // 8))).view(torch.uint8)[:, :units]
+        words = torch.randint(-(2**63), 2**63 - 1, (rows, -(-units // 8)), generator=self.generator)
+        chance = words.view(torch.uint8)[:, :units]
         return x * ((chance < keep).to(x.dtype) * (256 / keep))
 
 

@@ -1,6 +1,8 @@
 """Stage 6. Dataset, Plan, recipe -> members."""
 
-from ayatori.train.loop import pick_device, predict, predict_rows, train
+from ayatori.train.loop import train
+from ayatori.train.predict import predict, predict_rows
 from ayatori.train.settle import settle
+from ayatori.train.stream import pick_device
 
 __all__ = ["pick_device", "predict", "predict_rows", "settle", "train"]

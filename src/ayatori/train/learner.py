@@ -47,11 +47,19 @@ class Learner:
     stop_loss: Loss  # what is watched: the same, without label smoothing
     optimizer: torch.optim.Optimizer
     recipe: TrainRecipe
+    chance: torch.Generator  # what our own dropout draws from
+    draws_globally: bool  # a network of the user's own may draw from torch's global generator
     progress: Progress = field(default_factory=Progress)
     best: State = field(default_factory=dict)
     good: tuple[State, dict[str, Any], dict[str, Any]] = ({}, {}, {})  # network, optimizer, progress
     sum_loss: float = 0.0
     sum_weight: float = 0.0
+
+    def seed_chance(self, seed: int) -> None:
+        """What this member draws next follows from ``seed`` alone."""
+        self.chance.manual_seed(seed)
+        if self.draws_globally:
+            torch.manual_seed(seed)
 
     @property
     def done(self) -> bool:
