@@ -7,6 +7,7 @@ on the same rows as the rival, inside one scikit-learn pipeline.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count  # type: ignore[import-untyped]
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -29,7 +29,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.recipe import EvaluateRecipe, nearest
-from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Dataset, Plan, Predictions, Task
+from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Dataset, Plan, Predictions, Task
 
 NAMES: Mapping[str, Mapping[Task, str]] = {
     "majority": {
@@ -48,7 +48,7 @@ NAMES: Mapping[str, Mapping[Task, str]] = {
 
 SIDE = 14  # pictures are averaged down to at most this side
 NEIGHBOURS = 10
-DISTANCES = 2_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
+DISTANCES = 1_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
 
 
 def check_baselines(recipe: EvaluateRecipe) -> None:
@@ -142,7 +142,7 @@ def _rival(
             return middle - start, time.perf_counter() - middle
 
     fitting = predicting = 0.0
-    with ThreadPoolExecutor(min(len(jobs), cpu_count(), 8)) as pool:
+    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1, 8)) as pool:
         for done, seconds in enumerate(pool.map(work, jobs.values()), 1):
             fitting, predicting = fitting + seconds[0], predicting + seconds[1]
             if progress is not None:
@@ -151,7 +151,8 @@ def _rival(
 
 
 def _learn_rows(plan: Plan, member: int) -> np.ndarray:
-    return np.union1d(plan.train_rows(member), plan.rows(member, STOP))
+    roles = plan.roles[:, member]
+    return np.flatnonzero((roles > UNUSED) & (roles <= STOP))
 
 
 def _subsample(dataset: Dataset, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
