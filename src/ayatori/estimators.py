@@ -342,7 +342,7 @@ class Classifier(ClassifierMixin, _Estimator):
             return self._fit(rows, y, "multilabel", (), self.class_weights or (), groups)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise AyatoriError(f"y must have at least 2 classes, however every row says {self.classes_[0]!r}")
+            raise AyatoriError(f"y must have at least 2 classes, however every row says '{self.classes_[0]}'")
         weights = _class_weights(self.class_weights, self.classes_, y)
         return self._fit(rows, codes, "classification", self.classes_, weights, groups)
 
@@ -491,10 +491,7 @@ def _is_json(value: Any) -> bool:
 def _threads(X: Any) -> Iterator[None]:
     """One thread for small data; the number of threads is left as found."""
     before = torch.get_num_threads()
-    if X.size >= SMALL or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
+    torch.set_num_threads(1 if X.size < SMALL else before)
     try:
         yield
     finally:
