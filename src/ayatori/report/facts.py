@@ -57,7 +57,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         "summary": _summary(result, data, recipe, members),
         "answer": answer(result, scored, rivals, floor),
         "leaderboard": _leaderboard(entries, result, scored),
-        "plan": _plan(run / "plan.parquet"),
+        "plan": plan_strips(run / "plan.parquet"),
         "curves": _curves(run, members),
         "scores": _scores(held_out, scored),
         "mistakes": mistakes(run, result, data, held_out, scored),
@@ -149,7 +149,7 @@ def _leaderboard(
     """Both boards, sealed test first; ``metric`` is the one that is drawn."""
     task = result["task"]
     metric = main_figure(task, scored or next((e for e in entries if e["network"]), None))
-    boards = []
+    boards: list[dict[str, Any]] = []
     for split in ("test", "out_of_fold"):
         own = [entry for entry in entries if entry["split"] == split and entry["scores"]]
         best = next((entry["name"] for entry in own if entry["network"]), "")
@@ -179,10 +179,16 @@ def _leaderboard(
         "criterion": TITLES[MAIN[task]],
         "columns": [[name, TITLES[name]] for name in SHOWN[task]],
         "boards": boards,
+        "kinds": sorted({kind_of(line) for board in boards for line in board["entries"]}),
     }
 
 
-def _plan(path: Path) -> dict[str, Any]:
+def kind_of(line: Mapping[str, Any]) -> str:
+    """How a line of the leaderboard is drawn: chosen, net or rival."""
+    return "chosen" if line["chosen"] else "net" if line["network"] else "rival"
+
+
+def plan_strips(path: Path) -> dict[str, Any]:
     """Strips of rows against members; each shows the row in its middle, rows sorted by what they are."""
     table = pd.read_parquet(path)
     roles = table.to_numpy(np.uint8)

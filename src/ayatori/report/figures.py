@@ -62,7 +62,12 @@ def scale(board: Mapping[str, Any]) -> dict[str, Any]:
         low_end, high_end = max(low - pad, 0.0), high + pad
     if high_end - low_end < 1e-9:
         low_end, high_end = low_end - 0.5, high_end + 0.5
-    return {"low": low_end, "high": high_end, "ticks": ticks(low_end, high_end, 5)}
+    marks = ticks(low_end, high_end, 5)
+    return {
+        "low": low_end,
+        "high": high_end,
+        "ticks": marks if len(marks) > 2 else ticks(low_end, high_end, 8),
+    }
 
 
 def _x(value: float, axis: Mapping[str, Any]) -> float:

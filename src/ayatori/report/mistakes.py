@@ -91,11 +91,22 @@ def label_table(true: pd.Series, classes: Sequence[str]) -> np.ndarray:
     codes, words = pd.factorize(true.astype(str))
     known = np.zeros((len(words), len(classes)))
     for line, text in enumerate(words):
-        rest = text
-        for label, name in enumerate(classes):
-            if rest == name or rest.startswith(f"{name} "):
-                known[line, label], rest = 1, rest[len(name) + 1 :]
+        known[line, _spelt(text, classes, 0) or []] = 1
     return known[codes]
+
+
+def _spelt(text: str, classes: Sequence[str], first: int) -> list[int] | None:
+    """Which labels, in order, make up ``text``; None where none do."""
+    if not text:
+        return []
+    for label in range(first, len(classes)):
+        if text == classes[label]:
+            return [label]
+        if text.startswith(f"{classes[label]} "):
+            rest = _spelt(text[len(classes[label]) + 1 :], classes, label + 1)
+            if rest is not None:
+                return [label, *rest]
+    return None
 
 
 def value_table(table: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
