@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
     ("train",),
     ("explore",),
-    ("store", "model"),
+    ("store", "model", "outputs"),
     ("run",),
     ("estimators", "show"),
     ("report",),
