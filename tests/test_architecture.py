@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explore",),
     ("store", "model", "outputs"),
     ("run",),
-    ("estimators", "show"),
+    ("estimators", "show", "options"),
     ("report",),
     ("__init__",),
     ("cli", "__main__"),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import ayatori
-from ayatori.recipe import Recipe, change, read_recipe
+from ayatori.options import RunOptions, recipe_of
+from ayatori.recipe import Recipe
 from ayatori.records import AyatoriError
 
 if TYPE_CHECKING:
@@ -59,34 +59,9 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
 def run(
     data: Path,
     /,
+    options: RunOptions = RunOptions(),  # noqa: B008 (frozen)
     *,
-    target: str | None = None,
     out: Path | None = None,
-    test: str | None = None,
-    folds: int | None = None,
-    repeats: int | None = None,
-    strategy: Literal["kfold", "holdout", "rotate"] | None = None,
-    net: str | None = None,
-    activation: str | None = None,
-    loss: str | None = None,
-    class_weights: Annotated[str | None, Parameter(help="One weight a class, with commas.")] = None,
-    augment: str | None = None,
-    preset: Literal["quick", "good", "best"] | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    task: Literal["classification", "multilabel", "regression"] | None = None,
-    groups: str | None = None,
-    time: str | None = None,
-    ids: str | None = None,
-    drop: str | None = None,
-    size: int | None = None,
-    strict: bool | None = None,
-    baselines: str | None = None,
-    device: str | None = None,
-    seed: int | None = None,
-    time_limit: float | None = None,
-    recipe: Path | None = None,
     quiet: bool = False,
     json: bool = False,
 ) -> None:
@@ -97,91 +72,21 @@ def run(
     data
         A CSV or Parquet table, a folder with one subfolder of pictures per class, a CSV of picture paths
         and labels, or an .npz with X and y.
-    target
-        The column to predict (several, with commas); by default the last one.
     out
         Where the run folder goes; by default runs/NAME.
-    test
-        A file or folder of test rows, or the share of rows to seal (0.2); 0 for none.
-    folds
-        Folds of the cross-validation (5); 1 trains one network on a hold-out split.
-    repeats
-        How often the folds are drawn anew (1).
-    strategy
-        kfold, holdout, or rotate (train and validation take turns, the best network is kept).
-    net
-        mlp, linear, cnn, or package:factory for a network of your own.
-    activation
-        Any activation of torch.nn, such as ReLU or Mish.
-    loss
-        cross_entropy, focal, binary, mse, mae, huber, quantile.
-    augment
-        none, light, standard, digits.
-    preset
-        quick, good or best: how long to train.
-    epochs
-        The most epochs a network trains.
-    batch_size
-        Rows of a step.
-    learning_rate
-        Of a weight matrix, at its highest.
-    task
-        When it is not to be found from the target.
-    groups
-        Column whose rows stay together, such as a patient.
-    time
-        Column that orders the rows: earlier ones train, later ones are scored.
-    ids
-        Column that names the rows.
-    drop
-        Columns to leave out, with commas.
-    size
-        Side of the square pictures in pixels.
-    strict
-        Refuse a broken picture instead of skipping it.
-    baselines
-        Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none.
-    device
-        cpu, cuda or mps; by default the fastest there is.
-    seed
-        Every random number follows from it (0).
-    time_limit
-        Seconds of training.
-    recipe
-        A TOML file of settings, such as the recipe.toml of a run; options given here win.
     quiet
         Print only the last lines.
     json
         Print result.json instead.
     """
-    settings = read_recipe(recipe) if recipe else Recipe()
-    given: dict[str, dict[str, Any]] = {
-        "data": {"target": _names(target), "task": task, "groups": groups, "time": time, "ids": ids,
-                 "drop": drop and _tuple(drop), "size": size, "strict": strict},
-        "plan": {"test": _test(test), "folds": folds, "repeats": repeats, "strategy": strategy},
-        "net": {"name": net, "activation": activation},
-        "loss": {"name": loss, "class_weights": class_weights and _weights(class_weights)},
-        "train": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-                  "augment": augment, "device": device},
-        "evaluate": {"baselines": baselines and (() if baselines == "none" else _tuple(baselines))},
-    }  # fmt: skip
-    for stage, values in given.items():
-        settings = change(
-            settings, stage, **{key: value for key, value in values.items() if value is not None}
-        )
-    if folds == 1:
-        settings = change(settings, "plan", strategy="holdout")
-    whole: dict[str, Any] = {"preset": preset, "seed": seed, "time_limit": time_limit}
-    settings = dataclasses.replace(
-        settings, **{key: value for key, value in whole.items() if value is not None}
-    )
+    recipe = recipe_of(options)
 
     from ayatori.run import run as run_flow
     from ayatori.show import Terminal
 
     out = out or _free_folder(data)
     with Terminal(quiet=quiet or json) as show:
-        result = run_flow(str(data), settings, out=out, show=show)
+        result = run_flow(str(data), recipe, out=out, show=show)
         _finish(result, out, show, json)
 
 
@@ -282,32 +187,6 @@ def _finish(result: Result, out: Path, show: Any, json: bool = False) -> None:
 
 def _print(text: str) -> None:
     print(text)
-
-
-def _tuple(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _names(text: str | None) -> str | tuple[str, ...] | None:
-    return text if text is None or "," not in text else _tuple(text)
-
-
-def _weights(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in _tuple(text))
-    except ValueError:
-        raise AyatoriError(
-            f"`--class-weights` must be numbers with commas between, however: {text!r}"
-        ) from None
-
-
-def _test(text: str | None) -> float | str | None:
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _free_folder(data: Path) -> Path:

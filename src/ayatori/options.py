@@ -1,0 +1,174 @@
+"""The options of ``ayatori run``, and the recipe that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from ayatori.recipe import Recipe, change, read_recipe
+from ayatori.records import AyatoriError
+
+# option -> the stage of the recipe that it belongs to, and its name there
+STAGES: dict[str, tuple[str, str]] = {
+    "target": ("data", "target"),
+    "task": ("data", "task"),
+    "groups": ("data", "groups"),
+    "time": ("data", "time"),
+    "ids": ("data", "ids"),
+    "drop": ("data", "drop"),
+    "size": ("data", "size"),
+    "strict": ("data", "strict"),
+    "test": ("plan", "test"),
+    "folds": ("plan", "folds"),
+    "repeats": ("plan", "repeats"),
+    "strategy": ("plan", "strategy"),
+    "net": ("net", "name"),
+    "activation": ("net", "activation"),
+    "loss": ("loss", "name"),
+    "class_weights": ("loss", "class_weights"),
+    "augment": ("train", "augment"),
+    "epochs": ("train", "epochs"),
+    "batch_size": ("train", "batch_size"),
+    "learning_rate": ("train", "learning_rate"),
+    "device": ("train", "device"),
+    "baselines": ("evaluate", "baselines"),
+}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What can be said on the command line; what is not said is decided from the data.
+
+    Parameters
+    ----------
+    target
+        The column to predict (several, with commas); by default the last one.
+    test
+        A file or folder of test rows, or the share of rows to seal (0.2); 0 for none.
+    folds
+        Folds of the cross-validation (5); 1 trains one network on a hold-out split.
+    net
+        mlp, linear, cnn, or package:factory for a network of your own.
+    preset
+        quick, good or best: how long to train.
+    epochs
+        The most epochs a network trains.
+    batch_size
+        Rows of a step.
+    learning_rate
+        Of a weight matrix, at its highest.
+    augment
+        none, light, standard or digits.
+    loss
+        cross_entropy, focal, binary, mse, mae, huber or quantile.
+    class_weights
+        One weight a class, with commas, in the order of the classes.
+    activation
+        Any activation of torch.nn, such as ReLU or Mish.
+    strategy
+        kfold, holdout, or rotate (train and validation take turns, the best network is kept).
+    repeats
+        How often the folds are drawn anew (1).
+    task
+        classification, multilabel or regression, when the target does not tell.
+    groups
+        Column whose rows stay together, such as a patient.
+    time
+        Column that orders the rows: earlier ones train, later ones are scored.
+    ids
+        Column that names the rows.
+    drop
+        Columns to leave out, with commas.
+    size
+        Side of the square pictures in pixels.
+    strict
+        Refuse a broken picture instead of skipping it.
+    baselines
+        Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none.
+    device
+        cpu, cuda or mps; by default the fastest there is.
+    seed
+        Every random number follows from it (0).
+    time_limit
+        Seconds of training.
+    recipe
+        A TOML file of settings, such as the recipe.toml of a run; options given here win.
+    """
+
+    target: str | None = None
+    test: str | None = None
+    folds: int | None = None
+    net: str | None = None
+    preset: Literal["quick", "good", "best"] | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    augment: str | None = None
+    loss: str | None = None
+    class_weights: str | None = None
+    activation: str | None = None
+    strategy: Literal["kfold", "holdout", "rotate"] | None = None
+    repeats: int | None = None
+    task: Literal["classification", "multilabel", "regression"] | None = None
+    groups: str | None = None
+    time: str | None = None
+    ids: str | None = None
+    drop: str | None = None
+    size: int | None = None
+    strict: Annotated[bool | None, Parameter(negative=())] = None
+    baselines: str | None = None
+    device: str | None = None
+    seed: int | None = None
+    time_limit: float | None = None
+    recipe: Path | None = None
+
+
+def recipe_of(options: RunOptions) -> Recipe:
+    """The recipe file that was named, or the defaults, with what was said on the command line on top.
+
+    >>> recipe_of(RunOptions(folds=1, drop="a, b")).plan.strategy
+    'holdout'
+    """
+    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
+    for option, (stage, name) in STAGES.items():
+        said = getattr(options, option)
+        if said is not None:
+            recipe = change(recipe, stage, **{name: _meant(option, said)})
+    if options.folds == 1:
+        recipe = change(recipe, "plan", strategy="holdout")
+    for name in ("preset", "seed", "time_limit"):
+        said = getattr(options, name)
+        if said is not None:
+            recipe = dataclasses.replace(recipe, **{name: said})
+    return recipe
+
+
+def _meant(option: str, said: Any) -> Any:
+    if option == "target" and "," in said:
+        return _listed(said)
+    if option == "drop":
+        return _listed(said)
+    if option == "baselines":
+        return () if said == "none" else _listed(said)
+    if option == "class_weights":
+        try:
+            return tuple(float(part) for part in _listed(said))
+        except ValueError:
+            raise AyatoriError(
+                f"`--class-weights` must be numbers with commas between, however: {said!r}"
+            ) from None
+    if option == "test":
+        try:
+            return float(said)
+        except ValueError:
+            return said
+    return said
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
