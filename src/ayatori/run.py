@@ -279,24 +279,26 @@ def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
 
 
 def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:
+    """What was read and decided, before training begins."""
+    shapes = {name: values.shape[1:] for name, values in dataset.inputs.items()}
+    what = [
+        "pictures of " + " x ".join(map(str, shape)) if name == "image" else f"{shape[0]} columns of {name}"
+        for name, shape in shapes.items()
+        if shape[0]
+    ]
+    show(Event("read", f"{len(dataset):,} rows: {', '.join(what)}"))
     for note in dataset.notes:
         show(Event("read", note))
     sealed = int(plan.sealed.sum())
+    test = f"{sealed:,} of {len(dataset):,} rows are sealed as the test" if sealed else "no rows are sealed"
     how = {
-        "kfold": "folds, one network each",
-        "rotate": "turns of train and validation",
-        "holdout": "network",
+        "kfold": f"{plan.members} folds, one network each",
+        "rotate": f"{plan.members} turns of train and validation",
+        "holdout": "one network",
     }
-    show(
-        Event(
-            "plan",
-            f"{sealed:,} of {len(dataset):,} rows sealed as the test; {plan.members} {how[plan.strategy]}",
-        )
-    )
-    stops = len(plan.rows(0, STOP))
-    show(
-        Event("plan", f"each trains on about {len(plan.train_rows(0)):,} rows and stops by {stops:,} others")
-    )
+    show(Event("plan", f"{test}; {how[plan.strategy]}"))
+    learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
+    show(Event("plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"))
     net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
     show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
 
