@@ -71,7 +71,7 @@ def test_scikit_learn_finds_nothing_to_complain_about(estimator: Any, check: Any
 
 def test_defaults_learn_too() -> None:
     X, y = load_iris(return_X_y=True)
-    clf = Classifier(preset="quick", patience=15).fit(X, y)
+    clf = Classifier(preset="quick", patience=10).fit(X, y)
     assert clf.plan_.members == 5
     assert clf.out_of_fold_score_ > 0.9
     assert clf.score(X, y) > 0.9
@@ -129,10 +129,10 @@ def test_it_works_in_pipelines_and_searches() -> None:
     X, y = table()
     search = GridSearchCV(
         make_pipeline(StandardScaler(), Classifier(**QUICK)),
-        {"classifier__epochs": np.array([1, 6]), "classifier__learning_rate": [1e-3, 1e-2]},
+        {"classifier__epochs": np.array([1, 6]), "classifier__learning_rate": [1e-2]},
         cv=2,
     ).fit(X, y)
-    assert len(search.cv_results_["params"]) == 4
+    assert len(search.cv_results_["params"]) == 2
     assert search.best_params_["classifier__epochs"] == 6
     assert search.best_estimator_.predict_proba(X).shape == (80, 2)
     said = cross_val_predict(Classifier(**LEARN), X, y, cv=2)
@@ -151,7 +151,8 @@ def test_the_random_state_decides_the_networks() -> None:
     X, y = table()
 
     def said(state: Any) -> bytes:
-        return Classifier(**QUICK, random_state=state).fit(X, y).predict_proba(X).tobytes()
+        made = Classifier("linear", folds=2, epochs=2, random_state=state)
+        return made.fit(X, y).predict_proba(X).tobytes()
 
     assert said(3) == said(np.int64(3)) == said(3)
     assert said(3) != said(4)
@@ -354,7 +355,8 @@ def test_rare_classes_can_weigh_more() -> None:
     X[y == 1] += 1
 
     def found(weights: Any) -> int:
-        return int(Classifier(**LEARN, class_weights=weights).fit(X, y).predict(X)[y == 1].sum())
+        clf = Classifier(**{**QUICK, "epochs": 8}, class_weights=weights).fit(X, y)
+        return int(clf.predict(X)[y == 1].sum())
 
     assert found("balanced") > found(None)
     assert found({0: 0.1, 1: 10.0}) >= found("balanced")
