@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ayatori.report.words import count, interval, number, percent, plural, said
+from ayatori.report.words import count, decimals_of, interval, number, percent, plural, said, where
 
 Entry = Mapping[str, Any]
 Part = tuple[str, bool]  # words, and whether they are strong
-LITTLE = 0.2  # less than this share of what chance gets wrong is put right: "a little"
+LITTLE = 1 / 3  # less than this share of what chance gets wrong is put right: "a little"
 
 
 def answer(
-    result: Mapping[str, Any], entry: Entry | None, rivals: Sequence[Entry], chance: Entry | None
+    result: Mapping[str, Any],
+    entry: Entry | None,
+    rivals: Sequence[Entry],
+    chance: Entry | None,
+    folds: bool = True,
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
@@ -25,7 +29,7 @@ def answer(
         return _unscored(result)
     level = _level(result["task"], entry, rivals, chance)
     sentences = [
-        _how_well(result, entry, metric, chance),
+        _how_well(result, entry, metric, chance, level, folds),
         _against(result["task"], metric, rivals, level),
         _delivered(result, entry),
     ]
@@ -60,34 +64,35 @@ def _unscored(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _level(task: str, entry: Entry, rivals: Sequence[Entry], chance: Entry | None) -> str:
-    """yes, little, ranks (better than chance in order only), other (a rival can), or no."""
-    learned = beats_chance(task, entry, chance)
-    if not learned:
-        if any(rival["paired"].get("low", 0) > 0 for rival in rivals):
-            return "other"
-        area = entry["scores"].get("roc_auc")
-        return "ranks" if area and area["low"] > 0.5 else "no"
+    """yes, little, ranks (better than chance in order only), other (a rival can), no, or unknown."""
+    scores = entry["scores"]
+    area = scores.get("roc_auc")
+    ranks = bool(area and area["low"] > 0.5)
     if task == "regression":
-        share = entry["scores"]["r2"]["value"] if "r2" in entry["scores"] else 1.0
+        if "r2" not in scores:
+            return "unknown"
+        learned, share = scores["r2"]["low"] > 0, scores["r2"]["value"]
+    elif chance and chance["paired"]:
+        floor = chance["scores"]["accuracy"]["value"]
+        learned = chance["paired"]["high"] < 0
+        share = (scores["accuracy"]["value"] - floor) / max(1 - floor, 1e-9)
+    elif area:  # no rival was asked for that looks at no input
+        learned, share = ranks, 2 * area["value"] - 1
     else:
-        floor = chance["scores"]["accuracy"]["value"] if chance else 0.0
-        share = (entry["scores"]["accuracy"]["value"] - floor) / max(1 - floor, 1e-9)
-    return "yes" if share >= LITTLE else "little"
-
-
-def beats_chance(task: str, entry: Entry, chance: Entry | None) -> bool:
-    """Whether the interval of the comparison with the rival that looks at no input leaves chance out."""
-    if task == "regression":
-        return "r2" in entry["scores"] and entry["scores"]["r2"]["low"] > 0
-    if chance and chance["paired"]:
-        return chance["paired"]["high"] < 0
-    area = entry["scores"].get("roc_auc")
-    return bool(area and area["low"] > 0.5)
+        return "unknown"
+    if learned:
+        return "yes" if share >= LITTLE else "little"
+    if any(rival["paired"].get("low", 0) > 0 for rival in rivals):
+        return "other"
+    return "ranks" if ranks else "no"
 
 
 def _headline(task: str, level: str, entry: Entry) -> str:
+    if level == "unknown":
+        return "Not known: there is nothing to compare it with."
     if level == "no":
-        return "No: no better than chance."
+        rows = max(score["n"] for score in entry["scores"].values())
+        return f"No: no better than chance, as far as {plural(rows, 'row')} can tell."
     if level == "other":
         return "Not by this network: a simple rival does better."
     if level == "ranks":
@@ -115,21 +120,19 @@ def _rough(value: float) -> str:
     return count(rounded) if abs(rounded) >= 10 else f"{rounded:g}"
 
 
-def _how_well(result: Mapping[str, Any], entry: Entry, metric: str, chance: Entry | None) -> list[Part]:
-    score, task = entry["scores"][metric], result["task"]
-    rows = plural(score["n"], "row")
-    seen = (
-        "that were sealed until the end"
-        if entry["split"] == "test"
-        else ("each judged by a network that never saw it")
-    )
+def _how_well(
+    result: Mapping[str, Any], entry: Entry, metric: str, chance: Entry | None, level: str, folds: bool
+) -> list[Part]:
+    score, task, scores = entry["scores"][metric], result["task"], entry["scores"]
+    name = f"the {entry['name']}" if entry["name"].startswith(("mean", "best")) else entry["name"]
+    name += "," if ", " in name else ""
     value, tail = said(metric, score), f" ({interval(metric, score)})"
     if task == "regression":
         verb = " has an R² of " if metric == "r2" else " is off by "
         value = f"{value} on average" if metric == "mae" else value
-        if "r2" in entry["scores"] and metric != "r2":
-            r2 = entry["scores"]["r2"]
-            tail += f" and explains {percent(r2['value'])} of the variance ({interval('accuracy', r2)})"
+        if "r2" in scores and metric != "r2":
+            r2 = scores["r2"]
+            tail += f" and explains {said('accuracy', r2)} of the variance ({interval('accuracy', r2)})"
     else:
         verb = " is right in "
         value = f"{value} of all labels" if task == "multilabel" else value
@@ -140,22 +143,30 @@ def _how_well(result: Mapping[str, Any], entry: Entry, metric: str, chance: Entr
             "regression": "always saying the mean is off by",
         }[task]
         tail += f"; {blind} {said(metric, chance['scores'][metric])}"
-    where = f"On {rows}, {seen}, " if entry["split"] != "test" else f"On {rows} {seen}, "
-    return [(where, False), (entry["name"], True), (verb, False), (value, True), (f"{tail}. ", False)]
+    if level == "ranks":
+        area = scores["roc_auc"]
+        tail += f"; its ROC-AUC is {said('roc_auc', area)} ({interval('roc_auc', area)})"
+    where_from = f"On {where(entry['split'], score['n'], folds)}, "
+    return [(where_from, False), (name, True), (verb, False), (value, True), (f"{tail}. ", False)]
 
 
 def _against(task: str, metric: str, rivals: Sequence[Entry], level: str) -> list[Part]:
     """The network against the strongest of the simple rivals, on the same rows."""
     compared = [rival for rival in rivals if rival["paired"] and metric in rival["scores"]]
-    if not compared or level == "no":
+    if level == "no":
+        what = {"classification": "classes apart", "multilabel": "labels", "regression": "value"}[task]
+        return [(f"Nothing here shows that these inputs tell the {what}. ", False)]
+    if not compared:
         return []
     best = max(compared, key=lambda rival: rival["paired"]["difference"])
     gap = best["paired"]
     verb, more, less = ("is off by", "less", "more") if task == "regression" else ("gets", "more", "less")
     name, figure = best["name"].split(",")[0], said(metric, best["scores"][metric])
     begin = f"The strongest simple rival, {name}, {verb} {figure} on the same rows"
-    unit = "" if task == "regression" else " points"
-    apart, low, high = (_size(gap[key], task) for key in ("difference", "low", "high"))
+    unit, factor, steps = " points", 100.0, 1
+    if task == "regression":
+        unit, factor, steps = "", 1.0, decimals_of(best["scores"][metric]["value"])
+    apart, low, high = (number(abs(gap[key]) * factor, steps) for key in ("difference", "low", "high"))
     if gap["low"] > 0:
         begin += f", {apart}{unit} {more} ({low} – {high}), so a network is "
         return [(begin, False), ("not worth it", True), (" here. ", False)]
@@ -164,11 +175,6 @@ def _against(task: str, metric: str, rivals: Sequence[Entry], level: str) -> lis
         return [(begin, False), ("worth it", True), (" here. ", False)]
     begin += f". The difference may be chance (from {low}{unit} {less} to {high} {more}): "
     return [(begin, False), ("nothing shows that a network is needed", True), (" here. ", False)]
-
-
-def _size(difference: float, task: str) -> str:
-    """How large a difference is: points of a share, or units of the value."""
-    return number(abs(difference)) if task == "regression" else f"{abs(difference) * 100:.1f}"
 
 
 def _delivered(result: Mapping[str, Any], entry: Entry) -> list[Part]:

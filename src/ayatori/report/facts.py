@@ -18,7 +18,7 @@ from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError
 from ayatori.report.answer import answer, main_figure
 from ayatori.report.mistakes import mistakes
-from ayatori.report.words import SPLITS, TITLES, count, duration, plural
+from ayatori.report.words import TITLES, count, duration, plural, title, where
 
 STRIPS = 80
 MEMBERS = 10  # of which curves are drawn
@@ -49,18 +49,18 @@ def facts(run: str | Path) -> dict[str, Any]:
     scored = _chosen(entries, result["chosen"])
     held_out = next((e for e in entries if e["network"] and e["split"] == "out_of_fold"), None)
     rivals, floor = _rivals(entries, scored, result["task"])
-    time = _time(run, result)
+    folds = len(members) > 1
     return {
         "name": Path(data["source"]).stem or data["kind"],
-        "time": time,
+        "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
-        "answer": answer(result, scored, rivals, floor),
-        "leaderboard": _leaderboard(entries, result, scored),
+        "answer": answer(result, scored, rivals, floor, folds),
+        "leaderboard": _leaderboard(entries, result, scored, folds),
         "plan": plan_strips(run / "plan.parquet"),
         "curves": _curves(run, members),
-        "scores": _scores(held_out, scored),
-        "mistakes": mistakes(run, result, data, held_out, scored),
+        "scores": _scores(held_out, scored, folds),
+        "mistakes": mistakes(run, result, data, held_out or scored, folds),
         "data": _data(data, result),
         "again": _again(run, result, data, recipe),
     }
@@ -144,7 +144,10 @@ def _summary(
 
 
 def _leaderboard(
-    entries: Sequence[Mapping[str, Any]], result: Mapping[str, Any], scored: Mapping[str, Any] | None
+    entries: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    scored: Mapping[str, Any] | None,
+    folds: bool,
 ) -> dict[str, Any]:
     """Both boards, sealed test first; ``metric`` is the one that is drawn."""
     task = result["task"]
@@ -171,7 +174,8 @@ def _leaderboard(
             lines.sort(key=lambda e: e["scores"].get(metric, {}).get("value", 0) * (1 if low else -1))
         if lines:
             n = max((score["n"] for line in lines for score in line["scores"].values()), default=0)
-            boards.append({"split": split, "title": SPLITS[split], "n": n, "best": best, "entries": lines})
+            board = {"split": split, "title": title(split, folds), "where": where(split, n, folds)}
+            boards.append({**board, "n": n, "best": best, "entries": lines})
     return {
         "metric": metric,
         "title": TITLES.get(metric, metric),
@@ -260,14 +264,19 @@ def _finite(values: pd.Series) -> list[float | None]:
     return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
 
 
-def _scores(held_out: Mapping[str, Any] | None, scored: Mapping[str, Any] | None) -> dict[str, Any]:
+def _scores(
+    held_out: Mapping[str, Any] | None, scored: Mapping[str, Any] | None, folds: bool
+) -> dict[str, Any]:
     """The chosen network: out of fold and on the test, with how each figure and interval comes about."""
     columns = [entry for entry in (scored, held_out) if entry]
     if len(columns) == 2 and columns[0] is columns[1]:
         columns = columns[:1]
     names = [name for name in TITLES if any(name in entry["scores"] for entry in columns)]
     return {
-        "columns": [{"name": e["name"], "split": e["split"], "title": SPLITS[e["split"]]} for e in columns],
+        "columns": [
+            {"name": e["name"], "split": e["split"], "title": title(e["split"], folds), "spread": _spreads(e)}
+            for e in columns
+        ],
         "lines": [
             {
                 "metric": name,
@@ -280,6 +289,10 @@ def _scores(held_out: Mapping[str, Any] | None, scored: Mapping[str, Any] | None
         "methods": [[TITLES[name], METHODS[name]] for name in names]
         + [[name, METHODS[name]] for name in ("paired", "spread", "groups") if name in METHODS],
     }
+
+
+def _spreads(entry: Mapping[str, Any]) -> bool:
+    return any(score.get("spread") is not None for score in entry["scores"].values())
 
 
 def _data(data: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ayatori.evaluate.intervals import wilson
 from ayatori.report.rows import show_rows
+from ayatori.report.words import where
 
 WORST = 20
 MATRIX = 30  # classes up to which all confusions are drawn
@@ -29,14 +30,13 @@ def mistakes(
     run: Path,
     result: Mapping[str, Any],
     data: Mapping[str, Any],
-    held_out: Mapping[str, Any] | None,
-    scored: Mapping[str, Any] | None,
+    entry: Mapping[str, Any] | None,
+    folds: bool,
 ) -> dict[str, Any]:
-    """Confusions and worst rows of the best network out of fold; without one, the confusions of the test.
+    """Confusions and worst rows of ``entry``, a line of the leaderboard.
 
     Rows of the test are never shown one by one, so that nobody tunes on them.
     """
-    entry = held_out or scored
     if entry is None:
         return {}
     table = read_predictions(run / "predictions.parquet", entry["name"], entry["split"])
@@ -59,6 +59,7 @@ def mistakes(
         unit = np.maximum(truth.std(axis=0), 1e-12)
         losses, wrong = np.square((values - truth) / unit).mean(axis=1), np.ones(len(table), bool)
     found |= {"name": entry["name"], "split": entry["split"], "n": len(table), "wrong": int(wrong.sum())}
+    found["where"] = where(entry["split"], len(table), folds)
     if entry["split"] == "test":
         return found
     order = np.argsort(np.where(wrong, -losses, np.inf), kind="stable")[: min(WORST, int(wrong.sum()))]

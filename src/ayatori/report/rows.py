@@ -32,10 +32,9 @@ def show_rows(
     if not found:
         return {"rows": [], "columns": [], "note": ""}
     if data["schema"].get("image"):
-        pictures = _kept(run, rows)
-        if not all(pictures) and data["source"]:
-            again = _from_files(Path(data["source"]), ids)
-            pictures = [kept or read for kept, read in zip(pictures, again, strict=True)]
+        # the file shows more than the small picture that the network saw
+        files = _from_files(Path(data["source"]), ids) if data["source"] else [""] * len(rows)
+        pictures = [read or kept for read, kept in zip(files, _kept(run, rows), strict=True)]
         for line, picture in zip(found, pictures, strict=True):
             line["picture"] = picture
         missing = not all(pictures)

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 __all__ = [
-    "SPLITS",
     "TITLES",
     "chance",
     "count",
@@ -23,11 +22,12 @@ __all__ = [
     "said",
     "short",
     "spread",
+    "title",
+    "where",
 ]
 
 THIN = "\u202f"  # narrow no-break space: parts thousands, stands before %
 MINUS = "\u2212"
-SPLITS = {"out_of_fold": "held-out folds", "test": "sealed test"}
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -184,6 +184,23 @@ def moment(time: str) -> str:
     '23 Nov 2026 at 18:02 UTC'
     """
     return f"{day(time)} at {datetime.fromisoformat(time):%H:%M} UTC"
+
+
+def title(split: str, folds: bool) -> str:
+    """What rows a figure is about, in two words."""
+    return "sealed test" if split == "test" else "held-out folds" if folds else "held-out rows"
+
+
+def where(split: str, rows: int, folds: bool) -> str:
+    """What rows a figure is about, in a sentence's part.
+
+    >>> where("out_of_fold", 20, True)
+    '20 held-out rows, each judged by a network that never saw it'
+    """
+    if split == "test":
+        return f"{plural(rows, 'row')} that {'was' if rows == 1 else 'were'} sealed until the end"
+    seen = "each judged by a network that never saw it" if folds else "which the network never saw"
+    return f"{plural(rows, 'held-out row')}, {seen}"
 
 
 def short(text: str, most: int = 24) -> str:
