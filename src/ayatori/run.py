@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -181,10 +182,15 @@ def _flow(
     _tell(show, dataset, plan, recipe)
     clock.lap("plan")
     members = _train(dataset, plan, recipe, folder, show)
+    show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
     clock.lap("train")
     predictions = predict(members, dataset, plan)
     clock.lap("predict")
-    rivals, notes = fit_baselines(dataset, plan, recipe.evaluate, lambda text: show(Event("rivals", text)))
+    fits = itertools.count(1)
+    total = max(1, len(recipe.evaluate.baselines) * plan.members)
+    rivals, notes = fit_baselines(
+        dataset, plan, recipe.evaluate, lambda text: show(Event("rivals", text, next(fits) / total))
+    )
     clock.lap("rivals")
     losses = [min((line.stop_loss for line in member.history), default=np.inf) for member in members]
     made = [blend for one in (predictions, *rivals) for blend in blends(one, plan, losses)]

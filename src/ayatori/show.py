@@ -17,9 +17,10 @@ from ayatori.run import Event, Result
 
 EVERY = 15.0  # seconds between lines where there is no terminal
 LABELS = {"read": "read", "plan": "plan", "train": "train", "rivals": "compare", "score": "score"}
+SPLITS = {"out_of_fold": "held-out rows", "test": "sealed test"}
 SHOWN = {
     "classification": ("accuracy", "log_loss"),
-    "multilabel": ("exact_match", "macro_f1", "log_loss"),
+    "multilabel": ("exact_match", "macro_f1"),
     "regression": ("rmse", "r2"),
 }
 
@@ -102,11 +103,11 @@ class Terminal:
         """The leaderboard and where everything is."""
         self.progress.stop()
         if not self.quiet:
-            reasons = sorted({member.reason for member in result.members})
-            self._line("train", "stopped because " + "; ".join(reasons))
             self.console.print()
-        self.console.print(leaderboard_table(result))
-        self.console.print()
+        for split in SPLITS:
+            if any(entry.split == split for entry in result.leaderboard):
+                self.console.print(leaderboard_table(result, split))
+                self.console.print()
         for sentence in sentences(result):
             self.console.print(sentence, soft_wrap=True)
         self.console.print(Text.assemble("page  ", (str(page), "bold")), soft_wrap=True)
@@ -116,31 +117,28 @@ class Terminal:
             )
 
 
-def leaderboard_table(result: Result) -> Table:
-    names = SHOWN[result.dataset.task]
+def leaderboard_table(result: Result, split: str) -> Table:
+    """One split's lines: name, the main figure with its interval, a second figure, seconds of training."""
+    first, second = SHOWN[result.dataset.task]
+    entries = [entry for entry in result.leaderboard if entry.split == split]
+    rows = max(score.n for entry in entries for score in entry.scores.values())
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("scored on")
-    table.add_column("model")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-        table.add_column("95 %", justify="left", style="dim")
-    table.add_column("rows", justify="right", style="dim")
+    table.add_column(f"{SPLITS[split]}, {rows:,} rows", no_wrap=True, min_width=36)
+    table.add_column(first.replace("_", " "), justify="right")
+    table.add_column("95 %", style="dim", no_wrap=True)
+    table.add_column(second.replace("_", " "), justify="right")
     table.add_column("train", justify="right", style="dim")
-    previous = ""
-    for entry in result.leaderboard:
-        table.add_row(*_row(entry, names, previous), style="bold" if entry.name == result.chosen else "")
-        previous = entry.split
+    for entry in entries:
+        main, other = entry.scores.get(first), entry.scores.get(second)
+        table.add_row(
+            entry.name,
+            figure(main.value) if main else "",
+            f"{figure(main.low)} – {figure(main.high)}" if main else "",
+            figure(other.value) if other else "",
+            f"{entry.seconds.get('train', 0.0):.0f} s",
+            style="bold" if entry.name == result.chosen else "",
+        )
     return table
-
-
-def _row(entry: Entry, names: tuple[str, ...], previous: str) -> list[str]:
-    split = {"out_of_fold": "held-out folds", "test": "sealed test"}[entry.split]
-    cells = ["" if entry.split == previous else split, entry.name]
-    for name in names:
-        score = entry.scores.get(name)
-        cells += [figure(score.value), f"{figure(score.low)} – {figure(score.high)}"] if score else ["", ""]
-    rows = next(iter(entry.scores.values())).n if entry.scores else 0
-    return [*cells, f"{rows:,}", f"{entry.seconds.get('train', 0.0):.0f} s"]
 
 
 def figure(value: float) -> str:
