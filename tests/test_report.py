@@ -384,7 +384,12 @@ def gap(difference: float, low: float, high: float) -> dict[str, Any]:
     return {"paired": {"difference": difference, "low": low, "high": high, "p": 0.5, "n": 500}}
 
 
-RESULT = {"task": "classification", "chosen": "mean of 5 folds", "delivered": "mean of 5 folds"}
+RESULT = {
+    "task": "classification",
+    "rows": {"development": 2000, "test": 500},
+    "chosen": "mean of 5 folds",
+    "delivered": "mean of 5 folds",
+}
 
 
 @pytest.mark.parametrize(
@@ -396,7 +401,7 @@ RESULT = {"task": "classification", "chosen": "mean of 5 folds", "delivered": "m
             gap(-0.4, -0.45, -0.35),
             gap(-0.01, -0.04, 0.02),
             "yes",
-            "nothing shows that a network is needed",
+            "these rows do not show that a network is needed",
         ),
         (0.93, gap(-0.4, -0.45, -0.35), gap(0.05, 0.02, 0.08), "yes", "a network is not worth it here"),
         (0.58, gap(-0.08, -0.12, -0.04), gap(-0.01, -0.04, 0.02), "little", "A little: expect about 58 of"),
@@ -430,6 +435,36 @@ def test_the_strongest_rival_is_the_one_the_network_is_compared_with() -> None:
     found = answer(RESULT, chosen, [weak, strong], entry("majority", 0.5, 0.4, 0.6, **gap(-0.4, -0.5, -0.3)))
     assert "boosting" in found["text"]
     assert "not worth it" in found["text"]
+
+
+def test_where_the_test_cannot_tell_the_held_out_rows_are_asked() -> None:
+    chosen = entry("mean of 5 folds", 0.9, 0.87, 0.93, True)
+    unsure = entry("boosting, mean of 5 folds", 0.89, 0.86, 0.92, **gap(-0.01, -0.03, 0.01))
+    floor = entry("majority", 0.5, 0.4, 0.6, **gap(-0.4, -0.5, -0.3))
+    for sure, says in (
+        (gap(-0.012, -0.02, -0.004), "is worth it"),
+        (gap(0.012, 0.004, 0.02), "not worth it"),
+    ):
+        earlier = entry("boosting, 5 folds", 0.88, 0.87, 0.89, **sure)
+        found = answer(RESULT, chosen, [unsure], floor, [earlier])
+        assert "may be chance (from 3.0 points less to 1.0 points more)" in found["text"]
+        assert "on the 500 held-out rows" in found["text"]
+        assert "1.2 points" in found["text"]
+        assert "(0.4 – 2.0)" in found["text"]
+        assert says in found["text"]
+
+
+def test_a_regression_rival_that_is_off_by_less_is_better() -> None:
+    def scored(name: str, value: float, **more: Any) -> dict[str, Any]:
+        score = {"value": value, "low": value - 1, "high": value + 1, "n": 500, "spread": None}
+        r2 = {"value": 0.9, "low": 0.88, "high": 0.92, "n": 500, "spread": None}
+        return {**entry(name, value, 0, 1, **more), "scores": {"mae": score, "r2": r2}}
+
+    result = {**RESULT, "task": "regression"}
+    rival = scored("boosting, mean of 5 folds", 285.8, **gap(35.33, 30.11, 40.54))
+    text = answer(result, scored("mean of 5 folds", 321.2, network=True), [rival], None)["text"]
+    assert "is off by 285.8 on the same rows, 35.3 less (30.1 – 40.5), so a network is not worth it" in text
+    assert "explains 90.0\u202f% of the variance (88.0 – 92.0)" in text
 
 
 def test_without_a_test_the_page_says_whose_figure_it_is(made: Any) -> None:

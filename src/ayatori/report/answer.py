@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ayatori.report.words import count, decimals_of, interval, number, percent, plural, said, where
+from ayatori.report.words import count, interval, number, percent, plural, rounded, said, where
 
 Entry = Mapping[str, Any]
 Part = tuple[str, bool]  # words, and whether they are strong
@@ -17,12 +17,13 @@ def answer(
     entry: Entry | None,
     rivals: Sequence[Entry],
     chance: Entry | None,
+    earlier: Sequence[Entry] = (),
     folds: bool = True,
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
     ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input)
-    were scored on the same rows.
+    were scored on the same rows; ``earlier`` are the rivals out of fold, asked where the test cannot tell.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
@@ -30,7 +31,7 @@ def answer(
     level = _level(result["task"], entry, rivals, chance)
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
-        _against(result["task"], metric, rivals, level),
+        _against(result["task"], metric, rivals, earlier, level),
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
@@ -150,31 +151,72 @@ def _how_well(
     return [(where_from, False), (name, True), (verb, False), (value, True), (f"{tail}. ", False)]
 
 
-def _against(task: str, metric: str, rivals: Sequence[Entry], level: str) -> list[Part]:
+def _against(
+    task: str, metric: str, rivals: Sequence[Entry], earlier: Sequence[Entry], level: str
+) -> list[Part]:
     """The network against the strongest of the simple rivals, on the same rows."""
-    compared = [rival for rival in rivals if rival["paired"] and metric in rival["scores"]]
     if level == "no":
         what = {"classification": "classes apart", "multilabel": "labels", "regression": "value"}[task]
         return [(f"Nothing here shows that these inputs tell the {what}. ", False)]
-    if not compared:
+    best = _strongest(rivals, metric)
+    if best is None:
         return []
-    best = max(compared, key=lambda rival: rival["paired"]["difference"])
-    gap = best["paired"]
-    verb, more, less = ("is off by", "less", "more") if task == "regression" else ("gets", "more", "less")
-    name, figure = best["name"].split(",")[0], said(metric, best["scores"][metric])
-    begin = f"The strongest simple rival, {name}, {verb} {figure} on the same rows"
-    unit, factor, steps = " points", 100.0, 1
+    verb = "is off by" if task == "regression" else "gets"
+    begin = f"The strongest simple rival, {_kind(best)}, {verb} {said(metric, best['scores'][metric])} "
+    begin += "on the same rows"
+    if _apart(best):
+        return _worth(f"{begin}, {_gap(best, metric, task)}, ", best)
+    first, last = (_side(best["paired"][key], metric, best, task) for key in ("low", "high"))
+    begin += f". That difference may be chance (from {first} to {last})"
+    known = _strongest(earlier, metric) if best["split"] == "test" else None
+    # only in the network's favour: what is handed over is seldom worse than one network
+    if known is not None and known["paired"]["high"] < 0:
+        rows = plural(known["paired"]["n"], "held-out row")
+        against = f"; on the {rows}, the strongest, {_kind(known)}, "
+        against += "is off by " if task == "regression" else "gets "
+        return _worth(f"{begin}{against}{_gap(known, metric, task)} than one network, ", known)
+    return [(f"{begin}: ", False), ("these rows do not show that a network is needed", True), (". ", False)]
+
+
+def _strongest(rivals: Sequence[Entry], metric: str) -> Entry | None:
+    """The rival that the network has most to fear from."""
+    compared = [rival for rival in rivals if rival["paired"] and metric in rival["scores"]]
+    return max(compared, key=lambda rival: rival["paired"]["difference"], default=None)
+
+
+def _kind(rival: Entry) -> str:
+    return str(rival["name"]).split(",")[0]
+
+
+def _apart(rival: Entry) -> bool:
+    """Whether the difference is more than chance."""
+    return bool(rival["paired"]["low"] > 0 or rival["paired"]["high"] < 0)
+
+
+def _worth(begin: str, rival: Entry) -> list[Part]:
+    verdict = "worth it" if rival["paired"]["high"] < 0 else "not worth it"
+    return [(f"{begin}so a network is ", False), (verdict, True), (" here. ", False)]
+
+
+def _gap(rival: Entry, metric: str, task: str) -> str:
+    """``2.5 points less (1.0 – 4.1)``."""
+    paired = rival["paired"]
+    ends = sorted(abs(paired[key]) for key in ("low", "high"))
+    between = " – ".join(_size(end, metric, rival, task) for end in ends)
+    return f"{_side(paired['difference'], metric, rival, task)} ({between})"
+
+
+def _side(difference: float, metric: str, rival: Entry, task: str) -> str:
+    """A rival's difference, positive where it is better, in words."""
+    more = (difference > 0) != (task == "regression")  # a better rival gets more right, or is off by less
+    unit = "" if task == "regression" else " points"
+    return f"{_size(abs(difference), metric, rival, task)}{unit} {'more' if more else 'less'}"
+
+
+def _size(size: float, metric: str, rival: Entry, task: str) -> str:
     if task == "regression":
-        unit, factor, steps = "", 1.0, decimals_of(best["scores"][metric]["value"])
-    apart, low, high = (number(abs(gap[key]) * factor, steps) for key in ("difference", "low", "high"))
-    if gap["low"] > 0:
-        begin += f", {apart}{unit} {more} ({low} – {high}), so a network is "
-        return [(begin, False), ("not worth it", True), (" here. ", False)]
-    if gap["high"] < 0:
-        begin += f", {apart}{unit} {less} ({high} – {low}), so a network is "
-        return [(begin, False), ("worth it", True), (" here. ", False)]
-    begin += f". The difference may be chance (from {low}{unit} {less} to {high} {more}): "
-    return [(begin, False), ("nothing shows that a network is needed", True), (" here. ", False)]
+        return number(size, rival["scores"][metric]["value"])
+    return rounded(size * 100, 1)
 
 
 def _delivered(result: Mapping[str, Any], entry: Entry) -> list[Part]:
@@ -183,10 +225,10 @@ def _delivered(result: Mapping[str, Any], entry: Entry) -> list[Part]:
         return [(f"Handed over in this folder: {delivered}.", False)]
     if entry["name"] == delivered:
         return [(f"Handed over in this folder: {delivered}. No rows were sealed for a last test.", False)]
-    return [
-        (
-            f"Handed over in this folder: the {delivered}. It has no score of its own, as every row taught "
-            "most of them; the figures are those of one network. Seal rows (--test 0.2) to score it as well.",
-            False,
-        )
-    ]
+    text = (
+        f"Handed over in this folder: the {delivered}. It has no score of its own; the figures are those of "
+    )
+    text += "one network."
+    if not result["rows"]["test"]:
+        text += " Seal rows (--test 0.2) to score it as well."
+    return [(text, False)]

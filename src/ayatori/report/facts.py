@@ -24,7 +24,8 @@ STRIPS = 80
 MEMBERS = 10  # of which curves are drawn
 LINES = 30  # of the Plan that are drawn
 POINTS = 160  # of a curve
-CLASSES = 30  # whose counts are drawn
+CLASSES = 30  # whose counts are drawn; of more, the most and the least frequent
+ENDS = 10
 SHOWN = {
     "classification": ("accuracy", "log_loss", "roc_auc"),
     "multilabel": ("accuracy", "exact_match", "macro_f1", "log_loss"),
@@ -49,14 +50,15 @@ def facts(run: str | Path) -> dict[str, Any]:
     scored = _chosen(entries, result["chosen"])
     held_out = next((e for e in entries if e["network"] and e["split"] == "out_of_fold"), None)
     rivals, floor = _rivals(entries, scored, result["task"])
+    earlier, _ = _rivals(entries, held_out, result["task"])
     folds = len(members) > 1
     return {
         "name": Path(data["source"]).stem or data["kind"],
         "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
-        "answer": answer(result, scored, rivals, floor, folds),
-        "leaderboard": _leaderboard(entries, result, scored, folds),
+        "answer": answer(result, scored, rivals, floor, earlier, folds),
+        "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds),
         "plan": plan_strips(run / "plan.parquet"),
         "curves": _curves(run, members),
         "scores": _scores(held_out, scored, folds),
@@ -144,24 +146,21 @@ def _summary(
 
 
 def _leaderboard(
-    entries: Sequence[Mapping[str, Any]],
-    result: Mapping[str, Any],
-    scored: Mapping[str, Any] | None,
-    folds: bool,
+    entries: Sequence[Mapping[str, Any]], result: Mapping[str, Any], metric: str, folds: bool
 ) -> dict[str, Any]:
     """Both boards, sealed test first; ``metric`` is the one that is drawn."""
     task = result["task"]
-    metric = main_figure(task, scored or next((e for e in entries if e["network"]), None))
     boards: list[dict[str, Any]] = []
     for split in ("test", "out_of_fold"):
         own = [entry for entry in entries if entry["split"] == split and entry["scores"]]
         best = next((entry["name"] for entry in own if entry["network"]), "")
+        # out of fold: what was chosen by; on the test: what was chosen
+        red = {"out_of_fold": best, "test": result["chosen"]}
         lines = [
             {
                 "name": entry["name"],
                 "network": entry["network"],
-                "chosen": scored is not None
-                and entry["name"] == (best if split != scored["split"] else scored["name"]),
+                "chosen": entry["name"] == red[split],
                 "blind": not entry["network"] and is_blind(entry["name"], task),
                 "scores": entry["scores"],
                 "seconds": entry["seconds"],
@@ -302,9 +301,8 @@ def _data(data: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     if counts:
         pairs = sorted(zip(data["classes"], counts, strict=True), key=lambda pair: -pair[1])
         if len(pairs) > CLASSES:
-            half = CLASSES // 2
-            more = len(pairs) - 2 * half
-            pairs = [*pairs[:half], *pairs[-half:]]
+            more = len(pairs) - 2 * ENDS
+            pairs = [*pairs[:ENDS], *pairs[-ENDS:]]
         else:
             pairs = list(zip(data["classes"], counts, strict=True))
         classes = [[name, number] for name, number in pairs]

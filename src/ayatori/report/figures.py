@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ayatori.report.words import PERCENT, number
+from ayatori.report.words import PERCENT, rounded
 
 __all__ = [
     "axis_line",
@@ -106,7 +106,7 @@ def axis_line(metric: str, axis: Mapping[str, Any]) -> Markup:
     decimals = 0 if step >= 1 else min(max(-math.floor(math.log10(step)), 0) + (f"{step:g}"[-2:] == "25"), 4)
     words = _join(
         Markup('<text class="tick" x="{:.2f}%" y="14" text-anchor="middle">{}</text>').format(
-            _x(tick, axis), number(value, decimals)
+            _x(tick, axis), rounded(value, decimals)
         )
         for tick, value in zip(axis["ticks"], values, strict=True)
     )
@@ -199,6 +199,10 @@ def _unbroken(xs: Sequence[float], losses: Sequence[float | None], y: Callable[[
     return [" ".join(part) for part in parts if part]
 
 
+def _tick(value: float) -> str:
+    return rounded(value, 0) if value == int(value) else f"{value:g}".replace("-", "\u2212", 1)
+
+
 def cloud(value: Mapping[str, Any]) -> Markup:
     """Predicted (up) against true (right); the line is where they agree."""
     cells = value["cells"]
@@ -222,7 +226,7 @@ def cloud(value: Mapping[str, Any]) -> Markup:
     words = []
     for tick in ticks(low, high, 4):
         at = 300 * (tick - low) / (high - low)
-        text = number(tick) if tick != int(tick) else number(tick, 0)
+        text = _tick(tick)
         words.append(
             Markup(
                 '<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="10" y2="310"/>'
@@ -251,7 +255,7 @@ def residuals(value: Mapping[str, Any]) -> Markup:
     )
     words = _join(
         Markup('<text class="tick" x="{:.1f}" y="326" text-anchor="middle">{}</text>').format(
-            180 + 165 * tick / edge, number(tick) if tick != int(tick) else number(tick, 0)
+            180 + 165 * tick / edge, _tick(tick)
         )
         for tick in ticks(-edge, edge, 4)
     )

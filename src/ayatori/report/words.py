@@ -42,6 +42,7 @@ TITLES = {
     "mae": "mean absolute error",
     "r2": "R²",
 }
+UNITS = frozenset({"rmse", "mae"})  # in units of the target
 PERCENT = frozenset({"accuracy", "balanced_accuracy", "exact_match"})
 
 
@@ -54,18 +55,27 @@ def count(value: float) -> str:
     return f"{value:,.0f}".replace(",", THIN).replace("-", MINUS)
 
 
-def number(value: float, decimals: int | None = None) -> str:
-    """Four digits that matter, or as many decimals as asked.
+def number(value: float, like: float | None = None) -> str:
+    """Four digits that matter, or as many decimals as ``like`` has then.
 
-    >>> number(0.98512), number(-0.00001234), number(12.3456, 1)
-    ('0.9851', '−1.234e-05', '12.3')
+    >>> number(0.98512), number(-0.00001234), number(1.23456, like=281.3)
+    ('0.9851', '−1.234e-05', '1.2')
     >>> number(12345.6).replace(THIN, " ")
     '12 346'
     """
-    if decimals is None:
-        if value != 0 and not 1e-4 <= abs(value) < 1e9:
-            return f"{value:.4g}".replace("-", MINUS, 1) if value < 0 else f"{value:.4g}"
-        decimals = decimals_of(value)
+    like = value if like is None else like
+    if like != 0 and not 1e-4 <= abs(like) < 1e9:
+        text = f"{value:.4g}"
+        return text.replace("-", MINUS, 1) if value < 0 else text
+    return rounded(value, decimals_of(like))
+
+
+def rounded(value: float, decimals: int) -> str:
+    """A number with so many decimals.
+
+    >>> rounded(-1.26, 1), rounded(0.999999, 4)
+    ('−1.3', '> 0.9999')
+    """
     text = f"{value:,.{decimals}f}".replace(",", THIN)
     if text == "1.0000" and value < 1:
         return "> 0.9999"  # a figure that ends at 1 does not reach it by rounding
@@ -73,14 +83,15 @@ def number(value: float, decimals: int | None = None) -> str:
 
 
 def decimals_of(value: float) -> int:
-    """How many decimals show four digits of ``value``, at most five.
+    """How many decimals show four digits of ``value``; no more than four from 0.01 on.
 
-    >>> decimals_of(281.4), decimals_of(0.0123), decimals_of(0.0)
-    (1, 5, 2)
+    >>> decimals_of(281.4), decimals_of(0.0123), decimals_of(0.00123), decimals_of(0.0)
+    (1, 4, 6, 2)
     """
     if value == 0:
         return 2
-    return min(max(3 - math.floor(math.log10(abs(value))), 0), 5)
+    decimals = max(3 - math.floor(math.log10(abs(value))), 0)
+    return min(decimals, 4) if abs(value) >= 0.01 else decimals
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -96,7 +107,7 @@ def said(metric: str, score: Mapping[str, Any]) -> str:
     """The value of a figure."""
     if metric in PERCENT:
         return percent(score["value"], _steps(score))
-    return number(score["value"])
+    return number(score["value"], _like(metric, score))
 
 
 def interval(metric: str, score: Mapping[str, Any]) -> str:
@@ -108,9 +119,9 @@ def interval(metric: str, score: Mapping[str, Any]) -> str:
     low, high = score["low"], score["high"]
     if metric in PERCENT:
         steps = _steps(score)
-        return f"{low * 100:.{steps}f} – {high * 100:.{steps}f}"
-    steps = decimals_of(score["value"])
-    return f"{number(low, steps)} – {number(high, steps)}"
+        return f"{rounded(low * 100, steps)} – {rounded(high * 100, steps)}"
+    like = _like(metric, score)
+    return f"{number(low, like)} – {number(high, like)}"
 
 
 def spread(metric: str, score: Mapping[str, Any]) -> str:
@@ -120,7 +131,7 @@ def spread(metric: str, score: Mapping[str, Any]) -> str:
         return ""
     if metric in PERCENT:
         return f"{value * 100:.{_steps(score)}f}"
-    return number(value, decimals_of(score["value"]))
+    return number(value, _like(metric, score))
 
 
 def _steps(score: Mapping[str, Any]) -> int:
@@ -128,12 +139,21 @@ def _steps(score: Mapping[str, Any]) -> int:
     return 2 if score["high"] - score["low"] < 0.004 else 1
 
 
+def _like(metric: str, score: Mapping[str, Any]) -> float:
+    """What the digits of a figure go by: its value, or 0.1 where it is a small share of one."""
+    value = float(score["value"])
+    return value if metric in UNITS or abs(value) > 0.1 else 0.1
+
+
 def difference(paired: Mapping[str, Any], task: str) -> str:
     """A paired difference with its interval: in points for shares, in units for values."""
-    factor, steps = (100, 1) if task != "regression" else (1, decimals_of(paired["difference"]))
-    value, low, high = (paired[key] * factor for key in ("difference", "low", "high"))
-    sign = "+" if value > 0 else ""
-    return f"{sign}{number(value, steps)} ({number(low, steps)} – {number(high, steps)})"
+    keys = ("difference", "low", "high")
+    if task == "regression":
+        value, low, high = (number(paired[key], paired["difference"]) for key in keys)
+    else:
+        value, low, high = (rounded(paired[key] * 100, 1) for key in keys)
+    sign = "+" if paired["difference"] > 0 else ""
+    return f"{sign}{value} ({low} – {high})"
 
 
 def chance(p: float) -> str:
