@@ -1,7 +1,7 @@
 """Stage 4, pictures. Picture sizes, outputs -> a front that normalises pixels, and a small residual CNN.
 
-The CNN follows the size of the pictures: strided convolutions bring the longer side down to at most
-``FIRST_SIDE`` pixels, then residual stages halve it until it is at most ``LAST_SIDE``.
+The CNN follows the size of the pictures: each early layer halves them, until the longer side is at most
+``LAST_SIDE`` pixels; there, where an operation is cheap, come the widest layers and the residual blocks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ayatori.nets.mlp import Dropout
 from ayatori.nets.network import Inputs, NetSpec, activation
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema, Task
 
-FIRST_SIDE, LAST_SIDE = 24, 7  # pixels; a stage on more of them costs a CPU more than it is worth
+LAST_SIDE = 7  # pixels
 SAMPLE, BLOCK = 8192, 512  # rows that the front looks at, and how many of them at once
 
 
@@ -70,31 +71,25 @@ class PictureFront(nn.Module):
 class Residual(nn.Module):
     """Two 3x3 convolutions and a way around them (He et al. 2016, arXiv:1512.03385).
 
-    **Shape** (b, width_in, h, w) -> (b, width_out, ceil(h / stride), ceil(w / stride))
+    **Shape** (b, width, h, w) -> (b, width, h, w)
     """
 
-    def __init__(self, width_in: int, width_out: int, stride: int, act: nn.Module) -> None:
+    def __init__(self, width: int, act: str) -> None:
         super().__init__()
-        second = _convolution(width_out, width_out, 1)
-        nn.init.zeros_(second[1].weight)  # starts as the way around (arXiv:1706.02677, 5.1)
-        self.convolutions = nn.Sequential(*_convolution(width_in, width_out, stride), act, *second)
-        self.around = nn.Sequential()
-        if stride > 1:
-            self.around.append(nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
-        if width_in != width_out:
-            self.around.append(nn.Conv2d(width_in, width_out, 1, bias=False))
-            self.around.append(nn.BatchNorm2d(width_out))
-        self.act = act
+        last = nn.BatchNorm2d(width)
+        nn.init.zeros_(last.weight)  # starts as the way around (Goyal et al. 2017, arXiv:1706.02677, 5.1)
+        self.convolutions = nn.Sequential(*_layer(width, width, act), _convolution(width, width), last)
+        self.act = activation(act)
 
     def forward(self, picture: Tensor) -> Tensor:
-        return self.act(self.convolutions(picture) + self.around(picture))
+        return self.act(picture + self.convolutions(picture))
 
 
 def build_pictures(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     """The front and the body that ``spec`` describes.
 
-    ``spec.name`` is "cnn" (options ``width``: channels of the first stage, ``depth``: residual blocks a
-    stage, ``dropout``: share of features left out before the last layer) or "linear" (no options).
+    ``spec.name`` is "cnn" (options ``width``: channels of the last layers, 0 = from the size; ``depth``:
+    residual blocks; ``dropout``: share of features left out before the last layer) or "linear" (no options).
 
     >>> spec = NetSpec("cnn", "classification", 10, {"image": [1, 28, 28]})
     >>> front, body = build_pictures(spec)
@@ -108,10 +103,8 @@ def build_pictures(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     if spec.name != "cnn":
         hint = nearest(spec.name, ["cnn", "linear"])
         raise AyatoriError(f"a network for pictures must be 'cnn' or 'linear', however: {spec.name!r}{hint}")
-    options = _options(spec, {"width": 32, "depth": 1, "dropout": 0.0})
-    return PictureFront(spec.sizes), _cnn(
-        sizes, spec.outputs, activation(spec.activation or "relu"), **options
-    )
+    options = _options(spec, {"width": 0, "depth": 1, "dropout": 0.0})
+    return PictureFront(spec.sizes), _cnn(sizes, spec.outputs, spec.activation or "relu", **options)
 
 
 def picture_defaults(
@@ -119,22 +112,22 @@ def picture_defaults(
 ) -> dict[str, Any]:
     """What a run uses where its recipe does not say, for members that train on ``rows`` rows.
 
-    >>> picture_defaults("classification", 50_000, (1, 28, 28), 10, "good")["augment"]
+    >>> picture_defaults("classification", 1_000, (1, 28, 28), 10, "good")["augment"]
     'light'
     """
-    steps = {"quick": 700, "good": 1500, "best": 6000}[preset]
-    batch_size = 64 if rows < 4000 else 128
-    epochs = max(4, min(60, round(steps * batch_size / max(rows, 1))))
+    effort = {"quick": 0.5, "good": 1.0, "best": 3.0}[preset]
+    epochs = max(2, min(300, round(effort * min(100, 600 * max(rows, 1) ** -0.43))))
     return {
         "epochs": epochs,
-        "batch_size": batch_size,
+        "batch_size": 32 if rows < 4000 else 64,
         "learning_rate": 4e-3,
         "weight_decay": 0.05,
         "warmup": 0.2,
         "label_smoothing": 0.1 if task == "classification" else 0.0,
         "beta2": 0.99,
-        "patience": max(5, epochs // 3),
-        "augment": "light",
+        "patience": max(5, epochs // 2),
+        # pictures that are seen only a few times teach most as they are
+        "augment": "light" if epochs > 10 else "none",
     }
 
 
@@ -145,8 +138,10 @@ def _options(spec: NetSpec, known: dict[str, float]) -> dict[str, Any]:
             raise AyatoriError(
                 f"options of the network '{spec.name}' must be among {sorted(known)}, however: '{name}'{hint}"
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < (name != "dropout"):
-            raise AyatoriError(f"the network's option '{name}' must be a positive number, however: {value!r}")
+        whole = isinstance(known[name], int)
+        if type(value) not in ((int,) if whole else (int, float)) or not 0 <= value < (2**20 if whole else 1):
+            must = "a whole number" if whole else "at least 0 and below 1"
+            raise AyatoriError(f"the network's option '{name}' must be {must}, however: {value!r}")
     return known | dict(spec.options)
 
 
@@ -154,25 +149,28 @@ def _linear(image: list[int], outputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(image)), outputs))
 
 
-def _cnn(
-    image: list[int], outputs: int, act: nn.Module, *, width: int, depth: int, dropout: float
-) -> nn.Module:
-    channels, side = image[0], max(image[1:])
+def _cnn(image: list[int], outputs: int, act: str, *, width: int, depth: int, dropout: float) -> nn.Module:
+    channels, height, across = image
     halvings = 0
-    while side > FIRST_SIDE:
-        side, halvings = (side + 1) // 2, halvings + 1
+    while max(height, across) > LAST_SIDE:
+        height, across, halvings = -(-height // 2), -(-across // 2), halvings + 1
+    width = width or (64 if halvings <= 2 else 128)
     layers: list[nn.Module] = []
-    for left in reversed(range(max(halvings, 1))):
-        layers += [*_convolution(channels, width if left == 0 else width // 2, 2 if halvings else 1), act]
-        channels = width if left == 0 else width // 2
-    layers += [Residual(channels, channels, 1, act) for _ in range(depth)]
-    while side > LAST_SIDE:
-        layers.append(Residual(channels, 2 * channels, 2, act))
-        side, channels = (side + 1) // 2, 2 * channels
-        layers += [Residual(channels, channels, 1, act) for _ in range(depth - 1)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, outputs)]
+    for left in range(halvings, 0, -1):
+        narrow = max(width >> left, min(width, 16))
+        layers += _layer(channels, narrow, act, nn.MaxPool2d(2, ceil_mode=True))
+        channels = narrow
+    layers += _layer(channels, width, act)
+    layers += [Residual(width, act) for _ in range(depth)]
+    # the places are kept, not averaged: small pictures show their object in the middle
+    layers += [nn.Flatten(), Dropout(dropout), nn.Linear(width * height * across, outputs)]
     return nn.Sequential(*layers)
 
 
-def _convolution(width_in: int, width_out: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    return nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False), nn.BatchNorm2d(width_out)
+def _layer(width_in: int, width_out: int, act: str, *pool: nn.Module) -> list[nn.Module]:
+    """Pooled before it is normalised: that is a quarter of the work."""
+    return [_convolution(width_in, width_out), *pool, nn.BatchNorm2d(width_out), activation(act)]
+
+
+def _convolution(width_in: int, width_out: int) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
