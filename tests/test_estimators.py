@@ -195,6 +195,16 @@ def test_tables_of_all_kinds_of_columns_are_read() -> None:
         Classifier(**QUICK).fit(X.head(3), y[:3])
 
 
+def test_words_stay_words_even_where_they_read_as_numbers() -> None:
+    X, _ = frame()
+    X["boat"] = np.where(np.arange(80) == 7, "D", (np.arange(80) % 4).astype(str))
+    y = X["boat"].isin(["1", "3"])
+    clf = Classifier(**LEARN).fit(X, y)
+    assert "boat" in clf.model_.schema.categories
+    assert clf.score(X, y) > 0.9
+    assert "boat" in Classifier(**QUICK).fit(X[40:], y[40:]).model_.schema.categories
+
+
 def test_a_table_is_also_read_from_its_bare_values() -> None:
     X, y = frame()
     clf = Classifier(**QUICK).fit(X[["size", "town"]], y)

@@ -324,7 +324,7 @@ class Classifier(ClassifierMixin, _Estimator):
         Parameters
         ----------
         X : array or DataFrame (n, columns), or pictures (n, h, w), (n, channels, h, w) or (n, h, w, channels)
-            Missing values are NaN; a DataFrame may hold text, categories and dates.
+            Missing values are NaN; a DataFrame may hold dates, and text, which makes categories.
         y : array (n,) of classes, or (n, labels) of 0 and 1
         groups : array (n,), default=None
             Rows of one group stay in one fold.
@@ -415,7 +415,9 @@ def _check_rows(estimator: _Estimator, X: Any, table: bool, reset: bool) -> Any:
             X = pd.DataFrame(X, columns=getattr(estimator, "feature_names_in_", None))
         if len(X) < least:
             raise AyatoriError(f"X must have at least {least} rows, however it has {len(X)}")
-        return X
+        # words stay words: whether they read as numbers must not depend on the rows of a split
+        words = [name for name, column in X.items() if pd.api.types.infer_dtype(column) == "string"]
+        return X.astype(dict.fromkeys(words, "category"))
     return validate_data(
         estimator,
         X,
