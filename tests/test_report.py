@@ -26,6 +26,7 @@ from ayatori.report import facts, render, write_report
 from ayatori.report.answer import answer
 from ayatori.report.figures import scale, ticks
 from ayatori.report.mistakes import label_table, read_predictions
+from ayatori.report.words import interval, said
 from ayatori.run import run
 from ayatori.store import RunFolder
 
@@ -441,17 +442,15 @@ def test_where_the_test_cannot_tell_the_held_out_rows_are_asked() -> None:
     chosen = entry("mean of 5 folds", 0.9, 0.87, 0.93, True)
     unsure = entry("boosting, mean of 5 folds", 0.89, 0.86, 0.92, **gap(-0.01, -0.03, 0.01))
     floor = entry("majority", 0.5, 0.4, 0.6, **gap(-0.4, -0.5, -0.3))
-    for sure, says in (
-        (gap(-0.012, -0.02, -0.004), "is worth it"),
-        (gap(0.012, 0.004, 0.02), "not worth it"),
-    ):
-        earlier = entry("boosting, 5 folds", 0.88, 0.87, 0.89, **sure)
-        found = answer(RESULT, chosen, [unsure], floor, [earlier])
-        assert "may be chance (from 3.0 points less to 1.0 points more)" in found["text"]
-        assert "on the 500 held-out rows" in found["text"]
-        assert "1.2 points" in found["text"]
-        assert "(0.4 – 2.0)" in found["text"]
-        assert says in found["text"]
+    worse = entry("boosting, 5 folds", 0.88, 0.87, 0.89, **gap(-0.012, -0.02, -0.004))
+    text = answer(RESULT, chosen, [unsure], floor, [worse])["text"]
+    assert "may be chance (from 3.0 points less to 1.0 points more)" in text
+    assert "on the 500 held-out rows" in text
+    assert "1.2 points less (0.4 – 2.0) than one network, so a network is worth it here" in text
+    better = entry("boosting, 5 folds", 0.91, 0.90, 0.92, **gap(0.012, 0.004, 0.02))
+    for earlier in ([worse, better], []):
+        text = answer(RESULT, chosen, [unsure], floor, earlier)["text"]
+        assert "these rows do not show that a network is needed" in text
 
 
 def test_a_regression_rival_that_is_off_by_less_is_better() -> None:
@@ -505,6 +504,14 @@ def test_scores_on_the_page_are_those_of_the_result(made: Any) -> None:
     }
     text = Page(write_report(made("regression")).read_text(encoding="utf-8")).text
     assert f"{result['leaderboard'][0]['scores']['rmse']['value']:.4g}"[:5] in text
+
+
+def test_a_figure_is_not_rounded_up_to_the_end_of_its_range() -> None:
+    almost = {"value": 0.99997, "low": 0.997, "high": 0.99999, "n": 9}
+    assert said("roc_auc", almost) == "> 0.9999"
+    assert interval("roc_auc", almost) == "0.9970 – 1.0000"
+    assert said("roc_auc", {**almost, "value": 1.0}) == "1.0000"
+    assert said("mae", {**almost, "value": 1.2e-7}) == "1.2e-07"
 
 
 def test_labels_of_several_words_are_told_apart(made: Any) -> None:

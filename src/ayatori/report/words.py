@@ -73,13 +73,10 @@ def number(value: float, like: float | None = None) -> str:
 def rounded(value: float, decimals: int) -> str:
     """A number with so many decimals.
 
-    >>> rounded(-1.26, 1), rounded(0.999999, 4)
-    ('−1.3', '> 0.9999')
+    >>> rounded(-1.26, 1)
+    '−1.3'
     """
-    text = f"{value:,.{decimals}f}".replace(",", THIN)
-    if text == "1.0000" and value < 1:
-        return "> 0.9999"  # a figure that ends at 1 does not reach it by rounding
-    return text.replace("-", MINUS)
+    return f"{value:,.{decimals}f}".replace(",", THIN).replace("-", MINUS)
 
 
 def decimals_of(value: float) -> int:
@@ -107,7 +104,9 @@ def said(metric: str, score: Mapping[str, Any]) -> str:
     """The value of a figure."""
     if metric in PERCENT:
         return percent(score["value"], _steps(score))
-    return number(score["value"], _like(metric, score))
+    text = number(score["value"], _like(metric, score))
+    # a figure that ends at 1 does not reach it by rounding
+    return "> 0.9999" if text == "1.0000" and score["value"] < 1 else text
 
 
 def interval(metric: str, score: Mapping[str, Any]) -> str:
@@ -140,9 +139,9 @@ def _steps(score: Mapping[str, Any]) -> int:
 
 
 def _like(metric: str, score: Mapping[str, Any]) -> float:
-    """What the digits of a figure go by: its value, or 0.1 where it is a small share of one."""
+    """What the digits of a figure go by: its value, where it has units or is above 1."""
     value = float(score["value"])
-    return value if metric in UNITS or abs(value) > 0.1 else 0.1
+    return value if metric in UNITS or abs(value) > 1 else 0.5
 
 
 def difference(paired: Mapping[str, Any], task: str) -> str:
