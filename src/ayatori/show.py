@@ -183,7 +183,7 @@ def _against_rivals(result: Result, entry: Entry) -> list[str]:
     ]
     if not rivals:
         return []
-    best = rivals[0]
+    best = max(rivals, key=lambda one: one.paired["difference"])
     paired: Mapping[str, float] = best.paired
     if paired["low"] <= 0 <= paired["high"]:
         return [f"{best.name} does as well within chance: a network is not needed here."]
