@@ -23,7 +23,9 @@ def predictions_table(dataset: Dataset, blends: Sequence[Blend]) -> pd.DataFrame
         columns = ["value"]
     else:
         columns = [f"value_{name}" for name in dataset.schema.target]
-    parts = []
+    parts = (
+        [pd.DataFrame(columns=["row", "id", "true", "fold", "split", "name", *columns])] if not blends else []
+    )
     for blend in blends:
         rows = np.flatnonzero(blend.rows)
         truth = dataset.labels[rows]
@@ -61,6 +63,8 @@ def worst_pictures(dataset: Dataset, blends: Sequence[Blend]) -> dict[str, Tenso
     Out-of-fold rows where there are any, so that the page can be written again without opening the test.
     """
     networks = [blend for blend in blends if blend.network]
+    if not networks:
+        return {}
     blend = next((blend for blend in networks if blend.split == "out_of_fold"), networks[0])
     losses = row_losses(dataset, blend)
     rows = np.argsort(-losses, kind="stable")[: min(WORST, int(blend.rows.sum()))]

@@ -12,15 +12,16 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import safetensors
-import safetensors.torch
-from torch import Tensor
 
 from ayatori.records import AyatoriError, Dataset, Epoch, Member, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKPOINT = "checkpoint.safetensors"
 REASONS = {
@@ -115,6 +116,8 @@ class RunFolder:
         self.write_bytes(name, table.to_parquet(index=False))
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], note: Mapping[str, str]) -> None:
+        import safetensors.torch  # here, because a report needs no torch
+
         whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         self.write_bytes(name, safetensors.torch.save(whole, dict(note)))
 

@@ -58,8 +58,10 @@ def chosen(entries: Sequence[Entry], blends: Sequence[Blend], task: Task) -> str
         (e for e in entries if e.network and e.split == "out_of_fold"), key=lambda e: _rank(e, task)
     ):
         members = next(blend.members for blend in networks if blend.name == entry.name)
-        whole = (b.name for b in networks if b.split == "test" and b.members == members and b.name in names)
-        return next(whole, entry.name)
+        whole = [
+            b for b in networks if b.split == "test" and b.name in names and set(members) <= set(b.members)
+        ]
+        return max(whole, key=lambda blend: len(blend.members)).name if whole else entry.name
     return next((blend.name for blend in networks), "")
 
 
