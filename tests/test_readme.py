@@ -67,4 +67,4 @@ def test_every_command_and_option_that_the_readme_names_exists() -> None:
         assert shown.returncode == 0, f"`ayatori {command}` is in the README, however: {shown.stderr}"
         uses = re.findall(rf"\bayatori {command}\b([^`\n]*)", README)
         options = {option for use in uses for option in re.findall(r"(?<=\s)--[a-z-]+", use)}
-        assert options <= set(re.findall(r"--[a-z-]+", shown.stdout))
+        assert options <= {"--help", *re.findall(r"--[a-z-]+", shown.stdout)}

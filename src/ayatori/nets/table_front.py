@@ -65,6 +65,12 @@ class TableFront(nn.Module):
     scale: Tensor
     lookup: Tensor
     start: Tensor
+    gaps: Tensor
+    owner: Tensor
+    plus: Tensor
+    minus: Tensor
+    embedded_columns: Tensor
+    embedding_start: Tensor
 
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()

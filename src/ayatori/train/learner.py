@@ -141,10 +141,14 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
 
 def remember(learner: Learner) -> None:
     """Keep the state at the end of an epoch: to go back to, and to save."""
+    optimizer, progress = learner.optimizer.state_dict(), learner.progress
     learner.good = (
         clone(learner.network.state_dict()),
-        copy.deepcopy(learner.optimizer.state_dict()),
-        asdict(learner.progress),
+        {
+            "state": {number: clone(values) for number, values in optimizer["state"].items()},
+            "param_groups": [dict(group) for group in optimizer["param_groups"]],
+        },
+        {**vars(progress), "history": list(progress.history)},
     )
 
 
@@ -175,7 +179,7 @@ def pack(learner: Learner) -> tuple[dict[str, Any], State]:
     tensors |= {f"best/{name}": value for name, value in learner.best.items()}
     for number, values in optimizer["state"].items():
         tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items()}
-    return progress, tensors
+    return {**progress, "history": [asdict(line) for line in progress["history"]]}, tensors
 
 
 def unpack(learner: Learner, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
