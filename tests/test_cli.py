@@ -440,5 +440,6 @@ def test_random_labels_are_scored_at_chance(ayatori: Ayatori) -> None:
     data = write(table(400).assign(y=random.choice(["heads", "tails"], 400)))
     assert ayatori("run", data, "--folds", "3", "--epochs", "20", "--quiet", "--out", "mine")[0] == 0
     for entry in json.loads(Path("mine/result.json").read_text())["leaderboard"]:
-        score = entry["scores"]["roc_auc"]
-        assert score["low"] <= 0.5 <= score["high"], entry["name"]
+        for name in ("roc_auc", "balanced_accuracy"):
+            score = entry["scores"][name]
+            assert score["low"] <= 0.5 <= score["high"], (entry["name"], name)

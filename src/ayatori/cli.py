@@ -201,6 +201,8 @@ def _free_folder(data: Path) -> Path:
 
 def main() -> None:
     """The command ``ayatori``: exit code 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    # threads that spin while they wait make a busy machine ten times slower (see dev/LOG.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:
