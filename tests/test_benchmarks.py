@@ -27,10 +27,10 @@ def facts_of(script: str, *arguments: object) -> dict[str, Any]:
 
 
 def test_one_network_and_the_plain_loop_learn_the_same() -> None:
-    facts = facts_of("one_network.py", "--kind", "table", "--rows", 2000, "--epochs", 4, "--pairs", 1)
-    losses = facts["table"]["best_stop_loss"]
-    assert losses["ayatori"] == pytest.approx(losses["plain"], rel=0.15)
-    assert facts["table"]["ratio"]["median"] > 0
+    facts = facts_of("one_network.py", "--kind", "pictures", "--rows", 300, "--epochs", 2, "--pairs", 1)
+    losses = facts["pictures"]["best_stop_loss"]
+    assert losses["ayatori"] == pytest.approx(losses["plain"], rel=1e-3)
+    assert facts["pictures"]["ratio"]["median"] > 0
 
 
 def test_import_time_is_measured() -> None:
