@@ -116,7 +116,7 @@ def picture_defaults(
     'light'
     """
     effort = {"quick": 0.5, "good": 1.0, "best": 3.0}[preset]
-    epochs = max(2, round(effort * min(60, 188 * max(rows, 1) ** -0.323)))  # 20 for 1 000 rows, 6 for 43 000
+    epochs = max(2, round(effort * min(60, 254 * max(rows, 1) ** -0.368)))  # 20 for 1 000 rows, 5 for 43 000
     return {
         "epochs": epochs,
         "batch_size": 32 if rows < 4000 else 64,
