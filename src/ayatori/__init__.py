@@ -24,7 +24,7 @@ _WHERE = {
     "EvaluateRecipe": "ayatori.recipe",
     "make_plan": "ayatori.plan",
     "load_model": "ayatori.model",
-    "AyatoriError": "ayatori.records",
+    "AyatoriError": "ayatori.errors",
     "Classifier": "ayatori.estimators",
     "Regressor": "ayatori.estimators",
 }
@@ -33,6 +33,7 @@ __all__ = ["__version__", *_WHERE]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from ayatori.data import load as load
+    from ayatori.errors import AyatoriError as AyatoriError
     from ayatori.estimators import Classifier as Classifier
     from ayatori.estimators import Regressor as Regressor
     from ayatori.model import load_model as load_model
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from ayatori.recipe import PlanRecipe as PlanRecipe
     from ayatori.recipe import Recipe as Recipe
     from ayatori.recipe import TrainRecipe as TrainRecipe
-    from ayatori.records import AyatoriError as AyatoriError
     from ayatori.run import Result as Result
     from ayatori.run import resume as resume
     from ayatori.run import run as run

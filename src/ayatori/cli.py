@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import ayatori
+from ayatori.errors import AyatoriError
 from ayatori.options import RunOptions, recipe_of
 from ayatori.recipe import Recipe
-from ayatori.records import AyatoriError
 
 if TYPE_CHECKING:
     from ayatori.run import Result
@@ -199,10 +200,21 @@ def _free_folder(data: Path) -> Path:
     return path
 
 
+def _settle_process() -> None:
+    """What makes training faster, and is ours to say because the process is ours (see dev/LOG.md)."""
+    # threads that spin while they wait make a busy machine ten times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        # glibc gives a batch's memory back and asks for it again at every step: a fifth of a CNN's time
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**30)
+        mallopt(mmap_threshold, 2**30)
+
+
 def main() -> None:
     """The command ``ayatori``: exit code 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    # threads that spin while they wait make a busy machine ten times slower (see dev/LOG.md)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _settle_process()
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:

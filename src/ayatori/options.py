@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ayatori.errors import AyatoriError
 from ayatori.recipe import Recipe, change, read_recipe
-from ayatori.records import AyatoriError
 
 # option -> the stage of the recipe that it belongs to, and its name there
 STAGES: dict[str, tuple[str, str]] = {

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 
 import tomli_w
 
-from ayatori.records import AyatoriError
+from ayatori.errors import AyatoriError
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def from_toml(text: str) -> Recipe:
 
     >>> from_toml("[train]\\nepoch = 3")
     Traceback (most recent call last):
-    ayatori.records.AyatoriError: recipe: unknown setting 'train.epoch'; did you mean 'epochs'?
+    ayatori.errors.AyatoriError: recipe: unknown setting 'train.epoch'; did you mean 'epochs'?
     """
     try:
         values = tomllib.loads(text)

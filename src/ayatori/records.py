@@ -8,15 +8,30 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ayatori.errors import AyatoriError, SchemaError
+
+# the errors are at home in errors.py, which needs no numpy
+__all__ = [
+    "SCORE",
+    "SEALED",
+    "STOP",
+    "UNUSED",
+    "AyatoriError",
+    "Blend",
+    "Column",
+    "Dataset",
+    "Entry",
+    "Epoch",
+    "Member",
+    "Plan",
+    "Predictions",
+    "Schema",
+    "SchemaError",
+    "Score",
+    "Task",
+]
+
 Task = Literal["classification", "multilabel", "regression"]
-
-
-class AyatoriError(ValueError):
-    """Something the user can mend: one sentence that says what must hold, what was found, what to do."""
-
-
-class SchemaError(AyatoriError):
-    """New rows do not look like the rows a model was trained on."""
 
 
 @dataclass(frozen=True)
