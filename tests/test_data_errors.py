@@ -18,7 +18,7 @@ GOOD = "a,b,y\n" + "\n".join(f"{row}.5,{'rg'[row % 2]},{row % 2}" for row in ran
 
 def refused(data: Any, *words: str, recipe: DataRecipe | None = None, **options: Any) -> str:
     with pytest.raises(AyatoriError) as caught:
-        load(data, recipe or DataRecipe(), **options)
+        load(data, recipe=recipe or DataRecipe(), **options)
     said = str(caught.value)
     assert "\n" not in said
     assert "must" in said

@@ -158,7 +158,7 @@ def test_large_pictures_are_squeezed_as_a_whole(tmp_path: Path) -> None:
     pixels = dataset.inputs["image"][0, 0]
     assert pixels[:, :44].min() > 245
     assert pixels[:, 52:].max() < 10
-    assert load(tmp_path, DataRecipe(size=20)).schema.image == (1, 20, 20)
+    assert load(tmp_path, recipe=DataRecipe(size=20)).schema.image == (1, 20, 20)
     assert any("squeezed to 96 x 96" in note for note in dataset.notes)
 
 
@@ -180,7 +180,7 @@ def test_one_coloured_picture_makes_all_coloured(tmp_path: Path) -> None:
     row = dataset.ids.tolist().index(f"eight/{names[101]}")
     assert dataset.inputs["image"][row, 1:].max() == 0
     assert dataset.inputs["image"][row, 0].max() > 0
-    assert load(tmp_path, DataRecipe(colour="grey")).schema.image == (1, 8, 8)
+    assert load(tmp_path, recipe=DataRecipe(colour="grey")).schema.image == (1, 8, 8)
 
 
 def test_grey_pictures_stored_in_colour_are_grey(tmp_path: Path) -> None:
@@ -216,12 +216,12 @@ def test_pictures_larger_than_memory_are_mapped_and_equal(tmp_path: Path) -> Non
     folder_of(tmp_path / "data")
     (tmp_path / "data" / "eight" / "3.png").write_bytes(b"broken")
     plain = load(tmp_path / "data")
-    mapped = load(tmp_path / "data", DataRecipe(memory_gb=1e-9), cache=tmp_path / "cache")
+    mapped = load(tmp_path / "data", recipe=DataRecipe(memory_gb=1e-9), cache=tmp_path / "cache")
     assert isinstance(mapped.inputs["image"], np.memmap)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
     np.testing.assert_array_equal(mapped.inputs["image"], plain.inputs["image"])
     assert mapped.fingerprint == plain.fingerprint
-    without = load(tmp_path / "data", DataRecipe(memory_gb=1e-9)).inputs["image"]
+    without = load(tmp_path / "data", recipe=DataRecipe(memory_gb=1e-9)).inputs["image"]
     assert isinstance(without, np.memmap)
     assert str(tmp_path) not in str(without.filename)
 
@@ -231,7 +231,7 @@ def test_a_failed_load_leaves_no_store_behind(tmp_path: Path) -> None:
     names = sorted((tmp_path / "data" / "eight").iterdir())
     png_header(20_000, 20_000, names[101])  # not among the sample that is looked at first
     with pytest.raises(AyatoriError, match="megapixels"):
-        load(tmp_path / "data", DataRecipe(memory_gb=1e-9), cache=tmp_path / "cache")
+        load(tmp_path / "data", recipe=DataRecipe(memory_gb=1e-9), cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -252,7 +252,7 @@ def test_broken_pictures_are_named_and_skipped_or_refused(tmp_path: Path) -> Non
         assert name not in dataset.ids
     assert "0x" not in note  # no addresses: notes are the same in every run
     with pytest.raises(AyatoriError, match=r"eight/1\.png"):
-        load(tmp_path, DataRecipe(strict=True))
+        load(tmp_path, recipe=DataRecipe(strict=True))
 
 
 def test_a_class_of_broken_pictures_is_no_class(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_table_of_paths_names_pictures_and_labels(tmp_path: Path) -> None:
         for row, path in enumerate(sorted(tmp_path.rglob("*.png")))
     ]
     (tmp_path / "list.csv").write_text("file,who,kind\n" + "\n".join(rows))
-    named, plain = load(tmp_path / "list.csv", DataRecipe(groups="who")), load(tmp_path)
+    named, plain = load(tmp_path / "list.csv", recipe=DataRecipe(groups="who")), load(tmp_path)
     np.testing.assert_array_equal(named.inputs["image"], plain.inputs["image"])
     np.testing.assert_array_equal(named.labels, plain.labels)
     assert named.ids.tolist() == plain.ids.tolist()

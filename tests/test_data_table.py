@@ -161,7 +161,7 @@ def test_missing_markers_are_missing(tmp_path: Path, marker: str) -> None:
 def test_decimal_commas_bom_and_blank_lines_are_understood(tmp_path: Path) -> None:
     rows = "\n".join(f"{row},25;{'ja' if row % 2 else 'nein'}" for row in range(20))
     (tmp_path / "t.csv").write_text("\n\nWert;Größe\n" + rows, encoding="utf-8-sig")
-    dataset = load(tmp_path / "t.csv", DataRecipe(target="Größe"))
+    dataset = load(tmp_path / "t.csv", recipe=DataRecipe(target="Größe"))
     np.testing.assert_array_equal(number(dataset, "Wert"), np.arange(20) + 0.25)
 
 
@@ -179,7 +179,7 @@ def test_columns_that_teach_nothing_are_left_out_and_named() -> None:
     frame["text"] = [f"remark {row}" for row in range(60)]
     frame["PassengerId"] = np.arange(60) + 900
     frame["list"] = [[1, 2]] * 60
-    dataset = load(frame, DataRecipe(target="kind"))
+    dataset = load(frame, recipe=DataRecipe(target="kind"))
     left = {"gone", "same", "text", "PassengerId", "list"}
     assert set(dataset.schema.ignored) == left
     assert left.isdisjoint(dataset.schema.numbers)
@@ -192,7 +192,7 @@ def test_groups_time_ids_and_dropped_columns_are_no_features() -> None:
     frame["who"] = np.repeat(["p", "q", None], 20)
     frame["name"] = [f"r{row}" for row in range(60)]
     recipe = DataRecipe(groups="who", time="day", ids="name", drop=("sold",))
-    dataset = load(frame, recipe)
+    dataset = load(frame, recipe=recipe)
     assert dataset.ids.tolist() == list(frame["name"])
     assert dataset.groups is not None
     assert dataset.groups[:40].tolist() == [0] * 20 + [1] * 20
@@ -224,18 +224,18 @@ def test_the_task_follows_from_the_target(values: object, task: str, classes: tu
 
 def test_the_recipe_overrides_the_task() -> None:
     frame = pd.DataFrame({"x": np.arange(60) / 7, "y": [0, 1, 2] * 20})
-    assert load(frame, DataRecipe(task="regression")).labels.shape == (60, 1)
-    assert load(frame, DataRecipe(task="classification")).classes == ("0", "1", "2")
+    assert load(frame, recipe=DataRecipe(task="regression")).labels.shape == (60, 1)
+    assert load(frame, recipe=DataRecipe(task="classification")).classes == ("0", "1", "2")
 
 
 def test_several_columns_are_labels_or_values() -> None:
     frame = pd.DataFrame({"x": np.arange(30) / 7, "a": [0, 1] * 15, "b": [True, False, False] * 10})
-    labels = load(frame, DataRecipe(target=("a", "b")))
+    labels = load(frame, recipe=DataRecipe(target=("a", "b")))
     assert (labels.task, labels.classes) == ("multilabel", ("a", "b"))
     assert labels.labels.dtype == np.float32
     np.testing.assert_array_equal(labels.labels, frame[["a", "b"]].astype(float))
     frame["b"] = np.linspace(0, 1, 30)
-    values = load(frame, DataRecipe(target=("a", "b")))
+    values = load(frame, recipe=DataRecipe(target=("a", "b")))
     assert (values.task, values.classes, values.schema.target) == ("regression", (), ("a", "b"))
     np.testing.assert_array_equal(values.labels, frame[["a", "b"]])
 
@@ -269,14 +269,14 @@ def test_groups_are_numbered_over_development_and_test_rows(tmp_path: Path) -> N
     frame, test = frame_of(), frame_of(20)
     frame["who"], test["who"] = np.resize(["p", "q"], 60), np.resize(["q", "r"], 20)
     test.to_csv(tmp_path / "test.csv", index=False)
-    dataset = load(frame, DataRecipe(target="kind", groups="who"), test=tmp_path / "test.csv")
+    dataset = load(frame, recipe=DataRecipe(target="kind", groups="who"), test=tmp_path / "test.csv")
     assert dataset.groups is not None
     assert dataset.groups.tolist() == [0, 1] * 30 + [1, 2] * 10
 
 
 def test_more_rows_are_read_as_the_first_ones_were(tmp_path: Path) -> None:
     frame = frame_of()
-    dataset = load(frame, DataRecipe(target="kind"))
+    dataset = load(frame, recipe=DataRecipe(target="kind"))
     more = frame.assign(extra=1)[["extra", "day", "colour", "sold", "size", "count", "kind"]]
     again = load_like(more, dataset.schema)
     for name, values in dataset.inputs.items():
@@ -309,9 +309,9 @@ def test_an_unknown_class_leaves_new_rows_without_a_target() -> None:
 def test_classes_written_in_another_way_are_the_same_classes(tmp_path: Path) -> None:
     frame = pd.DataFrame({"x": np.arange(40.0), "y": [1.0, 2.0] * 20, "z": [True, False] * 20})
     (tmp_path / "new.csv").write_text("x,y,z\n1,2,TRUE\n2,1.0,false\n")
-    numeric = load(frame, DataRecipe(target="y"))
+    numeric = load(frame, recipe=DataRecipe(target="y"))
     assert load_like(tmp_path / "new.csv", numeric.schema).labels.tolist() == [1, 0]
-    boolean = load(frame, DataRecipe(target="z"))
+    boolean = load(frame, recipe=DataRecipe(target="z"))
     assert load_like(tmp_path / "new.csv", boolean.schema).labels.tolist() == [1, 0]
 
 
@@ -406,4 +406,13 @@ def test_global_random_state_and_the_given_data_are_left_as_found() -> None:
 
 def test_y_and_a_named_target_exclude_each_other() -> None:
     with pytest.raises(AyatoriError, match="given once"):
-        load(frame_of(), DataRecipe(target="kind"), y=np.arange(60))
+        load(frame_of(), recipe=DataRecipe(target="kind"), y=np.arange(60))
+
+
+def test_a_target_is_named_in_one_word_and_arrays_come_as_a_pair() -> None:
+    frame = pd.DataFrame({"x": np.arange(40) / 7, "kind": ["a", "b"] * 20, "z": np.arange(40) / 3})
+    named = load(frame, target="kind")
+    assert named.fingerprint == load(frame, recipe=DataRecipe(target="kind")).fingerprint
+    assert named.classes == ("a", "b")
+    pair = load(frame[["x", "z"]].to_numpy(), frame["kind"])
+    np.testing.assert_array_equal(pair.labels, named.labels)

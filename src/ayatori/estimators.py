@@ -186,7 +186,7 @@ class _Estimator(BaseEstimator):
         given |= {"seed": _seed(given.pop("random_state")), "task": task, "test": 0.0, "baselines": ()}
         del given["verbose"]
         recipe = from_flat(given)
-        dataset = load_data(X, recipe.data, y=y)
+        dataset = load_data(X, y, recipe.data)
         if groups is not None:
             check_consistent_length(X, groups)
             codes = np.unique(column_or_1d(groups), return_inverse=True)[1].astype(np.int64)

@@ -223,8 +223,8 @@ def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Sho
     test = recipe.plan.test if isinstance(recipe.plan.test, str) else None
     dataset = load(
         data,
+        y,
         recipe.data,
-        y=y,
         test=test,
         cache=folder.cache if folder else None,
         progress=lambda done, whole: show(Event("read", share=done / max(whole, 1))),

@@ -33,15 +33,18 @@ from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
 
 def load(
     data: Any,
-    recipe: DataRecipe | None = None,
     y: Any = None,
+    recipe: DataRecipe | None = None,
+    *,
+    target: str | tuple[str, ...] = "",
     test: str | Path | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Read labelled rows: a table, a folder of pictures, an ``.npz``, arrays, a DataFrame or a torch Dataset.
 
-    ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``test``: a file or folder of rows
+    ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``target``: the column (or columns) of
+    a table that hold it; short for ``recipe=DataRecipe(target=...)``. ``test``: a file or folder of rows
     for the sealed test; they come last, ``fixed_test`` marks them, and nothing is decided on them.
     ``cache``: where decoded pictures are written when they outgrow ``recipe.memory_gb``.
     ``progress(done, total)`` is called while pictures are decoded.
@@ -54,6 +57,8 @@ def load(
     (20, 'classification', ('cat', 'dog'), (20, 2))
     """
     recipe = recipe or DataRecipe()
+    if target:
+        recipe = dataclasses.replace(recipe, target=target)
     path = _existing(data) if isinstance(data, str | Path) else None
     data = _framed(data)
     source = "" if path is None else str(path.absolute())
@@ -99,7 +104,7 @@ def load_like(
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"size": [1.5, 2.5, 0.5, 4.0], "kind": ["a", "b", "a", "b"]})
-    >>> trained = load(frame, DataRecipe(target="kind"))
+    >>> trained = load(frame, target="kind")
     >>> load_like(pd.DataFrame({"size": [3.0], "other": ["x"]}), trained.schema).inputs["numbers"]
     array([[3.]])
     """
