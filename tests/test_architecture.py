@@ -7,9 +7,12 @@ import functools
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ayatori"
@@ -194,6 +197,24 @@ def test_the_readme_lists_every_file_of_the_package_once() -> None:
     files = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*") if path.is_file()]
     files = [name for name in files if "__pycache__" not in name and not name.endswith(".pyc")]
     assert sorted(listed) == sorted(files)
+
+
+def test_the_lock_satisfies_every_dependency_and_names_no_address() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    runtime = project["project"]["dependencies"] + project["build-system"]["requires"]
+    tests = [need for group in project["dependency-groups"].values() for need in group]
+    folder = ROOT / "requirements"
+    lines = {file: (folder / file).read_text(encoding="utf-8") for file in ("lock.txt", "test.txt")}
+    assert not re.search(r"https?:|file:|--|[\w.]+/", "".join(lines.values()).replace("dev/lock.py", ""))
+    pins = {
+        file: dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)) for file, text in lines.items()
+    }
+    both = {**pins["lock.txt"], **pins["test.txt"]}
+    for need, known in [(need, pins["lock.txt"]) for need in runtime] + [(need, both) for need in tests]:
+        wanted = Requirement(need)
+        version = known.get(canonicalize_name(wanted.name))
+        assert version is not None, f"{need} is not in the lock: make lock"
+        assert wanted.specifier.contains(version), f"{need}, however the lock has {version}: make lock"
 
 
 def in_fresh_python(code: str) -> str:
