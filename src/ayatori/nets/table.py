@@ -17,7 +17,9 @@ from ayatori.records import AyatoriError, Task
 __all__ = ["build_table", "measure_table", "table_defaults"]
 
 BODIES = {"mlp": TableMLP, "linear": TableLinear}
-EPOCHS = {"quick": 16, "good": 48, "best": 128}
+EPOCHS = {"quick": 10, "good": 24, "best": 64}  # at least, unless ...
+VISITS = {"quick": 3_000_000, "good": 8_000_000, "best": 25_000_000}  # ... rows are seen so often in all
+STEPS = {"quick": 300, "good": 1000, "best": 3000}  # at least, for few rows
 
 
 def build_table(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
@@ -44,24 +46,41 @@ def table_defaults(
 ) -> dict[str, Any]:
     """How to train a table network that has ``rows`` training rows.
 
-    ``learning_rate`` is that of a weight with 256 inputs; a body's ``rates()`` say the others.
+    ``learning_rate`` is that of a weight with 256 inputs; a body's ``rates()`` say the others. A name
+    that is not of ours ("own") gets what suits an ordinary module.
+
+    >>> settings = table_defaults("classification", rows=11_520, outputs=26)
+    >>> settings["epochs"], settings["batch_size"], settings["learning_rate"]
+    (24, 256, 0.005)
     """
-    batch = 256 if rows < 200_000 else 1024
-    least = {"quick": 400, "good": 1500, "best": 4000}[preset]  # steps
-    steps = max(1, rows // min(batch, rows))
-    epochs = max(EPOCHS[preset], -(-least // steps))
-    if rows * epochs > 20_000_000:
-        epochs = max(3, 20_000_000 // rows)
+    batch = _batch(rows)
+    epochs = _epochs(rows, batch, preset)
+    kind: dict[str, float] = {
+        "mlp": {"learning_rate": 0.005, "weight_decay": 0.32, "beta2": 0.95},
+        "linear": {"learning_rate": 0.01, "weight_decay": 0.0, "beta2": 0.95},
+    }.get(name, {"learning_rate": 0.001, "weight_decay": 0.01, "beta2": 0.999})
     return {
-        "epochs": min(epochs, 400),
-        "batch_size": max(1, min(batch, rows)),
-        "learning_rate": 0.005,
-        "weight_decay": 0.32,
+        "epochs": epochs,
+        "batch_size": batch,
         "warmup": 0.05,
-        "label_smoothing": 0.03 if task == "classification" else 0.0,
-        "beta2": 0.95,
+        "label_smoothing": 0.03 if task == "classification" and name == "mlp" else 0.0,
         "patience": max(10, epochs // 4),
+        **kind,
     }
+
+
+def _batch(rows: int) -> int:
+    """Four steps an epoch or more, unless that leaves fewer than 16 rows a step."""
+    if rows >= 200_000:
+        return 1024
+    return max(1, min(256, rows, max(16, rows // 4)))
+
+
+def _epochs(rows: int, batch: int, preset: str) -> int:
+    """Few rows are seen often, to make enough steps; many rows seldom."""
+    steps = max(1, rows // batch)
+    epochs = max(EPOCHS[preset], min(-(-STEPS[preset] // steps), 400))
+    return max(2, min(epochs, VISITS[preset] // max(rows, 1)))
 
 
 def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
