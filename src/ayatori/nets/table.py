@@ -18,7 +18,7 @@ __all__ = ["build_table", "measure_table", "table_defaults"]
 
 BODIES = {"mlp": TableMLP, "linear": TableLinear}
 EPOCHS = {"quick": 10, "good": 24, "best": 64}  # at least, unless ...
-VISITS = {"quick": 3_000_000, "good": 8_000_000, "best": 25_000_000}  # ... rows are seen so often in all
+VISITS = {"quick": 3_000_000, "good": 8_000_000, "best": 20_000_000}  # ... rows are seen so often in all
 STEPS = {"quick": 300, "good": 1000, "best": 3000}  # at least, for few rows
 
 
