@@ -83,6 +83,24 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True)
+class EngineRecipe:
+    """How members run together: their time depends on it, their weights only beyond the fifth digit.
+
+    Zeros and "auto" are decided by a rule from the network and the machine; recipe.toml holds what was
+    decided, and ``why``.
+    """
+
+    mode: Literal["auto", "stacked", "turns"] = "auto"  # members as one network, or one after another
+    threads: int = 0  # stacks (or members) that step at the same time, one core each
+    workers: int = 0  # processes that share the members and the data
+    together: int = 0  # members that are in memory at the same time
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"  # of pictures
+    tune: bool = False  # try the choices on real batches, and take the fastest
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class EvaluateRecipe:
     """Who the network is compared with."""
 
@@ -104,6 +122,7 @@ class Recipe:
     net: NetRecipe = NetRecipe()
     loss: LossRecipe = LossRecipe()
     train: TrainRecipe = TrainRecipe()
+    engine: EngineRecipe = EngineRecipe()
     evaluate: EvaluateRecipe = EvaluateRecipe()
     preset: Literal["quick", "good", "best"] = "good"
     seed: int = 0

@@ -100,7 +100,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Column:
-    """What one member of a Plan is. ``fold`` is -1 where folds do not apply."""
+    """What one member of a Plan is. ``fold`` is -1 where folds do not apply.
+
+    ``learning_rate`` and ``weight_decay`` are this member's own, or 0 and -1 for the recipe's.
+    """
 
     fold: int = -1
     repeat: int = 0
@@ -108,6 +111,8 @@ class Column:
     round: int = 0
     net: str = "auto"
     seed: int = 0
+    learning_rate: float = 0.0
+    weight_decay: float = -1.0
 
 
 # One byte a cell: 1 .. 250 means "train, that many times".

@@ -28,7 +28,7 @@ from ayatori.plan import make_plan
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
 from ayatori.store import RunFolder
-from ayatori.train import predict, settle, train
+from ayatori.train import predict, sentence, settle, train
 
 LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
 
@@ -307,6 +307,7 @@ def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:
     show(Event("plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"))
     net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
     show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
+    show(Event("train", sentence(recipe.engine, plan.members)))
 
 
 class Clock:

@@ -13,10 +13,22 @@ from ayatori.nets.network import NetSpec, Network, activation
 from ayatori.nets.own import build_own, find_factory
 from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
 from ayatori.nets.table import build_table, measure_table, table_defaults
+from ayatori.nets.traits import Traits, find_traits
 from ayatori.recipe import NetRecipe, nearest
 from ayatori.records import AyatoriError, Dataset, Schema, Task
 
-__all__ = ["NetSpec", "Network", "activation", "build", "defaults", "find_net", "measure", "rebuild"]
+__all__ = [
+    "NetSpec",
+    "Network",
+    "Traits",
+    "activation",
+    "build",
+    "defaults",
+    "find_net",
+    "find_traits",
+    "measure",
+    "rebuild",
+]
 
 NAMES = {"table": ("mlp", "linear"), "image": ("cnn", "linear")}
 Own = Any  # a factory or a module of the user's, or None for a network of ours

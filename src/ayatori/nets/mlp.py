@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ayatori.nets.dropout import Dropout
 from ayatori.nets.network import activation
 from ayatori.nets.table_front import Features, TableFront
 
@@ -55,31 +56,6 @@ class Fading(nn.Module):
         return torch.lerp(x, self.function(x), self.weight)
 
 
-class Dropout(nn.Module):
-    """``nn.Dropout`` with ``p`` rounded to a 256th: a byte of chance a value takes a quarter of the time.
-
-    >>> _ = torch.manual_seed(0)
-    >>> Dropout(0.25)(torch.ones(1000, 100)).mean().round(decimals=2)
-    tensor(1.)
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-        self.generator: torch.Generator | None = None  # None: torch's global one
-
-    def forward(self, x: Tensor) -> Tensor:
-        keep = round(256 * (1 - self.p))
-        if not self.training or keep >= 256:
-            return x
-        if x.device.type != "cpu":
-            return nn.functional.dropout(x, self.p)
-        rows, units = x.shape
-        words = torch.randint(-(2**63), 2**63 - 1, (rows, -(-units // 8)), generator=self.generator)
-        chance = words.view(torch.uint8)[:, :units]
-        return x * ((chance < keep).to(x.dtype) * (256 / keep))
-
-
 class Columns(nn.Module):
     """Features -> one vector a row: embedded numbers, flags, embedded categories.
 
@@ -94,11 +70,15 @@ class Columns(nn.Module):
         nn.init.normal_(self.categories.weight, std=EMBEDDING**-0.5)
         with torch.no_grad():
             self.categories.weight[front.embedding_start] = 0.0  # unknown
-        self.width = front.numbers * (PARTS if periodic else 1) + front.flags + front.embedded * EMBEDDING
+        self.widths = (front.numbers * (PARTS if periodic else 1), front.flags, front.embedded * EMBEDDING)
+        self.width = sum(self.widths)
 
     def forward(self, features: Features) -> Tensor:
-        embedded = self.categories(features.codes).flatten(1)
-        return torch.cat([self.numbers(features.numbers), features.flags, embedded], -1)
+        numbers, flags, embedded = self.widths
+        parts = [self.numbers(features.numbers)] if numbers else []
+        parts += [features.flags] if flags else []
+        parts += [self.categories(features.codes).flatten(1)] if embedded else []
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 class TableMLP(nn.Module):

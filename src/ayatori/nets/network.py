@@ -92,12 +92,6 @@ class Network(nn.Module):
             return target
         return ((target - self.shift) / self.scale).float()
 
-    @property
-    def least_rows(self) -> int:
-        """Batch normalisation cannot learn from a single row."""
-        normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules())
-        return 2 if normed else 1
-
     def rates(self) -> dict[str, tuple[float, float]]:
         """Factors (learning rate, weight decay) of each parameter; a body may say its own by ``rates()``."""
         own: dict[str, tuple[float, float]] = getattr(self.body, "rates", dict)()

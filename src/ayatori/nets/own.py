@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ayatori.nets.dropout import with_own_dropout
 from ayatori.nets.mlp import Columns
 from ayatori.nets.network import NetSpec
 from ayatori.nets.pictures import PictureFront
@@ -68,4 +69,4 @@ def _module(factory: Factory | nn.Module, shape: tuple[int, ...], spec: NetSpec)
         module = factory(shape, spec.outputs, **spec.options)
     if not isinstance(module, nn.Module):
         raise AyatoriError(f"a net factory must give a torch.nn.Module, however: {type(module).__name__}")
-    return module
+    return with_own_dropout(module)

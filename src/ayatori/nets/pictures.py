@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ayatori.nets.mlp import Dropout
+from ayatori.nets.dropout import Dropout
 from ayatori.nets.network import Inputs, NetSpec, activation
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema, Task

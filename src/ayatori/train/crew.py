@@ -1,6 +1,6 @@
-"""Who does the members' steps: one after another, or several members at a time on a thread each.
+"""Who does the members' steps: one stack after another, or several at a time on a thread each.
 
-Members are independent, so several threads with one core each are faster than one member on all cores;
+Stacks are independent, so several threads with one core each are faster than one stack on all cores;
 and a thread never waits for another at the end of every small operation.
 """
 
@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from ayatori.train.learner import Learner
-
 
 class InTurn(Executor):
     """Does what it is given at once, in the caller's thread."""
@@ -26,14 +24,9 @@ class InTurn(Executor):
 
 
 @contextlib.contextmanager
-def turns(learners: list[Learner], device: torch.device) -> Iterator[Executor]:
-    """An executor for the members' steps: as many threads as torch may use, each with one core.
-
-    In turn where there is one member, one core or an accelerator, or where a network draws from torch's
-    global generator, which threads cannot share without losing "same seed, same bytes".
-    """
-    threads = min(torch.get_num_threads(), len(learners))
-    if threads < 2 or device.type != "cpu" or any(learner.draws_globally for learner in learners):
+def crew(threads: int) -> Iterator[Executor]:
+    """An executor for the steps: so many threads with one core each, or the caller's own on all cores."""
+    if threads < 2:
         yield InTurn()
         return
     allowed = torch.get_num_threads()

@@ -1,17 +1,17 @@
-"""One network while it learns: its step, its stopping, its way back from a bad step, its state on disk."""
+"""One network while it learns: why it stops, its way back from a bad step, its state on disk."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ayatori.nets.network import Network
+from ayatori.nets.traits import Traits
 from ayatori.recipe import TrainRecipe
 from ayatori.records import Column, Epoch
 from ayatori.train.loss import Loss
@@ -25,6 +25,7 @@ class Progress:
     """Everything about a learner that is not a tensor; plain JSON values."""
 
     epoch: int = 0  # epochs finished
+    steps: int = 0  # steps of the optimizer
     best_epoch: int = -1
     best_loss: float = float("inf")
     step_scale: float = 1.0  # halved each time the loss was not finite
@@ -42,44 +43,39 @@ class Learner:
     column: Column
     network: Network
     counts: np.ndarray
-    weight: Tensor  # (n,) float32: loss weight of each row, mean 1 over its own training rows
+    weight: np.ndarray  # (n,) float32: loss weight of each row, mean 1 over its own training rows
     loss: Loss  # what is minimised
     stop_loss: Loss  # what is watched: the same, without label smoothing
-    optimizer: torch.optim.Optimizer
     recipe: TrainRecipe
     chance: torch.Generator  # what our own dropout draws from
-    draws_globally: bool  # a network of the user's own may draw from torch's global generator
+    traits: Traits  # what was found by trying its network
+    moments: State  # of the optimizer: exp_avg/NAME and exp_avg_sq/NAME, shaped as the parameters
     progress: Progress = field(default_factory=Progress)
     best: State = field(default_factory=dict)
-    good: tuple[State, dict[str, Any], dict[str, Any]] = ({}, {}, {})  # network, optimizer, progress
-    sum_loss: float = 0.0
-    sum_weight: float = 0.0
+    good: tuple[State, State, dict[str, Any]] = ({}, {}, {})  # network, moments, progress
+    train_loss: float = float("nan")  # of the epoch that has just ended
 
-    def seed_chance(self, seed: int) -> None:
-        """What this member draws next follows from ``seed`` alone."""
-        self.chance.manual_seed(seed)
-        if self.draws_globally:
-            torch.manual_seed(seed)
+    def __post_init__(self) -> None:
+        self.rows = np.flatnonzero(self.counts)
 
     @property
     def done(self) -> bool:
         return bool(self.progress.reason)
 
+    @property
+    def least_rows(self) -> int:
+        """Statistics of a batch cannot be had from a single row."""
+        return 2 if self.traits.mixes_rows else 1
 
-def make_optimizer(network: nn.Module, recipe: TrainRecipe, rates: Mapping[str, tuple[float, float]]) -> Any:
-    """AdamW with one group for each kind of parameter. Loshchilov and Hutter 2019 (arXiv 1711.05101)."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(rates.get(name, (1.0, 1.0)), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "factor": rate, "weight_decay": recipe.weight_decay * decay, "lr": 0.0}
-            for (rate, decay), parameters in groups.items()
-        ],
-        betas=(0.9, recipe.beta2),
-        fused=True,
-    )
+    @property
+    def learning_rate(self) -> float:
+        """That of this member, in its present state."""
+        return (self.column.learning_rate or self.recipe.learning_rate) * self.progress.step_scale
+
+    @property
+    def weight_decay(self) -> float:
+        decay = self.column.weight_decay
+        return self.recipe.weight_decay if decay < 0 else decay
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -93,38 +89,27 @@ def schedule(progress: float, warmup: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (progress - warmup) / max(1 - warmup, 1e-9))))
 
 
-def step(
-    learner: Learner, inputs: Mapping[str, Tensor], target: Tensor, weight: Tensor, factor: float
-) -> None:
-    """One step of one member on its own rows of a batch: inputs (b, ...), target (b, ...), weight (b,)."""
-    recipe, optimizer = learner.recipe, learner.optimizer
-    rate = recipe.learning_rate * factor * learner.progress.step_scale
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
-    losses = learner.loss(learner.network(inputs), target)
-    # divided by the rows, not by their weights: a batch of heavy rows must move the network further
-    loss = (losses * weight).sum() / len(weight)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if recipe.clip:
-        nn.utils.clip_grad_norm_(learner.network.parameters(), recipe.clip, foreach=True)
-    optimizer.step()
-    learner.sum_loss += loss.item() * len(weight)
-    learner.sum_weight += float(len(weight))
+def fresh_moments(network: Network) -> State:
+    """The optimizer's memory before its first step."""
+    return {
+        f"{kind}/{name}": torch.zeros_like(parameter)
+        for kind in ("exp_avg", "exp_avg_sq")
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
 
 
-def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int, rate: float) -> Epoch:
+def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int, factor: float) -> Epoch:
     """Note the epoch, keep the best weights, decide whether to go on."""
     progress, recipe = learner.progress, learner.recipe
-    train_loss = learner.sum_loss / max(learner.sum_weight, 1.0)
-    learner.sum_loss = learner.sum_weight = 0.0
+    rate = learner.learning_rate * factor
     note = ""
-    if not (np.isfinite(train_loss) and np.isfinite(stop_loss)):
+    if not (np.isfinite(learner.train_loss) and np.isfinite(stop_loss)):
         note = _step_back(learner)
         progress = learner.progress
     progress.epoch += 1
     progress.seconds += seconds
-    line = Epoch(learner.index, progress.epoch, train_loss, stop_loss, rate, seconds, note)
+    line = Epoch(learner.index, progress.epoch, learner.train_loss, stop_loss, rate, seconds, note)
     progress.history.append(line)
     if not note and stop_loss < progress.best_loss - recipe.min_delta:
         progress.best_loss, progress.best_epoch = stop_loss, progress.epoch
@@ -141,21 +126,19 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
 
 def remember(learner: Learner) -> None:
     """Keep the state at the end of an epoch: to go back to, and to save."""
-    optimizer, progress = learner.optimizer.state_dict(), learner.progress
+    progress = learner.progress
     learner.good = (
         clone(learner.network.state_dict()),
-        {
-            "state": {number: clone(values) for number, values in optimizer["state"].items()},
-            "param_groups": [dict(group) for group in optimizer["param_groups"]],
-        },
+        clone(learner.moments),
         {**vars(progress), "history": list(progress.history)},
     )
 
 
 def _step_back(learner: Learner) -> str:
-    network, optimizer, progress = learner.good
+    network, moments, progress = learner.good
     learner.network.load_state_dict(network)
-    learner.optimizer.load_state_dict(copy.deepcopy(optimizer))
+    for name, value in moments.items():
+        learner.moments[name].copy_(value)
     learner.progress = restore_progress(progress)
     learner.progress.strikes += 1
     learner.progress.step_scale /= 2
@@ -174,27 +157,22 @@ def clone(state: Mapping[str, Tensor]) -> State:
 
 def pack(learner: Learner) -> tuple[dict[str, Any], State]:
     """(JSON values, tensors) of the last good state, for a checkpoint."""
-    network, optimizer, progress = learner.good
+    network, moments, progress = learner.good
     tensors = {f"network/{name}": value for name, value in network.items()}
     tensors |= {f"best/{name}": value for name, value in learner.best.items()}
-    for number, values in optimizer["state"].items():
-        tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items()}
+    tensors |= {f"moments/{name}": value for name, value in moments.items()}
     return {**progress, "history": [asdict(line) for line in progress["history"]]}, tensors
 
 
 def unpack(learner: Learner, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Put a learner back where ``pack`` left it, bit for bit."""
-    parts: dict[str, State] = {"network": {}, "best": {}, "optimizer": {}}
+    parts: dict[str, State] = {"network": {}, "best": {}, "moments": {}}
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = value
     learner.network.load_state_dict(parts["network"])
     learner.best = clone(parts["best"])
-    state = learner.optimizer.state_dict()
-    state["state"] = {}
-    for key, value in parts["optimizer"].items():
-        number, name = key.split("/")
-        state["state"].setdefault(int(number), {})[name] = value
-    learner.optimizer.load_state_dict(state)
+    for name, value in parts["moments"].items():
+        learner.moments[name].copy_(value)
     learner.progress = restore_progress(progress)
     remember(learner)

@@ -1,16 +1,17 @@
 """Stage 6. Dataset, Plan, recipe -> members. The only training loop: all members, one stream of data.
 
-Each batch is read, moved and augmented once; every member takes from it the rows that are its own. Each
-epoch's order and each step's random numbers follow from (seed, epoch, step, member) alone, so that a
-run that was killed goes on as if it had not been.
+Members step in stacks (see ``Stack``; a stack may be one member). Pictures are read, moved and augmented
+once for everybody; rows of a table, which cost nothing, each member draws in an order of its own. All
+chance follows from (seed, epoch, step, member) alone, so that a killed run goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,35 +19,46 @@ import torch
 from torch import Tensor
 
 from ayatori.augment import augment
-from ayatori.nets import build, measure
+from ayatori.nets import build, find_traits, measure
+from ayatori.nets.dropout import own_chance
+from ayatori.nets.joined import Joined
+from ayatori.nets.traits import Traits
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Epoch, Member, Plan
 from ayatori.train.calibrate import temperature
-from ayatori.train.chance import draws_from_torch, give_chance, take_chance
-from ayatori.train.crew import turns
+from ayatori.train.crew import crew
 from ayatori.train.learner import (
     Learner,
+    clone,
     finish_epoch,
-    make_optimizer,
+    fresh_moments,
     pack,
     remember,
     schedule,
-    step,
     unpack,
 )
 from ayatori.train.loss import make_loss
-from ayatori.train.predict import outputs_of
+from ayatori.train.predict import logits_of
+from ayatori.train.stack import Stack
 from ayatori.train.stream import (
     Batch,
+    Stream,
     batches,
+    make_stream,
     own_inputs,
+    own_order,
     pick_device,
     read_batch,
     row_weights,
     seed_of,
+    take,
+    to_device,
 )
 
-AHEAD = 4  # batches that are read together; at most three times as many wait in memory
+AHEAD = 4  # shared batches that are read together; at most three times as many wait in memory
+LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
+OWN_AHEAD = 16  # steps that a stack makes before it looks up
+Given = tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | int]  # inputs, target, weight, rows
 OnEpoch = Callable[[Epoch], bool | None]
 OnStep = Callable[[float], None]  # share of all steps that is done
 
@@ -57,6 +69,17 @@ class Keeper(Protocol):
     def save_checkpoint(self, progress: list[dict], tensors: dict[str, Tensor]) -> None: ...
 
     def load_checkpoint(self) -> tuple[list[dict], dict[str, Tensor]] | None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training run is about; the same for every epoch."""
+
+    dataset: Dataset
+    plan: Plan
+    recipe: Recipe
+    stream: Stream
+    device: torch.device
 
 
 def train(
@@ -74,48 +97,47 @@ def train(
     ``recipe.train.checkpoint_seconds``; Ctrl-C writes one too, then goes on upwards.
     """
     device = pick_device(recipe.train.device)
+    job = Job(dataset, plan, recipe, make_stream(dataset, plan, recipe.train.batch_size), device)
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        learners = [new_learner(dataset, plan, recipe, index, device) for index in range(plan.members)]
+        learners = new_learners(job)
         load(learners, keeper)
         try:
-            _epochs(dataset, plan, recipe, learners, device, keeper, on_epoch, on_step)
+            _epochs(job, learners, keeper, on_epoch, on_step)
         except KeyboardInterrupt:
             save(learners, keeper)
             raise
         save(learners, keeper)
-    return [_member(learner, dataset, plan) for learner in learners]
+    return [_member(learner, job) for learner in learners]
 
 
 def _epochs(
-    dataset: Dataset,
-    plan: Plan,
-    recipe: Recipe,
+    job: Job,
     learners: list[Learner],
-    device: torch.device,
     keeper: Keeper | None,
     on_epoch: OnEpoch | None,
     on_step: OnStep | None,
 ) -> None:
-    settings, began, saved = recipe.train, time.monotonic(), time.monotonic()
-    stream = np.flatnonzero(np.stack([learner.counts for learner in learners]).any(axis=0))
-    share = np.mean([np.count_nonzero(learner.counts) for learner in learners]) / len(stream)
-    steps = max(1, round(len(stream) * share / settings.batch_size))
+    recipe, settings = job.recipe, job.recipe.train
+    began, saved = time.monotonic(), time.monotonic()
     spent = max((learner.progress.seconds for learner in learners), default=0.0)
-    with turns(learners, device) as crew:
+    stacks: list[Stack] = []
+    with crew(recipe.engine.threads) as hands:
         for epoch in range(min(learner.progress.epoch for learner in learners), settings.epochs):
             active = [one for one in learners if not one.done and one.progress.epoch == epoch]
             if not active:
                 break
             start = time.monotonic()
-            for done in _pass(dataset, recipe, active, stream, steps, epoch, crew, device):
+            stacks = form(active, job, stacks)
+            for done in _pass(job, stacks, epoch, hands):
                 if on_step:
                     on_step((epoch + done) / settings.epochs)
-            judged = [crew.submit(stop_loss, dataset, plan, learner) for learner in active]
-            for learner, loss in zip(active, judged, strict=True):
-                rate = settings.learning_rate * schedule((epoch + 1) / settings.epochs, settings.warmup)
-                seconds = (time.monotonic() - start) / len(active)
-                line = finish_epoch(learner, loss.result(), seconds, settings.epochs, rate)
+            judged = [hands.submit(stop_losses, stack, job) for stack in stacks]
+            losses = {index: loss for future in judged for index, loss in future.result().items()}
+            factor = schedule((epoch + 1) / settings.epochs, settings.warmup)
+            seconds = (time.monotonic() - start) / len(active)
+            for learner in active:
+                line = finish_epoch(learner, losses[learner.index], seconds, settings.epochs, factor)
                 if on_epoch and on_epoch(line) and not learner.done:
                     learner.progress.reason = "it was asked to stop"
             if recipe.time_limit and spent + time.monotonic() - began > recipe.time_limit:
@@ -128,32 +150,56 @@ def _epochs(
                 saved = time.monotonic()
 
 
-def _pass(
-    dataset: Dataset,
-    recipe: Recipe,
-    learners: list[Learner],
-    stream: np.ndarray,
-    steps: int,
-    epoch: int,
-    crew: Executor,
-    device: torch.device,
-) -> Iterator[float]:
-    """One pass over the stream; yields the share that is done. Each batch is read once, a few ahead."""
-    settings, vary = recipe.train, augment(recipe.train.augment)
+def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[Stack]:
+    """The stacks of an epoch, which follow from its members alone; a stack that stays is kept as it is."""
+    engine = job.recipe.engine
+    alike: dict[tuple, list[Learner]] = {}
+    for learner in active:
+        together = engine.mode == "stacked" and _stacks(learner, job.stream)
+        own = repr((learner.network.spec, learner.progress.steps)) if together else learner.index
+        alike.setdefault((own, learner.progress.step_scale), []).append(learner)
+    parts = [
+        [group[number] for number in numbers]
+        for group in alike.values()
+        for numbers in np.array_split(np.arange(len(group)), min(engine.threads, len(group)))
+    ]
+    kept = {tuple(one.index for one in stack.learners): stack for stack in before}
+    return [kept.get(tuple(one.index for one in part)) or Stack(part, engine) for part in parts]
+
+
+def _stacks(learner: Learner, stream: Stream) -> bool:
+    """Whether a learner may stand in a stack: of a shared batch it must have rows, and not see others'."""
+    if stream.shared is None:
+        return not learner.traits.alone
+    rows = len(learner.rows) / stream.steps
+    return not learner.traits.alone and not learner.traits.mixes_rows and rows >= LEAST_SHARED
+
+
+def _pass(job: Job, stacks: Sequence[Stack], epoch: int, hands: Executor) -> Iterator[float]:
+    """One pass over the stream; yields the share that is done. Shared batches are read once, a few ahead."""
+    stream, seed = job.stream, job.recipe.seed
     waiting: deque[list[Future]] = deque()
-    last: dict[int, Future] = {}
-    numbered = list(enumerate(batches(stream, steps, recipe.seed, epoch)))
-    for first in range(0, steps, AHEAD):
-        chunk, ready = numbered[first : first + AHEAD], []
-        for number, rows in chunk:
-            rate = schedule((epoch * steps + number + 1) / (settings.epochs * steps), settings.warmup)
-            ready.append(read_batch(dataset, rows, vary, rate, (recipe.seed, epoch, number), device))
-        for learner in learners:
-            last[learner.index] = crew.submit(own_steps, learner, ready, last.get(learner.index))
+    last: dict[Stack, Future] = {}
+    vary = augment(job.recipe.train.augment)
+    shared = None if stream.shared is None else batches(stream.shared, stream.steps, seed, epoch)
+    ahead = AHEAD if shared else OWN_AHEAD
+    for first in range(0, stream.steps, ahead):
+        ready = []
+        for number in range(first, min(first + ahead, stream.steps)):
+            whole = job.recipe.train.epochs * stream.steps
+            factor = schedule((epoch * stream.steps + number + 1) / whole, job.recipe.train.warmup)
+            key = (seed, epoch, number)
+            if shared:
+                layout = job.recipe.engine.layout
+                ready.append(read_batch(job.dataset, next(shared), vary, factor, key, job.device, layout))
+            else:
+                ready.append(Batch(key, factor))
+        for stack in stacks:
+            last[stack] = hands.submit(steps_of, stack, job, ready, last.get(stack))
         waiting.append(list(last.values()))
         if len(waiting) > 2:
             _finish(waiting.popleft())
-        yield (first + len(chunk)) / steps
+        yield min(first + ahead, stream.steps) / stream.steps
     for futures in waiting:
         _finish(futures)
 
@@ -163,58 +209,105 @@ def _finish(futures: list[Future]) -> None:
         future.result()
 
 
-def own_steps(learner: Learner, ready: list[Batch], before: Future | None) -> None:
-    """A member's steps on the rows of these batches that are its own, after its steps on earlier ones."""
+def steps_of(stack: Stack, job: Job, ready: Sequence[Batch], before: Future | None) -> None:
+    """A stack's steps on the rows of these batches that are its members' own, after its earlier steps."""
     if before is not None:
         before.result()
     for batch in ready:
-        own = np.flatnonzero(learner.counts[batch.rows])
-        if len(own) < learner.network.least_rows:
+        given = shared_rows(stack, batch) if batch.target is not None else own_rows(stack, job, batch)
+        if given is None:
             continue
-        inputs, target = batch.inputs, batch.target
-        if len(own) < len(batch.rows):
-            index = torch.from_numpy(own).to(target.device)
-            inputs = {name: value.index_select(0, index) for name, value in inputs.items()}
-            target = target.index_select(0, index)
-        weight = learner.weight[torch.from_numpy(batch.rows[own])].to(target.device)
-        # a member's dropout does not depend on who trains beside it
-        learner.seed_chance(seed_of(*batch.key, learner.column.seed))
-        step(learner, inputs, learner.network.standardise(target), weight, batch.rate)
+        if stack.draws:
+            # a member's dropout does not depend on who trains beside it
+            stack.seed([seed_of(*batch.key, learner.column.seed) for learner in stack.learners])
+        stack.step(*given, batch.factor)
 
 
-def stop_loss(dataset: Dataset, plan: Plan, learner: Learner) -> float:
-    """Mean loss of a member on its own stop rows."""
-    logits, target = outputs_of(learner.network, dataset, plan.rows(learner.index, STOP))
-    learner.network.train()
-    return learner.stop_loss(logits, target).double().mean().item()
+def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
+    """Every member's next rows, in its own order."""
+    _, epoch, number = batch.key
+    if stack.epoch != epoch:
+        stack.epoch = epoch
+        stack.orders = np.stack(
+            [own_order(one.rows, job.stream, one.column.seed, epoch) for one in stack.learners]
+        )
+    rows = stack.orders[:, number]
+    weight = None
+    if stack.weighs:
+        own = [one.weight[mine] for one, mine in zip(stack.learners, rows, strict=True)]
+        weight = to_device(np.stack(own), job.device)
+    inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout)
+    return inputs, to_device(job.dataset.labels[rows], job.device), weight, rows.shape[1]
 
 
-def new_learner(dataset: Dataset, plan: Plan, recipe: Recipe, index: int, device: torch.device) -> Learner:
+def shared_rows(stack: Stack, batch: Batch) -> Given | None:
+    """Of a shared batch every member's own rows; who has fewer than others gets some that weigh nothing."""
+    assert batch.rows is not None
+    assert batch.target is not None
+    own = [np.flatnonzero(one.counts[batch.rows]) for one in stack.learners]
+    sizes = [len(mine) for mine in own]
+    if len(own) == 1 and sizes[0] < stack.learners[0].least_rows:
+        return None
+    most = max(sizes)
+    index = np.stack([np.resize(mine, most) if len(mine) else np.zeros(most, np.int64) for mine in own])
+    place = torch.from_numpy(index.reshape(-1)).to(batch.target.device)
+    inputs = {n: v.index_select(0, place).unflatten(0, index.shape) for n, v in batch.inputs.items()}
+    target = batch.target.index_select(0, place).unflatten(0, index.shape)
+    if min(sizes) == most and not stack.weighs:
+        return inputs, target, None, most
+    weight = np.stack([one.weight[batch.rows[mine]] for one, mine in zip(stack.learners, index, strict=True)])
+    weight *= np.arange(most) < np.array(sizes)[:, None]
+    rows = most if min(sizes) == most else torch.tensor(sizes, device=batch.target.device)
+    return inputs, target, to_device(weight, batch.target.device), rows
+
+
+def stop_losses(stack: Stack, job: Job) -> dict[int, float]:
+    """The end of an epoch: mean loss of every member on its own stop rows."""
+    stack.end_epoch()
+    rows = [job.plan.rows(one.index, STOP) for one in stack.learners]
+    found = {}
+    logits = logits_of(stack.logits, job.dataset.inputs, rows, job.device)
+    for learner, mine, own in zip(stack.learners, logits, rows, strict=True):
+        target = learner.network.standardise(to_device(job.dataset.labels[own], job.device))
+        found[learner.index] = learner.stop_loss(mine, target).double().mean().item()
+    return found
+
+
+def new_learners(job: Job) -> list[Learner]:
+    """Fresh members; networks of one shape are tried out once."""
+    known: dict[str, Traits] = {}
+    return [new_learner(job, index, known) for index in range(job.plan.members)]
+
+
+def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     """A fresh member: built with its own seed, its front fitted on its own training rows alone."""
-    column, counts = plan.columns[index], plan.counts(index)
+    dataset, recipe = job.dataset, job.recipe
+    column, counts = job.plan.columns[index], job.plan.counts(index)
     own = np.repeat(np.arange(len(counts)), counts)
     inputs = own_inputs(dataset, own, column.seed)
     network = build(recipe.net, dataset, measure(inputs, dataset.schema), column.seed)
     network.fit(inputs, dataset.labels[own])
-    chance = give_chance(network)
-    draws_globally = device.type != "cpu" or draws_from_torch(network, inputs)
-    network.to(device)
-    if "image" in dataset.inputs:
+    spec = repr(network.spec)
+    if spec not in known:
+        known[spec] = find_traits(network, inputs)
+    chance = torch.Generator(job.device)
+    own_chance(network, [chance])
+    network.to(job.device)
+    if "image" in dataset.inputs and recipe.engine.layout == "channels_last":
         network.to(memory_format=torch.channels_last)
     learner = Learner(
         index=index,
         column=column,
         network=network,
         counts=counts,
-        weight=torch.from_numpy(row_weights(dataset, counts, recipe.loss.class_weights)),
+        weight=row_weights(dataset, counts, recipe.loss.class_weights),
         loss=make_loss(recipe.loss, dataset.task, recipe.loss.label_smoothing),
         stop_loss=make_loss(recipe.loss, dataset.task),
-        optimizer=make_optimizer(network, recipe.train, network.rates()),
         recipe=recipe.train,
         chance=chance,
-        draws_globally=draws_globally,
+        traits=known[spec],
+        moments=fresh_moments(network),
     )
-    network.train()
     remember(learner)
     return learner
 
@@ -238,25 +331,34 @@ def load(learners: list[Learner], keeper: Keeper | None) -> None:
     if found is None:
         return
     progress, tensors = found
+    states: dict[int, dict[str, Tensor]] = {learner.index: {} for learner in learners}
+    for name, value in tensors.items():
+        index, _, rest = name.partition("/")
+        states[int(index)][rest] = value
     for learner in learners:
-        prefix = f"{learner.index}/"
-        state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        unpack(learner, progress[learner.index], state)
+        unpack(learner, progress[learner.index], states[learner.index])
 
 
-def _member(learner: Learner, dataset: Dataset, plan: Plan) -> Member:
+def _member(learner: Learner, job: Job) -> Member:
     """The member with its best weights, calibrated on its own stop rows."""
     progress, network = learner.progress, learner.network
-    take_chance(network)
+    own_chance(network, [])
     # a member that never had a finite loss keeps its first weights, and its reason says so
-    network.load_state_dict(learner.best or learner.good[0])
-    if dataset.task != "regression":
-        logits, target = outputs_of(network, dataset, plan.rows(learner.index, STOP))
-        network.temperature.fill_(temperature(logits.cpu(), target.cpu()))
+    state = clone(learner.best or learner.good[0])
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        if name in state:
+            value.data = state[name]  # its own memory again, not a part of a stack's
+    network.eval()
+    if job.dataset.task != "regression":
+        rows = job.plan.rows(learner.index, STOP)
+        call = Joined([network])
+        logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
+        target = torch.from_numpy(job.dataset.labels[rows])
+        network.temperature.fill_(temperature(logits.float().cpu(), target))
     return Member(
         index=learner.index,
         column=learner.column,
-        network=network.eval(),
+        network=network,
         history=tuple(progress.history),
         best_epoch=progress.best_epoch,
         reason=progress.reason,

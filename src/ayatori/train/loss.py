@@ -57,7 +57,9 @@ def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0) -> Loss:
         ).mean(-1),
         "quantile": lambda logits, target: _pinball(logits, target, recipe.quantile),
     }
-    return losses[name]
+    loss = losses[name]
+    loss.of_rows = True  # type: ignore[attr-defined]  # rows of several members may be put end to end
+    return loss
 
 
 def _binary(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:

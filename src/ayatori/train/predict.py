@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,22 +11,32 @@ from torch import Tensor
 
 from ayatori.nets.network import Network
 from ayatori.records import STOP, Dataset, Member, Plan, Predictions
-from ayatori.train.stream import take, to_device
+from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
 
 
-def outputs_of(network: Network, dataset: Dataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """(logits, target as the loss sees it) of ``rows`` by a network in evaluation mode."""
-    device = network.shift.device
-    logits, target = [], []
-    network.eval()
+def logits_of(
+    logits: Callable[[Mapping[str, Tensor]], Tensor],
+    inputs: Mapping[str, np.ndarray],
+    rows: Sequence[np.ndarray],
+    device: torch.device,
+) -> list[Tensor]:
+    """What each of k networks says of its own ``rows``, (rows, outputs) for each, in one call a block.
+
+    ``logits``: inputs (k, b, ...) -> (k, b, outputs), in evaluation mode.
+    """
+    longest = max(len(own) for own in rows)
+    # who has fewer rows repeats some; they are cut off again
+    padded = np.stack([np.resize(own, longest) if len(own) else np.zeros(longest, np.int64) for own in rows])
+    block = max(1, PREDICT_ROWS // len(rows))
     with torch.inference_mode():
-        for start in range(0, len(rows), PREDICT_ROWS):
-            part = rows[start : start + PREDICT_ROWS]
-            logits.append(network(take(dataset.inputs, part, device)).float())
-            target.append(network.standardise(to_device(dataset.labels[part], device)))
-    return torch.cat(logits), torch.cat(target)
+        parts = [
+            logits(take(inputs, padded[:, start : start + block], device))
+            for start in range(0, longest, block)
+        ]
+    whole = torch.cat(parts, 1)
+    return [own[: len(mine)] for own, mine in zip(whole, rows, strict=True)]
 
 
 def predict_rows(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ayatori.augment import augment
 from ayatori.evaluate import check_baselines
-from ayatori.nets import defaults, find_net
+from ayatori.nets import build, defaults, find_net, find_traits, measure
 from ayatori.recipe import Recipe, change
 from ayatori.records import AyatoriError, Dataset, Plan
+from ayatori.train.engine import choose, look
 from ayatori.train.loss import make_loss
+from ayatori.train.stream import make_stream, own_inputs, pick_device
+
+LOOK_ROWS = 5_000  # that the network is tried with before training
 
 
 def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
@@ -36,7 +42,25 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         recipe = change(recipe, "net", name=name)
     if recipe.loss.label_smoothing < 0:
         recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
-    return change(recipe, "data", task=dataset.task)
+    recipe = change(recipe, "data", task=dataset.task)
+    return _with_engine(recipe, dataset, plan)
+
+
+def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
+    """How the members run together, found by trying the network of the first."""
+    rows = plan.train_rows(0)[:LOOK_ROWS]
+    inputs = own_inputs(dataset, rows, recipe.seed)
+    network = build(recipe.net, dataset, measure(inputs, dataset.schema), recipe.seed)
+    network.fit(inputs, dataset.labels[rows])
+    traits = find_traits(network, inputs)
+    if traits.mixes_rows:
+        # statistics of a batch cannot be had from a single row
+        recipe = change(recipe, "train", batch_size=max(recipe.train.batch_size, 2))
+    stream = make_stream(dataset, plan, recipe.train.batch_size)
+    machine = look(pick_device(recipe.train.device))
+    shared = stream.shared is not None
+    engine = choose(recipe.engine, traits, stream.size, plan.members, shared, machine)
+    return dataclasses.replace(recipe, engine=engine)
 
 
 def _check(recipe: Recipe, dataset: Dataset) -> None:

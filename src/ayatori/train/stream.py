@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ayatori.augment import Augmentation
-from ayatori.records import AyatoriError, Dataset
+from ayatori.records import STOP, AyatoriError, Dataset, Plan
 
 FIT_BYTES = 256 * 2**20  # of pictures that a front's statistics come from
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of the stream, read once for all members. ``key`` is (seed, epoch, number in the epoch)."""
+class Stream:
+    """How an epoch is cut into steps.
 
-    rows: np.ndarray  # (b,) row numbers
-    inputs: Mapping[str, Tensor]
-    target: Tensor
-    rate: float  # factor of the learning rate
+    ``shared`` rows are read and augmented once for all members, who take their own from each batch. Where
+    reading costs nothing (``shared`` is None), each member draws ``size`` rows a step in an own order.
+    """
+
+    steps: int
+    size: int
+    shared: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of an epoch gives to every member. ``key`` is (seed, epoch, number of the step)."""
+
     key: tuple[int, int, int]
+    factor: float  # of the learning rate
+    rows: np.ndarray | None = None  # (b,) row numbers of a shared batch
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    target: Tensor | None = None
+
+
+def make_stream(dataset: Dataset, plan: Plan, batch_size: int) -> Stream:
+    """About ``batch_size`` rows of each member a step; pictures are shared, rows of a table are not."""
+    own = round(float(np.median([np.count_nonzero(plan.counts(m)) for m in range(plan.members)])))
+    steps = max(1, round(own / batch_size))
+    shared = None
+    if "image" in dataset.inputs:
+        shared = np.flatnonzero(((plan.roles > 0) & (plan.roles < STOP)).any(axis=1))
+    return Stream(steps, max(1, round(own / steps)), shared)
 
 
 def read_batch(
     dataset: Dataset,
     rows: np.ndarray,
     vary: Augmentation,
-    rate: float,
+    factor: float,
     key: tuple[int, int, int],
     device: torch.device,
+    layout: str,
 ) -> Batch:
     """Read, move and augment ``rows``, whoever of the members still needs them."""
     generator = torch.Generator(device).manual_seed(seed_of(*key))
-    inputs = vary(take(dataset.inputs, rows, device), generator)
-    return Batch(rows, inputs, to_device(dataset.labels[rows], device), rate, key)
+    inputs = vary(take(dataset.inputs, rows, device, layout), generator)
+    return Batch(key, factor, rows, inputs, to_device(dataset.labels[rows], device))
 
 
 def batches(stream: np.ndarray, steps: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
@@ -46,12 +70,32 @@ def batches(stream: np.ndarray, steps: int, seed: int, epoch: int) -> Iterator[n
     yield from np.array_split(order, steps)
 
 
-def take(inputs: Mapping[str, np.ndarray], rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-    """Raw rows as tensors on ``device``; pictures channels-last, no float64 where there is none."""
-    batch = {name: to_device(values[rows], device) for name, values in inputs.items()}
-    if "image" in batch:
+def own_order(rows: np.ndarray, stream: Stream, seed: int, epoch: int) -> np.ndarray:
+    """(steps, size) rows of an epoch, out of one endless series of shuffles of a member's own ``rows``.
+
+    So every batch is full, and every row comes equally often.
+
+    >>> own_order(np.array([3, 5, 8]), Stream(steps=2, size=3, shared=None), seed=0, epoch=0).tolist()
+    [[8, 3, 5], [8, 3, 5]]
+    """
+    first, last = epoch * stream.steps * stream.size, (epoch + 1) * stream.steps * stream.size
+    shuffles = [
+        np.random.default_rng([seed, number]).permutation(rows.astype(np.int32))
+        for number in range(first // len(rows), -(-last // len(rows)))
+    ]
+    start = first % len(rows)
+    order = np.concatenate(shuffles)[start : start + last - first]
+    return order.reshape(stream.steps, stream.size)
+
+
+def take(
+    inputs: Mapping[str, np.ndarray], rows: np.ndarray, device: torch.device, layout: str = "channels_last"
+) -> dict[str, Tensor]:
+    """Raw rows (any shape of row numbers) as tensors on ``device``; no float64 where there is none."""
+    batch = {name: to_device(values[rows.reshape(-1)], device) for name, values in inputs.items()}
+    if "image" in batch and layout == "channels_last":
         batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-    return batch
+    return {name: value.unflatten(0, rows.shape) for name, value in batch.items()}
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:

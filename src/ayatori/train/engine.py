@@ -1,0 +1,101 @@
+"""How members run together: decided by a rule over the network and the machine, never by a clock.
+
+The limits below were fitted to ``benchmarks/modes.py``; a stopwatch inside a run would break "same seed,
+same bytes". ``--tune`` times the choices on real batches instead, and writes the winner into the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ayatori.nets.traits import Traits
+from ayatori.recipe import EngineRecipe
+
+Mode = Literal["auto", "stacked", "turns"]
+STACKED_BELOW = 60e6  # floating-point operations of one member's step, forward and backward
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the rule needs to know of the machine."""
+
+    device: str  # cpu, cuda, mps
+    cores: int  # that torch may use
+    bf16: bool  # whether matrix products in bfloat16 are faster than in float32
+
+
+def look(device: torch.device) -> Machine:
+    """The machine as torch sees it."""
+    if device.type == "cuda":
+        return Machine("cuda", 1, torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return Machine(device.type, 1, False)
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return Machine("cpu", torch.get_num_threads(), bool(fast))
+
+
+def choose(
+    engine: EngineRecipe, traits: Traits, batch_size: int, members: int, shared: bool, machine: Machine
+) -> EngineRecipe:
+    """The recipe with everything decided, and why. ``shared``: members take their rows from one batch.
+
+    >>> small = Traits(flops=13_568, layers=5)
+    >>> choose(EngineRecipe(), small, 128, 50, False, Machine("cpu", 2, False)).mode
+    'stacked'
+    """
+    flops = 3 * batch_size * traits.flops  # the way back costs twice the way forward
+    mode, why = _mode(traits, flops, members, shared, machine)
+    if engine.mode == "turns" or (engine.mode == "stacked" and not cannot_stack(traits, members, shared)):
+        mode, why = engine.mode, engine.why or "it was asked for"
+    threads = engine.threads or (min(machine.cores, members) if machine.device == "cpu" else 1)
+    if traits.draws_globally:
+        threads = 1  # threads cannot share a generator without losing "same seed, same bytes"
+    fast_bf16 = machine.bf16 and flops > STACKED_BELOW
+    return dataclasses.replace(
+        engine,
+        mode=mode,
+        threads=threads,
+        workers=engine.workers or 1,
+        dtype=("bfloat16" if fast_bf16 else "float32") if engine.dtype == "auto" else engine.dtype,
+        layout="channels_last" if engine.layout == "auto" else engine.layout,
+        why=why,
+    )
+
+
+def cannot_stack(traits: Traits, members: int, shared: bool) -> str:
+    """Why these members take turns whatever is asked for; "" if they need not."""
+    if members == 1:
+        return "there is one network"
+    if traits.alone:
+        return f"this network cannot be stacked: {traits.alone}"
+    if shared and traits.mixes_rows:
+        return "it looks at a batch as a whole, and each member must see its own rows alone"
+    return ""
+
+
+def _mode(traits: Traits, flops: float, members: int, shared: bool, machine: Machine) -> tuple[Mode, str]:
+    alone = cannot_stack(traits, members, shared)
+    if alone:
+        return "turns", alone
+    if machine.device != "cpu":
+        return "stacked", "an accelerator is filled by many members at once"
+    if traits.convolves:
+        return "turns", "convolutions of several networks as one are slower on a CPU"
+    if flops > STACKED_BELOW:
+        return "turns", f"a step of one member ({flops / 1e6:.0f} million operations) fills a core"
+    return "stacked", f"a step of one member ({flops / 1e6:.1f} million operations) is too small for a core"
+
+
+def sentence(engine: EngineRecipe, members: int) -> str:
+    """What was chosen, in one line."""
+    how = f"{members} networks as stacks" if engine.mode == "stacked" else f"{members} networks in turn"
+    if members == 1:
+        how = "one network"
+    how += f", {engine.threads} at a time" if engine.threads > 1 else ""
+    how += f", in {engine.workers} processes" if engine.workers > 1 else ""
+    how += ", bfloat16" if engine.dtype == "bfloat16" else ""
+    return f"{how}: {engine.why}"

@@ -1,0 +1,202 @@
+"""Members that step as one: their weights, gradients and the optimizer's memory lie side by side.
+
+A stack of one member is that member's own network, called as it is. Nothing here depends on which
+members stand in a stack: each has its own rows, row weights, random numbers, learning rate, clipping
+and loss, and a loss that is not finite stays its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ayatori.nets.dropout import Dropout
+from ayatori.nets.joined import Joined
+from ayatori.recipe import EngineRecipe
+from ayatori.train.learner import Learner
+from ayatori.train.loss import Loss
+
+
+class Stack:
+    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all.
+
+    Loshchilov and Hutter 2019 (arXiv 1711.05101).
+    """
+
+    def __init__(self, learners: Sequence[Learner], engine: EngineRecipe) -> None:
+        self.learners = tuple(learners)
+        self.joined = Joined([learner.network for learner in learners], share=True)
+        self.device = learners[0].network.shift.device
+        self.dtype = torch.bfloat16 if engine.dtype == "bfloat16" else torch.float32
+        self.parts = 1  # a batch is cut into so many parts, when memory ran out
+        self._shift = torch.stack([one.network.shift for one in learners])[:, None]
+        self._scale = torch.stack([one.network.scale for one in learners])[:, None]
+        self._regression = learners[0].network.spec.task == "regression"
+        self._recipe = learners[0].recipe
+        self._optimizer = self._make_optimizer()
+        self._rate = max(one.learning_rate for one in learners)
+        self._decay = learners[0].weight_decay
+        self._equal = len({(one.learning_rate, one.weight_decay) for one in learners}) == 1
+        # each member's share of the largest rate, and how much of a weight fades in a step
+        share = [one.learning_rate / self._rate for one in learners]
+        fade = [one.learning_rate * one.weight_decay for one in learners]
+        self._share, self._fade = torch.tensor([share, fade], device=self.device)
+        self.draws = any(_draws(one) for one in learners)
+        self.weighs = any((one.weight[one.rows] != 1).any() for one in learners)
+        self.epoch, self.orders = -1, np.zeros((len(learners), 0, 0), np.int32)  # see own_rows
+        self._sum = torch.zeros(len(learners), dtype=torch.float64, device=self.device)
+        self._rows: Tensor | float = 0.0
+        self._steps = 0
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        """A group for each kind of parameter, which goes on from the members' moments; they become views."""
+        first = self.learners[0]
+        rates = first.network.rates()
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        state = {}
+        for name, parameter in self.joined.parameters.items():
+            if not parameter.requires_grad:
+                continue
+            groups.setdefault(rates.get(name, (1.0, 1.0)), []).append(parameter)
+            steps = torch.tensor(float(first.progress.steps), device=self.device)
+            state[parameter] = {"step": steps} | {kind: self._moment(f"{kind}/{name}") for kind in MOMENTS}
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": parameters, "factor": rate, "decay": decay, "lr": 0.0}
+                for (rate, decay), parameters in groups.items()
+            ],
+            betas=(0.9, self._recipe.beta2),
+            fused=True,
+        )
+        optimizer.state.update(state)
+        return optimizer
+
+    def _moment(self, key: str) -> Tensor:
+        own = [learner.moments[key] for learner in self.learners]
+        if self.joined.alone:
+            return own[0]
+        stacked = torch.stack(own)
+        for learner, view in zip(self.learners, stacked, strict=True):
+            learner.moments[key] = view
+        return stacked
+
+    def standardise(self, target: Tensor) -> Tensor:
+        """Targets (k, b, ...) as the loss sees them, each in its member's own standard deviations."""
+        return ((target - self._shift) / self._scale).float() if self._regression else target
+
+    def logits(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        """(k, b, ...) -> (k, b, outputs) float32."""
+        bf16 = self.dtype == torch.bfloat16 and training
+        with torch.autocast(self.device.type, self.dtype, enabled=bf16):
+            return self.joined.logits(inputs, training).float()
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """What each member draws next follows from its seed alone."""
+        for learner, seed in zip(self.learners, seeds, strict=True):
+            learner.chance.manual_seed(seed)
+            if learner.traits.draws_globally:
+                torch.manual_seed(seed)
+
+    def step(
+        self,
+        inputs: Mapping[str, Tensor],
+        target: Tensor,
+        weight: Tensor | None,
+        rows: Tensor | int,
+        factor: float,
+    ) -> None:
+        """One step of every member on its own rows: inputs (k, b, ...), target (k, b, ...), weight (k, b).
+
+        ``rows``: how many of the b rows are there, for all or (k,) for each; the others weigh 0.
+        """
+        target = self.standardise(target)
+        self._optimizer.zero_grad(set_to_none=True)
+        total: Tensor | int = 0
+        for part in _slices(target.shape[1], self.parts):
+            logits = self.logits({name: value[:, part] for name, value in inputs.items()}, training=True)
+            losses = row_losses(self.learners[0].loss, logits, target[:, part])
+            if weight is not None:
+                losses = losses * weight[:, part]
+            # divided by the rows, not by their weights: a batch of heavy rows must move the network further
+            loss = losses.sum(1) / rows
+            loss.sum().backward()
+            total = total + loss.detach()
+        if self._recipe.clip:
+            self._clip(self._recipe.clip)
+        self._update(factor)
+        self._sum += total * rows
+        self._rows = self._rows + rows
+        self._steps += 1
+
+    def _clip(self, largest: float) -> None:
+        """No member's gradient is longer than ``largest``."""
+        if self.joined.alone:
+            nn.utils.clip_grad_norm_(list(self.joined.parameters.values()), largest, foreach=True)
+            return
+        gradients = [value.grad for value in self.joined.parameters.values() if value.grad is not None]
+        gradients = [gradient for gradient in gradients if gradient.numel()]
+        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+        factor = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(_beside(factor, gradient))
+
+    def _update(self, factor: float) -> None:
+        """AdamW, by ``factor`` of the learning rate."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * factor * group["factor"]
+            group["weight_decay"] = self._decay * group["decay"] if self._equal else 0.0
+        if self._equal:
+            self._optimizer.step()
+        else:
+            self._update_each(factor)
+
+    @torch.no_grad()
+    def _update_each(self, factor: float) -> None:
+        """Each member by its own rates: decay, then its share of a step that is proportional to the rate."""
+        before = []
+        for group in self._optimizer.param_groups:
+            fade = self._fade * (factor * group["factor"] * group["decay"])
+            for value in group["params"]:
+                value.mul_(1 - _beside(fade, value))
+                before.append((value, value.clone()))
+        self._optimizer.step()
+        for value, old in before:
+            value.copy_(torch.lerp(old, value, _beside(self._share, value)))
+
+    def end_epoch(self) -> None:
+        """Tell the learners their mean training loss, and how many steps they made."""
+        means = (self._sum / self._rows).tolist() if self._steps else [0.0] * len(self.learners)
+        for learner, mean in zip(self.learners, means, strict=True):
+            learner.train_loss = mean
+            learner.progress.steps += self._steps
+        self._sum = torch.zeros_like(self._sum)
+        self._rows, self._steps = 0.0, 0
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _draws(learner: Learner) -> bool:
+    own = any(isinstance(part, Dropout) and part.p > 0 for part in learner.network.modules())
+    return own or learner.traits.draws_globally
+
+
+def row_losses(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
+    """(k, b, outputs), (k, b, ...) -> (k, b). A loss of the user's own sees one member at a time."""
+    if len(logits) == 1 or not getattr(loss, "of_rows", False):
+        return torch.stack([loss(own, wanted) for own, wanted in zip(logits, target, strict=True)])
+    return loss(logits.flatten(0, 1), target.flatten(0, 1)).view(logits.shape[:2])
+
+
+def _slices(rows: int, parts: int) -> list[slice]:
+    edges = [round(rows * part / parts) for part in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges) if b > a]
+
+
+def _beside(values: Tensor, like: Tensor) -> Tensor:
+    """(k,) -> (k, 1, 1, ...), to go with (k, ...); a member alone has no first dimension."""
+    return values.view(-1, *[1] * (like.ndim - 1))
