@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import rivals
@@ -29,7 +30,7 @@ class Defaults(rivals.Task):
     preset: str = "good"
     rival_epochs: int = 64
 
-    def small(self) -> Defaults:
+    def small(self) -> Self:
         return dataclasses.replace(super().small(), rival_epochs=1)
 
 

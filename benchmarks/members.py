@@ -101,7 +101,8 @@ def chart(tasks: dict[str, Any]) -> str:
     def text(at: tuple[float, float], words: str, more: str = "") -> str:
         return f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" {more}>{words}</text>'
 
-    parts = [text((EDGE, EDGE / 2), "seconds of training (dashed: at the speed of a large matrix product)")]
+    parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
+    parts += [text((EDGE, EDGE / 2), "seconds of training (dashed: at the speed of a large matrix product)")]
     for power in range(low, high + 1):
         x, y = place(numbers[0], 10.0**power)
         parts += [f'<path d="M{x},{y:.1f}H{WIDTH - 2 * EDGE}" stroke="#ddd"/>']
@@ -116,8 +117,11 @@ def chart(tasks: dict[str, Any]) -> str:
             line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
             style = f'fill="none" stroke="{COLOURS[name]}" stroke-width="2" stroke-dasharray="{dash}"'
             parts.append(f'<polyline points="{line}" {style}/>')
-        x, y = place(int(lines[-1][0]), lines[-1][1]["seconds"])
-        parts += [text((x + 6, y + 4), NETWORKS[name][3], f'fill="{COLOURS[name]}"')]
+    ends = {name: place(int(lines[-1][0]), lines[-1][1]["seconds"]) for name, lines in points.items()}
+    free = 0.0  # names of lines that end close together stand below one another
+    for name, (x, y) in sorted(ends.items(), key=lambda item: item[1][1]):
+        free = max(y + 4, free + 16)
+        parts += [text((x + 6, free), NETWORKS[name][3], f'fill="{COLOURS[name]}"')]
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     style = 'font-family="sans-serif" font-size="13"'
     body = "\n".join(parts)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ class Task:
         """How many batches ``rows`` make in all epochs."""
         return self.epochs * -(-rows // self.batch_size)
 
-    def small(self) -> Task:
+    def small(self) -> Self:
         """A few rows, one member a fold, one epoch: to warm up."""
         rows = np.random.default_rng(0).permutation(len(self.dataset))[:WARM_UP_ROWS]
         data, plan = self.dataset, self.plan
@@ -76,7 +76,7 @@ class Task:
         )
         kept = [number for number, column in enumerate(plan.columns) if column.bag == 0]
         columns = tuple(plan.columns[number] for number in kept)
-        part = dataclasses.replace(plan, roles=plan.roles[np.ix_(rows, kept)], columns=columns)
+        part = dataclasses.replace(plan, roles=plan.roles[rows][:, kept], columns=columns)
         return dataclasses.replace(self, dataset=few, plan=part, epochs=1)
 
 
@@ -173,7 +173,8 @@ def plain(task: Task) -> np.ndarray:
         x = torch.from_numpy(standardised(task.x, own))
         network = task.build(seed)
         if name == "image":
-            x, network = (each.to(memory_format=torch.channels_last) for each in (x, network))
+            x = x.contiguous(memory_format=torch.channels_last)
+            network = network.to(memory_format=torch.channels_last)
         optimizer = adamw(network.parameters(), task)
         rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.steps(len(own)))
         known = torch.from_numpy(own)
