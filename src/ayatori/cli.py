@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +127,7 @@ def predict(
     net: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Predict new rows with a run's model: ids, labels and probabilities as CSV.
+    """Predict new rows, however many, with a run's model: ids, labels and probabilities as CSV.
 
     Parameters
     ----------
@@ -143,7 +144,11 @@ def predict(
     device
         cpu, cuda or mps; by default the fastest there is.
     """
+    import pandas as pd
+
     from ayatori.model import id_column, load_model, read_sample, submission
+    from ayatori.run import Event
+    from ayatori.show import Terminal
     from ayatori.store import write_csv
 
     if out.exists():
@@ -152,14 +157,24 @@ def predict(
         )
     model = load_model(run, net, device)
     sample = None if like is None else read_sample(like)
-    rows = model.read(str(data), ids="" if sample is None else id_column(sample, data))
-    table = model.predict_table(rows)
-    if sample is not None:
-        table = submission(table, sample, model.schema)
-    write_csv(out, table)
-    for note in rows.notes:
+    notes: tuple[str, ...] = ()
+
+    def tables() -> Iterator[pd.DataFrame]:
+        nonlocal notes
+        ids = "" if sample is None else id_column(sample, data)
+        for block in model.blocks(str(data), ids, lambda stage, share: show(Event(stage, share=share))):
+            notes = block.notes
+            yield model.predict_table(block)
+
+    with Terminal(quiet=not sys.stdout.isatty()) as show:
+        if sample is None:
+            rows = write_csv(out, tables())
+        else:  # its order is another: all predictions are needed at once
+            table = pd.concat([part for part in tables() if len(part)], ignore_index=True)
+            rows = write_csv(out, [submission(table, sample, model.schema)])
+    for note in notes:
         _print(f"  {note}")
-    _print(f"{len(table)} rows -> {out}")
+    _print(f"{rows} rows -> {out}")
 
 
 @app.command

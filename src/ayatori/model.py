@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,7 +13,8 @@ import pandas as pd
 import safetensors
 import safetensors.torch
 
-from ayatori.data import load_like
+from ayatori.data import load_like, read_blocks
+from ayatori.data.blocks import Progress
 from ayatori.data.files import open_table
 from ayatori.nets import NetSpec, Network, find_net, rebuild
 from ayatori.recipe import NetRecipe
@@ -35,6 +36,14 @@ class Model:
     def read(self, data: Any, ids: str = "") -> Dataset:
         """Rows as this model reads them; their target is not needed. ``ids``: the column that names them."""
         return load_like(data, self.schema, ids=ids)
+
+    def blocks(self, data: Any, ids: str = "", progress: Progress | None = None) -> Iterator[Dataset]:
+        """The rows that ``read`` gives, a bounded number at a time, for data larger than memory.
+
+        Their predictions one after another are those of all rows at once, bit for bit. The target is not
+        read; ``notes`` of the last block are those of all. See ``ayatori.data.read_blocks``.
+        """
+        return read_blocks(data, self.schema, ids, progress)
 
     def predict_values(self, dataset: Dataset) -> np.ndarray:
         """(rows, outputs) float32: mean probability of each class or label, or mean values."""

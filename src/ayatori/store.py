@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,10 +221,39 @@ class RunFolder:
         self.write_text("DONE", "")
 
 
-def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a CSV so that it is there whole, or not at all."""
+def write_csv(path: str | Path, tables: Iterable[pd.DataFrame]) -> int:
+    """Write tables below one another as one CSV, so that it is there whole, or not at all; how many rows.
+
+    A table is written before the next is asked for. What asking raises leaves neither file nor folder behind.
+    """
     path = Path(path)
-    RunFolder(path.parent).write_text(path.name, table.to_csv(index=False))
+    parts = iter(tables)
+    first = next(parts)  # most of what is wrong shows here, before anything is written
+    draft = path.with_name(f".{path.name}.part")
+    made = [folder for folder in path.parents if not folder.exists()]
+    rows = 0
+    try:
+        with _said(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = draft.open("wb", buffering=0)
+        with file:
+            for table in itertools.chain([first], parts):
+                content = memoryview(table.to_csv(index=False, header=table is first).encode())
+                with _said(path):
+                    while content:
+                        content = content[file.write(content) :]
+                rows += len(table)
+            with _said(path):
+                os.fsync(file.fileno())
+        with _said(path):
+            draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
+        raise
+    return rows
 
 
 def history_table(history: tuple[Epoch, ...]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from ayatori.data.rows import Rows, row_numbers
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _WORDS = {"numbers": "rows of numbers", "image": "pictures"}
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     EOFError,
@@ -39,14 +39,18 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
         with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files if name in _KEYS}
             names = list(file.files)
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise AyatoriError(f"'{path}' must be a whole .npz of plain arrays, however: {reason}") from None
+    except DAMAGE as error:
+        raise damaged(path, error) from None
     if "X" not in found:
         raise AyatoriError(
             f"'{path}' must hold an array 'X', however it holds {', '.join(names) or 'nothing'}"
         )
     return found
+
+
+def damaged(path: Path, error: Exception) -> AyatoriError:
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return AyatoriError(f"'{path}' must be a whole .npz of plain arrays, however: {reason}")
 
 
 def is_torch_dataset(data: Any) -> bool:
@@ -98,8 +102,12 @@ def mixed_frame(values: Any) -> pd.DataFrame | None:
     return pd.DataFrame({f"x{at}": array[:, at] for at in range(array.shape[1])})
 
 
-def inputs_of(values: Any) -> dict[str, np.ndarray]:
-    """(n, p) numbers, or pictures (n, h, w), (n, c, h, w) or (n, h, w, c) -> the inputs of a Dataset."""
+def inputs_of(values: Any, start: int = 0, scale: float | None = None) -> dict[str, np.ndarray]:
+    """(n, p) numbers, or pictures (n, h, w), (n, c, h, w) or (n, h, w, c) -> the inputs of a Dataset.
+
+    Where these rows are a part of others, ``start`` is the number of the first, and ``scale`` what all of
+    them ask for (``pixel_scale``).
+    """
     array = as_array(values)
     if array.dtype.kind not in "buif" or array.ndim not in (1, 2, 3, 4):
         raise AyatoriError(
@@ -109,41 +117,46 @@ def inputs_of(values: Any) -> dict[str, np.ndarray]:
     if not len(array):
         raise AyatoriError("X must hold rows, however it has none")
     if array.ndim <= 2:
-        return {"numbers": _numbers(array.reshape(len(array), -1))}
-    return {"image": _pictures(array)}
+        return {"numbers": _numbers(array.reshape(len(array), -1), start)}
+    return {"image": _pictures(array, scale)}
 
 
-def _numbers(array: np.ndarray) -> np.ndarray:
+def _numbers(array: np.ndarray, start: int) -> np.ndarray:
     numbers = array.astype(np.float64)
     infinite = np.isinf(numbers)
     if infinite.any():
         row, column = np.argwhere(infinite)[0]
         raise AyatoriError(
-            f"X must be finite, however row {row}, column {column} (the first is 0) is infinite"
+            f"X must be finite, however row {start + row}, column {column} (the first is 0) is infinite"
         )
     if not numbers.shape[1]:
         raise AyatoriError("X must have columns, however it has none")
     return numbers
 
 
-def _pictures(array: np.ndarray) -> np.ndarray:
+def _pictures(array: np.ndarray, scale: float | None) -> np.ndarray:
     if array.ndim == 3:
         array = array[:, None]
     elif array.shape[3] < array.shape[1]:  # the shorter of both is the channels
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
-    low, high = array.min(), array.max()
+    if scale is None:
+        scale = pixel_scale(array.dtype, array.min(), array.max())
+    pixels = np.empty(array.shape, dtype=np.uint8)
+    for start in range(0, len(array), 1024):
+        pixels[start : start + 1024] = np.rint(array[start : start + 1024] * scale)
+    return pixels
+
+
+def pixel_scale(kind: np.dtype, low: float, high: float) -> float:
+    """What pictures with values from ``low`` to ``high`` are multiplied by to be bytes."""
     if not (low >= 0 and high <= 255):
         raise AyatoriError(
             f"pictures must have values from 0 to 1 or from 0 to 255, "
             f"however these go from {low:.4g} to {high:.4g}; leave out the normalisation"
         )
-    scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1
-    pixels = np.empty(array.shape, dtype=np.uint8)
-    for start in range(0, len(array), 1024):
-        pixels[start : start + 1024] = np.rint(array[start : start + 1024] * float(scale))
-    return pixels
+    return 255.0 if kind.kind in "bf" and high <= 1 else 1.0
 
 
 def target_columns(y: Any, rows: int) -> list[RawColumn]:
@@ -212,6 +225,17 @@ def read_arrays(values: Any, y: Any, task: str, ids: Any = None, groups: Any = N
 def read_arrays_like(values: Any, y: Any, schema: Schema, need_target: bool, ids: Any = None) -> Rows:
     """Read arrays by the schema of others. Raises SchemaError where they do not fit."""
     inputs = inputs_of(values)
+    check_fit(inputs, schema)
+    if need_target and y is None:
+        raise SchemaError("the rows must have a target, however y is missing")
+    count = len(next(iter(inputs.values())))
+    names = row_numbers(np.arange(count)) if ids is None else as_text(ids, count, "ids")
+    rows = Rows(inputs, None, names)
+    return rows if y is None else with_target(rows, y, schema)
+
+
+def check_fit(inputs: Mapping[str, np.ndarray], schema: Schema) -> None:
+    """Raise SchemaError where inputs are not of the kind and size that the schema says."""
     (kind, array), *_ = inputs.items()
     wanted = "image" if schema.image is not None else "numbers"
     if kind != wanted:
@@ -231,11 +255,6 @@ def read_arrays_like(values: Any, y: Any, schema: Schema, need_target: bool, ids
         raise SchemaError(
             f"the rows must have {len(schema.numbers)} columns, however they have {array.shape[1]}"
         )
-    if need_target and y is None:
-        raise SchemaError("the rows must have a target, however y is missing")
-    names = row_numbers(np.arange(len(array))) if ids is None else as_text(ids, len(array), "ids")
-    rows = Rows(inputs, None, names)
-    return rows if y is None else with_target(rows, y, schema)
 
 
 def with_target(rows: Rows, y: Any, schema: Schema) -> Rows:

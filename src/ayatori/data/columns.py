@@ -161,10 +161,16 @@ def number(word: str) -> float:
 def _dates(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:
     if not all(_ISO_DATE.fullmatch(word) for word in words):
         return None
-    stamps = pd.to_datetime(
-        pd.Series([word.replace("/", "-") for word in words]), format="ISO8601", utc=True, errors="coerce"
-    )
-    if stamps.isna().any():
-        return None
-    days = np.append(_days(stamps.dt.tz_localize(None).to_numpy()), np.nan)
-    return RawColumn(name, "date", days[codes])
+    days = days_of(words)
+    return None if np.isnan(days).any() else RawColumn(name, "date", np.append(days, np.nan)[codes])
+
+
+def days_of(words: Sequence[str]) -> np.ndarray:
+    """Days since 2000-01-01 UTC (words,) that ISO dates write out, NaN for other words.
+
+    >>> days_of(["2000-01-02", "2000/01/01 12:00", "soon"]).tolist()
+    [1.0, 0.5, nan]
+    """
+    dates = [word.replace("/", "-") if _ISO_DATE.fullmatch(word) else None for word in words]
+    stamps = pd.to_datetime(pd.Series(dates, dtype=object), format="ISO8601", utc=True, errors="coerce")
+    return _days(stamps.dt.tz_localize(None).to_numpy())

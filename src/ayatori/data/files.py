@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,27 @@ from ayatori.records import AyatoriError
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "<NA>", "?", "null", "NULL", "None")
 _HEAD_BYTES = 1 << 16
 _SAMPLE_ROWS = 50
+_CSV_BLOCK = 1 << 20  # bytes; a line must be shorter
+_CHECK_EVERY = 64  # blocks of a CSV
+_PIECE_VALUES = 1 << 19  # of a Parquet file, read at once
+# what Arrow tries for a column of a CSV, in this order, until all its values fit
+_KINDS = (
+    *(pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"), pa.timestamp("ns")),
+    *(pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC"), pa.float64(), pa.string(), pa.binary()),
+)
 UNNAMED = "unnamed"  # what a column without a name is called, with its position
 _SEPARATORS = ",;\t|"
+
+
+Check = Callable[[int, int], None]  # is told (bytes done, bytes in all)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A table that is read piece by piece: how many rows it has, and its pieces in order."""
+
+    rows: int
+    pieces: Iterator[pa.Table]
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,7 @@ class TableSource:
 
     ``read(columns, text)`` gives an Arrow table of ``columns``; those in ``text`` stay text where the
     file has no types of its own. ``sample()`` gives the first values of the text columns of a file.
+    ``stream(columns, text, check)`` reads the same values, of the same types, piece by piece.
     """
 
     names: tuple[str, ...]
@@ -40,6 +60,7 @@ class TableSource:
     sample: Callable[[], dict[str, list[str]]] = dict
     source: str = ""
     folder: Path | None = None  # where relative paths in the table start
+    stream: Callable[[Sequence[str], Collection[str], Check | None], Stream] | None = None
 
     @property
     def called(self) -> str:
@@ -102,7 +123,26 @@ def _open_parquet(path: Path) -> TableSource:
             if all(value is None or isinstance(value, str) for value in values)
         }
 
-    return TableSource(names, read, sample, str(path), path.parent)
+    def stream(columns: Sequence[str], text: Collection[str], check: Check | None) -> Stream:
+        try:
+            rows = pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise _not_parquet(path, error) from None
+        return Stream(rows, _parquet_pieces(path, list(columns)))
+
+    return TableSource(names, read, sample, str(path), path.parent, stream)
+
+
+def _parquet_pieces(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+    rows = min(max(_PIECE_VALUES // max(1, len(columns)), 1024), 1 << 16)
+    try:
+        # with a buffer, a row group is read page by page, however large it is
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                batch.validate(full=True)
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, OSError) as error:
+        raise _not_parquet(path, error) from None
 
 
 def _not_parquet(path: Path, error: Exception) -> AyatoriError:
@@ -122,26 +162,34 @@ def _open_csv(path: Path) -> TableSource:
     # "1,5" is a number where columns are parted by something else
     comma = separator != "," and not re.search(r"\d\.\d", head) and re.search(r"\d,\d", head)
 
+    def options(columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, Any]:
+        return {
+            "read_options": pacsv.ReadOptions(column_names=names, skip_rows=skipped, block_size=_CSV_BLOCK),
+            "parse_options": pacsv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            "convert_options": pacsv.ConvertOptions(
+                include_columns=list(columns),
+                column_types=dict(types),
+                null_values=list(MISSING),
+                strings_can_be_null=True,
+                decimal_point="," if comma else ".",
+            ),
+        }
+
     def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
+        types = {name: pa.string() for name in columns if name in text}
         try:
-            table = pacsv.read_csv(
-                path,
-                read_options=pacsv.ReadOptions(column_names=names, skip_rows=skipped),
-                parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values=True),
-                convert_options=pacsv.ConvertOptions(
-                    include_columns=list(columns),
-                    column_types={name: pa.string() for name in columns if name in text},
-                    null_values=list(MISSING),
-                    strings_can_be_null=True,
-                    decimal_point="," if comma else ".",
-                ),
-            )
+            table = pacsv.read_csv(path, **options(columns, types))
         except (pa.ArrowException, OSError) as error:
             raise _bad_csv(path, error) from None
-        for field in table.schema:
-            if pa.types.is_binary(field.type):
-                raise _not_utf8(path, f"column '{field.name}' holds other bytes")
+        _check_text(path, table.schema)
         return table
+
+    def stream(columns: Sequence[str], text: Collection[str], check: Check | None) -> Stream:
+        types = {name: pa.string() for name in columns if name in text}
+        rows, schema = _settle(path, names, lambda known: options(columns, known), types, check)
+        _check_text(path, schema)
+        settled = {field.name: field.type for field in schema}
+        return Stream(rows, _csv_pieces(path, options(columns, settled)))
 
     def sample() -> dict[str, list[str]]:
         rows = list(csv.reader(lines[skipped : skipped + _SAMPLE_ROWS], delimiter=separator))
@@ -150,7 +198,60 @@ def _open_csv(path: Path) -> TableSource:
             for position, name in enumerate(names)
         }
 
-    return TableSource(tuple(names), read, sample, str(path), path.parent)
+    return TableSource(tuple(names), read, sample, str(path), path.parent, stream)
+
+
+def _check_text(path: Path, schema: pa.Schema) -> None:
+    for field in schema:
+        if pa.types.is_binary(field.type):
+            raise _not_utf8(path, f"column '{field.name}' holds other bytes")
+
+
+def _settle(
+    path: Path,
+    names: Sequence[str],
+    options: Callable[[Mapping[str, pa.DataType]], dict[str, Any]],
+    types: Mapping[str, pa.DataType],
+    check: Check | None,
+) -> tuple[int, pa.Schema]:
+    """The rows of a CSV, and the types its columns have when all of it is read at once.
+
+    A stream keeps the types of its first block. So where a later value does not fit, its column takes the
+    next type that Arrow would try, and the check begins again: what is left fits every value.
+    """
+    known, fixed = dict(types), set(types)
+    while True:
+        rows = 0
+        try:
+            with (
+                pa.input_stream(str(path), compression="detect") as source,
+                pacsv.open_csv(source, **options(known)) as reader,
+            ):
+                known = {field.name: field.type for field in reader.schema}
+                for number, batch in enumerate(reader, 1):
+                    rows += batch.num_rows
+                    if check and number % _CHECK_EVERY == 0:
+                        # of a compressed file, how far one is cannot be told
+                        check(min(source.tell(), path.stat().st_size), path.stat().st_size)
+                return rows, reader.schema
+        except (pa.ArrowException, OSError) as error:
+            failed = re.search(r"In CSV column #(\d+):.*CSV conversion error", str(error))
+            name = names[int(failed[1])] if failed else ""
+            if name not in known or name in fixed or known[name] == _KINDS[-1]:
+                raise _bad_csv(path, error) from None
+            known[name] = _KINDS[_KINDS.index(known[name]) + 1 if known[name] in _KINDS else 0]
+
+
+def _csv_pieces(path: Path, options: dict[str, Any]) -> Iterator[pa.Table]:
+    try:
+        with (
+            pa.input_stream(str(path), compression="detect") as source,
+            pacsv.open_csv(source, **options) as reader,
+        ):
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, OSError) as error:
+        raise _bad_csv(path, error) from None
 
 
 def _head(path: Path) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,14 @@ def read_pictures(
     if found:
         notes.append(f"{found}, {'grey' if shape[0] == 1 else 'in colour'}")
     return _without(store, broken, names, recipe.strict, notes)
+
+
+def decode_pictures(files: Sequence[str], shape: tuple[int, int, int]) -> tuple[np.ndarray, dict[int, str]]:
+    """Decode so many files as memory holds: pictures (files, c, s, s), and why some files are broken."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store, broken, _ = _decode_all(files, shape, 0, DataRecipe(), None, None)
+    return store, broken
 
 
 def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple[tuple[int, int, int], str]:
@@ -268,15 +276,23 @@ def _without(
     kept = np.setdiff1d(np.arange(len(store)), list(broken)).astype(np.int64)
     if not broken:
         return Store(store, kept, tuple(notes))
-    first = [f"'{names[position]}' ({reason})" for position, reason in sorted(broken.items())[:5]]
-    listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-    if strict or not len(kept):
+    try:
+        notes += broken_notes(broken, names, strict or not len(kept))
+    except AyatoriError:
         discard(store)
-        raise AyatoriError(
-            f"every picture must be readable, however {len(broken)} are not: {listed}; mend or remove them"
-        )
-    notes.append(f"{len(broken)} broken pictures are skipped: {listed}")
+        raise
     for new, old in enumerate(kept):  # moved up in place: the store may be larger than memory
         if new != old:
             store[new] = store[old]
     return Store(store[: len(kept)], kept, tuple(notes))
+
+
+def broken_notes(broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool) -> list[str]:
+    """What is said of broken pictures by their positions in ``names``; an AyatoriError when ``strict``."""
+    first = [f"'{names[position]}' ({reason})" for position, reason in sorted(broken.items())[:5]]
+    listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+    if strict and broken:
+        raise AyatoriError(
+            f"every picture must be readable, however {len(broken)} are not: {listed}; mend or remove them"
+        )
+    return [f"{len(broken)} broken pictures are skipped: {listed}"] if broken else []

@@ -17,6 +17,7 @@ from ayatori.data import arrays
 from ayatori.data.files import open_table
 from ayatori.data.labelled import load_pictures, read_pictures_like
 from ayatori.data.listing import (
+    Listing,
     is_picture,
     list_folder,
     list_labelled,
@@ -27,7 +28,7 @@ from ayatori.data.listing import (
 )
 from ayatori.data.pictures import Progress
 from ayatori.data.rows import Rows, make_dataset
-from ayatori.data.table import no_columns, read_table, read_table_like
+from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
 
@@ -60,25 +61,25 @@ def load(
     recipe = recipe or DataRecipe()
     if target:
         recipe = dataclasses.replace(recipe, target=target)
-    path = _existing(data) if isinstance(data, str | Path) else None
-    data = _framed(data)
+    path = existing(data) if isinstance(data, str | Path) else None
+    data = framed(data)
     source = "" if path is None else str(path.absolute())
     if path is not None and path.is_dir():
         listing, later = list_labelled(path, recipe)
         if test is not None:
-            later = list_test(_existing(test), listing, recipe)
+            later = list_test(existing(test), listing, recipe)
         return load_pictures(listing, later, recipe, source, cache, progress)
     if path is not None and path.suffix.lower() == ".npz":
         rows, schema, within = _read_npz(path, recipe, y)
         return make_dataset(
             rows, schema, within if test is None else _read_test(test, schema, recipe), source
         )
-    if _is_table(data, path):
+    if is_table(data, path):
         opened = open_table(path or data)
         paths = path_column(opened, recipe.drop) if y is None else None
         if paths:
             listing = list_table(opened, paths, recipe, None)
-            later = None if test is None else list_test(_existing(test), listing, recipe)
+            later = None if test is None else list_test(existing(test), listing, recipe)
             return load_pictures(listing, later, recipe, source, cache, progress)
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
     else:
@@ -109,34 +110,43 @@ def load_like(
     >>> load_like(pd.DataFrame({"size": [3.0], "other": ["x"]}), trained.schema).inputs["numbers"]
     array([[3.]])
     """
-    path = _existing(data) if isinstance(data, str | Path) else None
-    data = _framed(data)
-    if path is not None and (path.is_dir() or is_picture(path.name)):
-        if schema.image is None:
-            raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
-        listing = list_folder(path, need_target) if path.is_dir() else list_one(path)
+    path = existing(data) if isinstance(data, str | Path) else None
+    data = framed(data)
+    listing = listing_like(data, path, schema, need_target, ids)
+    if listing is not None:
         rows = read_pictures_like(listing, schema, need_target, cache, progress)
     elif path is not None and path.suffix.lower() == ".npz":
         found = arrays.read_npz(path)
         y = found.get("y") if y is None else y
         rows = arrays.read_arrays_like(found["X"], y, schema, need_target, found.get("ids"))
-    elif _is_table(data, path):
-        opened = open_table(path or data)
-        paths = path_column(opened) if schema.image is not None else None
-        if paths:
-            named = ids or (schema.id_column if schema.id_column in opened.names else "") or ""
-            listing = list_table(opened, paths, DataRecipe(ids=named), schema.target, need_target)
-            rows = read_pictures_like(listing, schema, need_target, cache, progress)
-        else:
-            rows = read_table_like(opened, schema, need_target and y is None, ids)
-            rows = rows if y is None else arrays.with_target(rows, y, schema)
+    elif is_table(data, path):
+        rows = read_table_like(open_table(path or data), schema, need_target and y is None, ids)
+        rows = rows if y is None else arrays.with_target(rows, y, schema)
     else:
         values, y = arrays.from_torch_dataset(data) if arrays.is_torch_dataset(data) else (data, y)
         rows = arrays.read_arrays_like(values, y, schema, need_target)
     return make_dataset(rows, schema, source="" if path is None else str(path.absolute()))
 
 
-def _existing(path: str | Path) -> Path:
+def listing_like(
+    data: Any, path: Path | None, schema: Schema, need_target: bool = False, ids: str = ""
+) -> Listing | None:
+    """The pictures that new rows are: a folder, a file, or a table of paths; None where they are not."""
+    if path is not None and (path.is_dir() or is_picture(path.name)):
+        if schema.image is None:
+            raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
+        return list_folder(path, need_target) if path.is_dir() else list_one(path)
+    if schema.image is None or not is_table(data, path):
+        return None
+    opened = open_table(path or data)
+    paths = path_column(opened)
+    if not paths:
+        return None
+    recipe = DataRecipe(ids=ids_like(opened, schema, ids))
+    return list_table(opened, paths, recipe, schema.target, need_target)
+
+
+def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise AyatoriError(f"'{path}' must be a file or folder, however it does not exist")
@@ -145,14 +155,16 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _framed(data: Any) -> Any:
+def framed(data: Any) -> Any:
     """Arrays of text or of mixed kinds are tables."""
     frame = arrays.mixed_frame(data) if isinstance(data, np.ndarray | list) else None
     return data if frame is None else frame
 
 
-def _is_table(data: Any, path: Path | None) -> bool:
-    return path is not None or isinstance(data, pd.DataFrame) or hasattr(data, "__arrow_c_stream__")
+def is_table(data: Any, path: Path | None) -> bool:
+    if path is not None:
+        return path.suffix.lower() != ".npz"
+    return isinstance(data, pd.DataFrame) or hasattr(data, "__arrow_c_stream__")
 
 
 def _read_arrays(data: Any, y: Any, recipe: DataRecipe) -> tuple[Rows, Schema]:
@@ -193,7 +205,7 @@ def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Row
 
 
 def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe) -> Rows:
-    path = _existing(test)
+    path = existing(test)
     if path.is_dir():
         raise AyatoriError(f"the test '{path}' must be a file like the other rows, however it is a folder")
     if path.suffix.lower() == ".npz":

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import target as targets
-from ayatori.data.columns import RawColumn, decode, number, text_of
+from ayatori.data.columns import RawColumn, days_of, decode, number, text_of
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.recipe import DataRecipe, nearest
@@ -277,56 +277,80 @@ def read_table_like(
     opened: TableSource, schema: Schema, need_target: bool, ids: str = "", groups: str = "", time: str = ""
 ) -> Rows:
     """Read rows by the schema of others. Raises SchemaError where they do not fit."""
-    if schema.image is not None:
-        raise SchemaError(
-            f"the rows{opened.called} must be pictures like those that the model learned from, "
-            "however they are a table without paths of pictures"
-        )
-    known = set(opened.names)
-    ids = ids or (schema.id_column if schema.id_column in opened.names else None) or ""
-    made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
-    numbers = [name for name in schema.numbers if name not in made]
-    needed = [*numbers, *schema.dates, *schema.categories, *([ids] if ids else [])]
-    needed += [*(schema.target if need_target else ()), *(name for name in (groups, time) if name)]
-    for name in needed:
-        if name not in known:
-            hint = nearest(name, list(opened.names))
-            raise SchemaError(
-                f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"
-            )
+    ids = ids_like(opened, schema, ids)
+    also = [*(schema.target if need_target else ()), *(name for name in (groups, time) if name)]
     labelled = bool(schema.target) and set(schema.target) <= set(opened.names)
-    wanted = dict.fromkeys([*needed, *(schema.target if labelled else ())])
-    text = {
-        *schema.categories,
-        ids,
-        *(schema.target if schema.classes and schema.task == "classification" else ()),
-    }
-    table = opened.read([name for name in opened.names if name in wanted], text)
+    needed = columns_like(opened, schema, (*([ids] if ids else []), *also))
+    wanted = {*needed, *(schema.target if labelled else ())}
+    classes = schema.target if schema.classes and schema.task == "classification" else ()
+    table = opened.read(
+        [name for name in opened.names if name in wanted], {*schema.categories, ids, *classes}
+    )
     if not table.num_rows:
-        raise SchemaError(f"the table{opened.called} must hold rows, however it has none")
+        raise no_rows(opened)
     notes: list[str] = []
     target = None
     kept = np.arange(table.num_rows)
     if labelled:
         target, kept, table = _target_like(table, schema, need_target, notes)
-    rows = table.num_rows
-    found = {name: _number_like(name, table[name], kept) for name in numbers}
-    for name in schema.dates:
-        found.update(date_parts(name, _date_like(name, table[name], kept)))
-    inputs: dict[str, np.ndarray] = {}
-    if schema.numbers:
-        inputs["numbers"] = side_by_side([found[name] for name in schema.numbers], rows, np.float64)
-    if schema.categories:
-        codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
-        inputs["categories"] = side_by_side(codes, rows, np.int32)
     return Rows(
-        inputs,
+        inputs_like(table, schema, kept),
         target,
         row_names(table, ids, kept),
         texts_of(table, groups) if groups else None,
         times_of(table, time, kept),
         tuple(notes),
     )
+
+
+def no_rows(opened: TableSource) -> SchemaError:
+    return SchemaError(f"the table{opened.called} must hold rows, however it has none")
+
+
+def ids_like(opened: TableSource, schema: Schema, ids: str = "") -> str:
+    """The column that names the rows: the one asked for, else the one of the schema where it is there."""
+    return ids or (schema.id_column if schema.id_column in opened.names else None) or ""
+
+
+def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) -> list[str]:
+    """The columns that a schema needs, and ``also``; raises SchemaError where one is missing."""
+    if schema.image is not None:
+        raise SchemaError(
+            f"the rows{opened.called} must be pictures like those that the model learned from, "
+            "however they are a table without paths of pictures"
+        )
+    needed = [*_plain_numbers(schema), *schema.dates, *schema.categories, *also]
+    for name in needed:
+        if name not in opened.names:
+            hint = nearest(name, list(opened.names))
+            raise SchemaError(
+                f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"
+            )
+    return list(dict.fromkeys(needed))
+
+
+def _plain_numbers(schema: Schema) -> list[str]:
+    """The numbers that are columns of a table, not parts of dates."""
+    made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
+    return [name for name in schema.numbers if name not in made]
+
+
+def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """The inputs of a Dataset by the schema of others; ``kept`` (n,) are the numbers of the rows.
+
+    Every row is read by itself: parts of a table give parts of what all of it gives.
+    """
+    found = {name: _number_like(name, table[name], kept) for name in _plain_numbers(schema)}
+    for name in schema.dates:
+        found.update(date_parts(name, _date_like(name, table[name], kept)))
+    inputs: dict[str, np.ndarray] = {}
+    if schema.numbers:
+        columns = [found[name] for name in schema.numbers]
+        inputs["numbers"] = side_by_side(columns, table.num_rows, np.float64)
+    if schema.categories:
+        codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
+        inputs["categories"] = side_by_side(codes, table.num_rows, np.int32)
+    return inputs
 
 
 def _target_like(
@@ -372,13 +396,17 @@ def _number_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.nda
 
 
 def _date_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.ndarray:
-    column = decode(name, values)
-    if column.kind != "date" and not column.missing.all():
-        row = kept[int(np.flatnonzero(~column.missing)[0])]
+    column = decode(name, values, guess=False)
+    days = column.values if column.kind == "date" else np.full(len(column.values), np.nan)
+    if column.kind == "text":
+        days = np.append(days_of(column.words), np.nan)[column.values]
+    wrong = np.isnan(days) & ~column.missing
+    if wrong.any():
+        row = kept[int(np.flatnonzero(wrong)[0])]
         raise SchemaError(
             f"column '{name}' must hold dates like 2026-01-31, however row {row} (the first is 0) does not"
         )
-    return column.values.astype(np.float64) if column.kind == "date" else np.full(len(column.values), np.nan)
+    return days
 
 
 def _codes_like(name: str, values: pa.ChunkedArray, words: tuple[str, ...]) -> np.ndarray:
