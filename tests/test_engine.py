@@ -19,6 +19,7 @@ from ayatori.recipe import EngineRecipe, NetRecipe, PlanRecipe, Recipe, TrainRec
 from ayatori.records import STOP, Dataset, Member, Plan
 from ayatori.train import settle, train
 from ayatori.train.learner import schedule
+from ayatori.train.stack import Stack
 from ayatori.train.stream import batches, make_stream, own_order, seed_of, take
 
 ENGINES = {
@@ -115,7 +116,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
         else:
             orders = list(batches(stream.shared, stream.steps, recipe.seed, epoch))
         for number, rows in enumerate(orders):
-            progress = (epoch * stream.steps + number + 1) / (settings.epochs * stream.steps)
+            progress = (epoch * stream.steps + number + 0.5) / (settings.epochs * stream.steps)
             key = (recipe.seed, epoch, number)
             batch = take(dataset.inputs, rows, torch.device("cpu"))
             batch = augment(settings.augment)(batch, torch.Generator().manual_seed(seed_of(*key)))
@@ -158,6 +159,22 @@ CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
     "pictures": (pictures, {}),
     "pictures, varied": (pictures, {"augment": "light"}),
 }
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("table", "our"))])
+def test_a_traced_stack_gives_the_weights_of_a_plain_loop_too(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace, traced = Stack.trace, []
+    monkeypatch.setattr("ayatori.train.loop.TRACED_FROM", 0)
+    monkeypatch.setattr(Stack, "trace", lambda *given: traced.append(trace(*given)))
+    make, settings = CASES[case]
+    dataset = make()
+    plan, recipe = settled(dataset, engine="stacked", epochs=13, **settings)
+    recipe = change(recipe, "loss", label_smoothing=0.0)
+    members = train(dataset, plan, recipe)
+    assert traced == [True]
+    assert_close(members[1], plain_loop(dataset, plan, recipe, 1))
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["rows once", "rows weighted"])

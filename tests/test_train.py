@@ -244,7 +244,7 @@ def test_a_row_that_counts_twice_pulls_as_two_rows() -> None:
     recipe = change(recipe, "loss", name=spy)
     plan = Plan(roles, plan.columns)
     job = Job(dataset, plan, recipe, make_stream(dataset, plan, 1000), torch.device("cpu"))
-    learner = new_learners(job)[0]
+    learner = new_learners(job, [0])[0]
     own = learner.rows
     x = {"numbers": torch.from_numpy(dataset.inputs["numbers"])}
     losses = spy(learner.network(x), torch.from_numpy(dataset.labels))

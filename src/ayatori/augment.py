@@ -1,7 +1,7 @@
 """Stage 5. A batch, a generator -> the batch with its pictures changed at random, all at once.
 
 Every picture draws its own numbers, on the generator, and nothing else is random.
-No preset but "standard" flips: a flipped 2 is no 2, and only the user knows.
+Only "standard" and "strong" flip: a flipped 2 is no 2, and only the user knows.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ Augmentation = Callable[[Batch, Generator], Batch]
 
 
 def augment(name: str) -> Augmentation:
-    """The augmentation called ``name``: none, light, digits or standard.
+    """The augmentation called ``name``: none, light, digits, standard or strong.
 
     - ``none``: the batch as it is
     - ``light``: moved by up to a twelfth of each side (at least 1 pixel), mirrored at the border
     - ``digits``: light, and turned by up to 10 degrees, 10 % larger or smaller
     - ``standard``: light, and mirrored left to right half of the time
+    - ``strong``: standard, and turned and scaled as digits are
 
     **Shape** ``batch["image"]``: (b, c, h, w) uint8 or float, kept; other inputs are passed on.
 
@@ -90,4 +91,5 @@ PRESETS: dict[str, tuple[Callable[[Tensor, Generator], Tensor], ...]] = {
     "light": (shift,),
     "digits": (turn, shift),
     "standard": (flip, shift),
+    "strong": (flip, turn, shift),
 }

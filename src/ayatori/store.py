@@ -130,18 +130,19 @@ class RunFolder:
         except ValueError as error:
             raise AyatoriError(f"'{self.path / name}' must be JSON, however: {error}") from None
 
-    def save_checkpoint(self, progress: list[dict[str, Any]], tensors: dict[str, Tensor]) -> None:
+    def save_checkpoint(self, progress: dict[int, dict[str, Any]], tensors: dict[str, Tensor]) -> None:
         self.write_tensors(CHECKPOINT, tensors, {"progress": json.dumps(progress)})
 
-    def load_checkpoint(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]] | None:
+    def load_checkpoint(self) -> tuple[dict[int, dict[str, Any]], dict[str, Tensor]] | None:
         path = self.path / CHECKPOINT
         if not path.exists():
             return None
         try:
             with safetensors.safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return json.loads(file.metadata()["progress"]), tensors
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+                progress = json.loads(file.metadata()["progress"])
+                return {int(member): values for member, values in progress.items()}, tensors
+        except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
             raise AyatoriError(f"'{path}' must be a checkpoint of ayatori, however: {error}") from None
 
     def write_dataset(self, dataset: Dataset) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ayatori.nets.dropout import own_chance
 from ayatori.nets.network import Inputs, Network
 
-TOLERANCE = 1e-4  # of the largest value: how far a stack may be from its networks one by one
+# how torch says that operations cannot be noted; the stack then goes on without
+UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError)
 
 
 class Joined:
@@ -48,6 +50,7 @@ class Joined:
             if type(part) is nn.Linear:
                 part.forward = _LinearCall(part)  # type: ignore[assignment]
         self._call = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
+        self._traced: tuple[Any, dict[str, torch.Size]] | None = None
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Inputs) -> Tensor:
         return functional_call(self._base, (parameters, buffers), (inputs,))
@@ -57,8 +60,41 @@ class Joined:
         if self.alone:
             network = self.networks[0].train(training)
             return network({name: value[0] for name, value in inputs.items()})[None]
+        if training and self._traced:
+            traced, shapes = self._traced
+            if all(inputs[name].shape == shape for name, shape in shapes.items()):
+                return traced(self.parameters, self._buffers, dict(inputs))
         self._base.train(training)
         return self._call(self.parameters, self._buffers, dict(inputs))
+
+    def trace(self, inputs: Inputs) -> bool:
+        """Note the operations of a training call on ``inputs`` of this shape, once for all later ones.
+
+        What follows needs half of the Python. False, and nothing changed, where it cannot be done or where
+        noted operations give something else.
+        """
+        self._base.train()
+        inputs = dict(inputs)
+
+        def run(call: Any) -> Tensor:
+            self._reseed()
+            # a call may change buffers
+            return call(self.parameters, {name: v.clone() for name, v in self._buffers.items()}, inputs)
+
+        try:
+            traced = run(make_fx(lambda parameters, buffers, rows: self._call(parameters, buffers, rows)))
+            again, expected = run(traced), run(self._call)
+        except UNTRACEABLE:
+            return False
+        if not torch.allclose(again, expected, rtol=1e-4, atol=1e-5):
+            return False
+        self._traced = traced, {name: value.shape for name, value in inputs.items()}
+        return True
+
+    def _reseed(self) -> None:
+        for network in self.networks:
+            for chance in _generators(network):
+                chance.manual_seed(0)
 
 
 class _Linear(torch.autograd.Function):

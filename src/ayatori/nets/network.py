@@ -71,7 +71,10 @@ class Network(nn.Module):
         return self.body(self.front(inputs))
 
     def predict(self, inputs: Inputs) -> Tensor:
-        logits = self(inputs).float()
+        return self.answer(self(inputs).float())
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """Logits (b, outputs) -> probabilities or values, see ``predict``."""
         if self.spec.task == "classification":
             return (logits / self.temperature).softmax(-1)
         if self.spec.task == "multilabel":

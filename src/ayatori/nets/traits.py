@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ayatori.nets.dropout import own_chance
@@ -30,6 +31,7 @@ class Traits:
     mixes_rows: bool = False  # what it says of a row depends on the other rows of a batch
     convolves: bool = False
     flops: float = 0.0  # of a row, forward; a multiplication and an addition are two
+    activations: float = 0.0  # values that layers hand on for a row
     layers: int = 0  # parts without parts: so many calls, about
     alone: str = ""
 
@@ -39,11 +41,16 @@ def find_traits(network: Network, inputs: Mapping[str, np.ndarray]) -> Traits:
     rows = {name: torch.from_numpy(np.resize(v[:ROWS], (ROWS, *v.shape[1:]))) for name, v in inputs.items()}
     network = copy.deepcopy(network).train()
     state = {name: value.clone() for name, value in network.state_dict().items()}
+    leaves = [part for part in network.modules() if next(part.children(), None) is None]
     before = _global_state()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         draws_before = torch.get_rng_state()
+        sizes: list[int] = []
+        hooks = [leaf.register_forward_hook(lambda *given: sizes.append(_size(given[-1]))) for leaf in leaves]
         with FlopCounterMode(display=False) as counter:
             first = _logits(network, rows)
+        for hook in hooks:
+            hook.remove()
         draws = not torch.equal(torch.get_rng_state(), draws_before) or _global_state() != before
         network.load_state_dict(state)
         # the last rows are replaced by the first: whoever looks at one row at a time does not see it
@@ -55,15 +62,19 @@ def find_traits(network: Network, inputs: Mapping[str, np.ndarray]) -> Traits:
         network.load_state_dict(state)
     _restore(before)
     kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-    leaves = [part for part in network.modules() if next(part.children(), None) is None]
     return Traits(
         draws_globally=draws,
         mixes_rows=mixes,
         convolves=any(isinstance(part, kinds) for part in leaves),
         flops=counter.get_total_flops() / ROWS,
+        activations=sum(sizes) / ROWS,
         layers=len(leaves),
         alone="it draws from torch's global generator" if draws else _why_alone(network, rows),
     )
+
+
+def _size(output: Any) -> int:
+    return sum(value.numel() for value in tree_leaves(output) if isinstance(value, Tensor))
 
 
 def _logits(network: Network, rows: Mapping[str, Tensor]) -> Tensor:

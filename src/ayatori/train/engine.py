@@ -97,5 +97,6 @@ def sentence(engine: EngineRecipe, members: int) -> str:
         how = "one network"
     how += f", {engine.threads} at a time" if engine.threads > 1 else ""
     how += f", in {engine.workers} processes" if engine.workers > 1 else ""
+    how += f", {engine.together} in memory at once" if 0 < engine.together < members else ""
     how += ", bfloat16" if engine.dtype == "bfloat16" else ""
     return f"{how}: {engine.why}"

@@ -54,6 +54,7 @@ class Learner:
     best: State = field(default_factory=dict)
     good: tuple[State, State, dict[str, Any]] = ({}, {}, {})  # network, moments, progress
     train_loss: float = float("nan")  # of the epoch that has just ended
+    note: str = ""  # what happened in it
 
     def __post_init__(self) -> None:
         self.rows = np.flatnonzero(self.counts)
@@ -103,15 +104,16 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
     """Note the epoch, keep the best weights, decide whether to go on."""
     progress, recipe = learner.progress, learner.recipe
     rate = learner.learning_rate * factor
-    note = ""
-    if not (np.isfinite(learner.train_loss) and np.isfinite(stop_loss)):
+    finite = bool(np.isfinite(learner.train_loss) and np.isfinite(stop_loss))
+    note, learner.note = learner.note, ""
+    if not finite:
         note = _step_back(learner)
         progress = learner.progress
     progress.epoch += 1
     progress.seconds += seconds
     line = Epoch(learner.index, progress.epoch, learner.train_loss, stop_loss, rate, seconds, note)
     progress.history.append(line)
-    if not note and stop_loss < progress.best_loss - recipe.min_delta:
+    if finite and stop_loss < progress.best_loss - recipe.min_delta:
         progress.best_loss, progress.best_epoch = stop_loss, progress.epoch
         learner.best = clone(learner.network.state_dict())
     if progress.strikes > STRIKES:
@@ -124,14 +126,28 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
     return line
 
 
+def retire(learner: Learner) -> None:
+    """A learner that is done keeps its best weights, in memory of its own, and nothing else."""
+    # a member that never had a finite loss keeps its first weights, and its reason says so
+    learner.best = learner.best or learner.good[0]
+    for name, value in [*learner.network.named_parameters(), *learner.network.named_buffers()]:
+        # not a part of a stack's memory any more; what is not in a state is the same for all
+        value.data = learner.best.get(name, value.data).clone()
+    learner.moments = {}
+    learner.good = ({}, {}, _noted(learner.progress))
+
+
 def remember(learner: Learner) -> None:
     """Keep the state at the end of an epoch: to go back to, and to save."""
-    progress = learner.progress
     learner.good = (
         clone(learner.network.state_dict()),
         clone(learner.moments),
-        {**vars(progress), "history": list(progress.history)},
+        _noted(learner.progress),
     )
+
+
+def _noted(progress: Progress) -> dict[str, Any]:
+    return {**vars(progress), "history": list(progress.history)}
 
 
 def _step_back(learner: Learner) -> str:
@@ -170,9 +186,12 @@ def unpack(learner: Learner, progress: Mapping[str, Any], tensors: Mapping[str, 
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = value
-    learner.network.load_state_dict(parts["network"])
     learner.best = clone(parts["best"])
+    learner.progress = restore_progress(progress)
+    if learner.done:
+        retire(learner)
+        return
+    learner.network.load_state_dict(parts["network"])
     for name, value in parts["moments"].items():
         learner.moments[name].copy_(value)
-    learner.progress = restore_progress(progress)
     remember(learner)

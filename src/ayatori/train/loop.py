@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,19 +20,17 @@ from torch import Tensor
 from ayatori.augment import augment
 from ayatori.nets import build, find_traits, measure
 from ayatori.nets.dropout import own_chance
-from ayatori.nets.joined import Joined
 from ayatori.nets.traits import Traits
 from ayatori.recipe import Recipe
-from ayatori.records import STOP, Dataset, Epoch, Member, Plan
-from ayatori.train.calibrate import temperature
+from ayatori.records import STOP, Dataset, Epoch, Plan
 from ayatori.train.crew import crew
 from ayatori.train.learner import (
     Learner,
-    clone,
     finish_epoch,
     fresh_moments,
     pack,
     remember,
+    retire,
     schedule,
     unpack,
 )
@@ -44,10 +41,8 @@ from ayatori.train.stream import (
     Batch,
     Stream,
     batches,
-    make_stream,
     own_inputs,
     own_order,
-    pick_device,
     read_batch,
     row_weights,
     seed_of,
@@ -57,18 +52,12 @@ from ayatori.train.stream import (
 
 AHEAD = 4  # shared batches that are read together; at most three times as many wait in memory
 LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
+TRACED_FROM = 300  # steps that a stack must have before it, for tracing (a tenth of a second) to pay
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
 Given = tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | int]  # inputs, target, weight, rows
+Checkpoint = tuple[dict[int, dict], dict[str, Tensor]]  # progress of each member, tensors
 OnEpoch = Callable[[Epoch], bool | None]
 OnStep = Callable[[float], None]  # share of all steps that is done
-
-
-class Keeper(Protocol):
-    """Where checkpoints go; the run folder is one."""
-
-    def save_checkpoint(self, progress: list[dict], tensors: dict[str, Tensor]) -> None: ...
-
-    def load_checkpoint(self) -> tuple[list[dict], dict[str, Tensor]] | None: ...
 
 
 @dataclass(frozen=True)
@@ -82,45 +71,52 @@ class Job:
     device: torch.device
 
 
-def train(
-    dataset: Dataset,
-    plan: Plan,
-    recipe: Recipe,
-    keeper: Keeper | None = None,
+def train_members(
+    job: Job,
+    members: Sequence[int],
+    found: Checkpoint | None,
+    save: Callable[[Sequence[Learner]], None],
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
-) -> list[Member]:
-    """Train every member of ``plan``; each comes back with its best weights and the reason it stopped.
+) -> list[Learner]:
+    """Train these members to the end, from ``found`` on where it knows of them.
 
-    ``recipe`` must be settled (see ``settle``). ``on_epoch(line)`` sees each member's each epoch and ends
-    that member by returning True. A checkpoint is written at the end of an epoch, at most every
-    ``recipe.train.checkpoint_seconds``; Ctrl-C writes one too, then goes on upwards.
+    ``save(learners)`` is called at the end of some epochs, with all who train or have trained, and at Ctrl-C.
     """
-    device = pick_device(recipe.train.device)
-    job = Job(dataset, plan, recipe, make_stream(dataset, plan, recipe.train.batch_size), device)
-    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    devices = [torch.cuda.current_device()] if job.device.type == "cuda" else []
+    everyone: list[Learner] = []
+    together = job.recipe.engine.together or len(members)
     with torch.random.fork_rng(devices):
-        learners = new_learners(job)
-        load(learners, keeper)
         try:
-            _epochs(job, learners, keeper, on_epoch, on_step)
+            for first in range(0, len(members), together):
+                learners = new_learners(job, members[first : first + together])
+                load(learners, found)
+                everyone += learners
+                part = _part(on_step, first / len(members), len(learners) / len(members))
+                _epochs(job, learners, everyone, save, on_epoch, part)
         except KeyboardInterrupt:
-            save(learners, keeper)
+            save(everyone)
             raise
-        save(learners, keeper)
-    return [_member(learner, job) for learner in learners]
+        save(everyone)
+    return everyone
+
+
+def _part(on_step: OnStep | None, start: float, length: float) -> OnStep | None:
+    return on_step and (lambda done: on_step(start + length * done))
 
 
 def _epochs(
     job: Job,
-    learners: list[Learner],
-    keeper: Keeper | None,
+    learners: Sequence[Learner],
+    everyone: Sequence[Learner],
+    save: Callable[[Sequence[Learner]], None],
     on_epoch: OnEpoch | None,
     on_step: OnStep | None,
 ) -> None:
+    """All epochs of ``learners``; ``everyone``: they, and who has trained before them."""
     recipe, settings = job.recipe, job.recipe.train
     began, saved = time.monotonic(), time.monotonic()
-    spent = max((learner.progress.seconds for learner in learners), default=0.0)
+    spent = sum(learner.progress.seconds for learner in everyone)
     stacks: list[Stack] = []
     with crew(recipe.engine.threads) as hands:
         for epoch in range(min(learner.progress.epoch for learner in learners), settings.epochs):
@@ -145,8 +141,11 @@ def _epochs(
                     learner.progress.reason = (
                         learner.progress.reason or f"the time limit of {recipe.time_limit:g} s"
                     )
+            for learner in active:
+                if learner.done:
+                    retire(learner)
             if time.monotonic() - saved > settings.checkpoint_seconds:
-                save(learners, keeper)
+                save(everyone)
                 saved = time.monotonic()
 
 
@@ -164,7 +163,16 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
         for numbers in np.array_split(np.arange(len(group)), min(engine.threads, len(group)))
     ]
     kept = {tuple(one.index for one in stack.learners): stack for stack in before}
-    return [kept.get(tuple(one.index for one in part)) or Stack(part, engine) for part in parts]
+    stacks = []
+    for part in parts:
+        stack = kept.get(tuple(one.index for one in part))
+        if stack is None:
+            stack = Stack(part, engine)
+            left = (job.recipe.train.epochs - part[0].progress.epoch) * job.stream.steps
+            if len(part) > 1 and job.stream.shared is None and left >= TRACED_FROM:
+                stack.trace(job.dataset.inputs, job.stream.size)
+        stacks.append(stack)
+    return stacks
 
 
 def _stacks(learner: Learner, stream: Stream) -> bool:
@@ -187,7 +195,7 @@ def _pass(job: Job, stacks: Sequence[Stack], epoch: int, hands: Executor) -> Ite
         ready = []
         for number in range(first, min(first + ahead, stream.steps)):
             whole = job.recipe.train.epochs * stream.steps
-            factor = schedule((epoch * stream.steps + number + 1) / whole, job.recipe.train.warmup)
+            factor = schedule((epoch * stream.steps + number + 0.5) / whole, job.recipe.train.warmup)
             key = (seed, epoch, number)
             if shared:
                 layout = job.recipe.engine.layout
@@ -273,10 +281,10 @@ def stop_losses(stack: Stack, job: Job) -> dict[int, float]:
     return found
 
 
-def new_learners(job: Job) -> list[Learner]:
+def new_learners(job: Job, members: Iterable[int]) -> list[Learner]:
     """Fresh members; networks of one shape are tried out once."""
     known: dict[str, Traits] = {}
-    return [new_learner(job, index, known) for index in range(job.plan.members)]
+    return [new_learner(job, index, known) for index in members]
 
 
 def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
@@ -312,55 +320,24 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     return learner
 
 
-def save(learners: list[Learner], keeper: Keeper | None) -> None:
-    """Write the last complete epoch of every member."""
-    if keeper is None:
-        return
-    progress: list[dict] = []
+def packed(learners: Sequence[Learner]) -> Checkpoint:
+    """The last complete epoch of every member, by its number."""
+    progress: dict[int, dict] = {}
     tensors: dict[str, Tensor] = {}
     for learner in learners:
         values, state = pack(learner)
-        progress.append(values)
+        progress[learner.index] = values
         tensors |= {f"{learner.index}/{name}": value for name, value in state.items()}
-    keeper.save_checkpoint(progress, tensors)
+    return progress, tensors
 
 
-def load(learners: list[Learner], keeper: Keeper | None) -> None:
-    """Go on from the checkpoint, if there is one."""
-    found = keeper.load_checkpoint() if keeper is not None else None
-    if found is None:
-        return
-    progress, tensors = found
-    states: dict[int, dict[str, Tensor]] = {learner.index: {} for learner in learners}
+def load(learners: Sequence[Learner], found: Checkpoint | None) -> None:
+    """Go on from the checkpoint, where it knows of these members."""
+    progress, tensors = found or ({}, {})
+    states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, rest = name.partition("/")
-        states[int(index)][rest] = value
+        states.setdefault(int(index), {})[rest] = value
     for learner in learners:
-        unpack(learner, progress[learner.index], states[learner.index])
-
-
-def _member(learner: Learner, job: Job) -> Member:
-    """The member with its best weights, calibrated on its own stop rows."""
-    progress, network = learner.progress, learner.network
-    own_chance(network, [])
-    # a member that never had a finite loss keeps its first weights, and its reason says so
-    state = clone(learner.best or learner.good[0])
-    for name, value in [*network.named_parameters(), *network.named_buffers()]:
-        if name in state:
-            value.data = state[name]  # its own memory again, not a part of a stack's
-    network.eval()
-    if job.dataset.task != "regression":
-        rows = job.plan.rows(learner.index, STOP)
-        call = Joined([network])
-        logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
-        target = torch.from_numpy(job.dataset.labels[rows])
-        network.temperature.fill_(temperature(logits.float().cpu(), target))
-    return Member(
-        index=learner.index,
-        column=learner.column,
-        network=network,
-        history=tuple(progress.history),
-        best_epoch=progress.best_epoch,
-        reason=progress.reason,
-        seconds=progress.seconds,
-    )
+        if learner.index in progress:
+            unpack(learner, progress[learner.index], states[learner.index])

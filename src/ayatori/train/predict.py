@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ayatori.nets.network import Network
+from ayatori.nets import Network, find_traits
+from ayatori.nets.joined import Joined
 from ayatori.records import STOP, Dataset, Member, Plan, Predictions
+from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
+TOGETHER_BELOW = 1e6  # operations of a row, forward: larger networks answer one by one
 
 
 def logits_of(
@@ -29,35 +33,70 @@ def logits_of(
     longest = max(len(own) for own in rows)
     # who has fewer rows repeats some; they are cut off again
     padded = np.stack([np.resize(own, longest) if len(own) else np.zeros(longest, np.int64) for own in rows])
-    block = max(1, PREDICT_ROWS // len(rows))
-    with torch.inference_mode():
-        parts = [
-            logits(take(inputs, padded[:, start : start + block], device))
-            for start in range(0, longest, block)
-        ]
+    block, start, parts = max(1, PREDICT_ROWS // len(rows)), 0, []
+    while start < longest:
+        try:
+            with torch.inference_mode():
+                parts.append(logits(take(inputs, padded[:, start : start + block], device)))
+            start += block
+        except (RuntimeError, MemoryError) as error:
+            if block == 1 or not is_out_of_memory(error):
+                raise
+            block //= 2
     whole = torch.cat(parts, 1)
     return [own[: len(mine)] for own, mine in zip(whole, rows, strict=True)]
 
 
 def predict_rows(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """(rows, outputs) float32: probabilities or values of one network in evaluation mode."""
-    device = network.shift.device
-    parts = [np.zeros((0, network.spec.outputs), np.float32)]
-    with torch.inference_mode():
-        for start in range(0, len(rows), PREDICT_ROWS):
-            batch = take(inputs, rows[start : start + PREDICT_ROWS], device)
-            parts.append(network.predict(batch).cpu().numpy())
-    return np.concatenate(parts)
+    """(rows, outputs) float32: probabilities or values of one network."""
+    return predict_together([network], inputs, [rows])[0]
+
+
+def predict_together(
+    networks: Sequence[Network], inputs: Mapping[str, np.ndarray], rows: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """What each network says of its own ``rows``, (rows, outputs) float32; small networks answer as one."""
+    found = {number: np.zeros((0, one.spec.outputs), np.float32) for number, one in enumerate(networks)}
+    if not any(len(own) for own in rows):
+        return list(found.values())
+    for group in alike(networks, inputs):
+        joined = Joined([networks[number] for number in group])
+        device = networks[group[0]].shift.device
+        logits = logits_of(joined.logits, inputs, [rows[number] for number in group], device)
+        for number, own in zip(group, logits, strict=True):
+            with torch.inference_mode():
+                found[number] = networks[number].answer(own.float()).cpu().numpy()
+    return [found[number] for number in range(len(networks))]
+
+
+def alike(networks: Sequence[Network], inputs: Mapping[str, np.ndarray]) -> list[list[int]]:
+    """Numbers of the networks that may answer as one."""
+    groups: dict[str, list[int]] = {}
+    for number, network in enumerate(networks):
+        groups.setdefault(repr(network.spec), []).append(number)
+    found = []
+    for group in groups.values():
+        small = len(group) > 1 and _is_small(networks[group[0]], inputs)
+        found += [group] if small else [[number] for number in group]
+    return found
+
+
+def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
+    if not len(next(iter(inputs.values()))):
+        return False
+    # tried on the CPU, where a device cannot be asked what it draws from
+    traits = find_traits(copy.deepcopy(network).cpu(), inputs)
+    return not traits.alone and not traits.convolves and traits.flops < TOGETHER_BELOW
 
 
 def predict(members: list[Member], dataset: Dataset, plan: Plan) -> Predictions:
     """What every member says of the rows that neither taught nor stopped it."""
     start = time.monotonic()
     unseen = ~((plan.roles.T > 0) & (plan.roles.T <= STOP))
-    outputs = members[0].network.spec.outputs
-    values = np.full((len(members), len(dataset), outputs), np.nan, np.float32)
-    for member in members:
-        rows = np.flatnonzero(unseen[member.index])
-        values[member.index, rows] = predict_rows(member.network, dataset.inputs, rows)
+    rows = [np.flatnonzero(unseen[member.index]) for member in members]
+    found = predict_together([member.network for member in members], dataset.inputs, rows)
+    values = np.full((len(members), len(dataset), found[0].shape[1]), np.nan, np.float32)
+    for member, own, mine in zip(members, rows, found, strict=True):
+        values[member.index, own] = mine
     trained = sum(member.seconds for member in members)
     return Predictions(values, unseen, seconds=time.monotonic() - start, seconds_train=trained)

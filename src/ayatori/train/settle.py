@@ -13,6 +13,7 @@ from ayatori.recipe import Recipe, change
 from ayatori.records import AyatoriError, Dataset, Plan
 from ayatori.train.engine import choose, look
 from ayatori.train.loss import make_loss
+from ayatori.train.memory import at_once, member_bytes
 from ayatori.train.stream import make_stream, own_inputs, pick_device
 
 LOOK_ROWS = 5_000  # that the network is tried with before training
@@ -57,9 +58,13 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         # statistics of a batch cannot be had from a single row
         recipe = change(recipe, "train", batch_size=max(recipe.train.batch_size, 2))
     stream = make_stream(dataset, plan, recipe.train.batch_size)
-    machine = look(pick_device(recipe.train.device))
+    device = pick_device(recipe.train.device)
+    machine = look(device)
     shared = stream.shared is not None
     engine = choose(recipe.engine, traits, stream.size, plan.members, shared, machine)
+    if not engine.together:
+        each = member_bytes(network, traits, len(dataset), stream.size)
+        engine = dataclasses.replace(engine, together=at_once(plan.members, each, device))
     return dataclasses.replace(recipe, engine=engine)
 
 

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from ayatori.nets.dropout import Dropout
 from ayatori.nets.joined import Joined
 from ayatori.recipe import EngineRecipe
+from ayatori.records import AyatoriError
 from ayatori.train.learner import Learner
 from ayatori.train.loss import Loss
+from ayatori.train.memory import is_out_of_memory
+from ayatori.train.stream import to_device
 
 
 class Stack:
@@ -94,6 +97,17 @@ class Stack:
         with torch.autocast(self.device.type, self.dtype, enabled=bf16):
             return self.joined.logits(inputs, training).float()
 
+    def trace(self, inputs: Mapping[str, np.ndarray], rows: int) -> bool:
+        """Note the operations of a step on ``rows`` rows of each member, for later ones (see ``Joined``)."""
+        zeros = {
+            name: to_device(
+                np.zeros((len(self.learners), rows, *values.shape[1:]), values.dtype), self.device
+            )
+            for name, values in inputs.items()
+        }
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
+            return self.joined.trace(zeros)
+
     def seed(self, seeds: Sequence[int]) -> None:
         """What each member draws next follows from its seed alone."""
         for learner, seed in zip(self.learners, seeds, strict=True):
@@ -114,8 +128,28 @@ class Stack:
         ``rows``: how many of the b rows are there, for all or (k,) for each; the others weigh 0.
         """
         target = self.standardise(target)
+        while True:
+            try:
+                total = self._gradients(inputs, target, weight, rows)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # outside of the handler, which holds on to what had been allocated
+            self._halve(target.shape[1])
+        if self._recipe.clip:
+            self._clip(self._recipe.clip)
+        self._update(factor)
+        self._sum += total * rows
+        self._rows = self._rows + rows
+        self._steps += 1
+
+    def _gradients(
+        self, inputs: Mapping[str, Tensor], target: Tensor, weight: Tensor | None, rows: Tensor | int
+    ) -> Tensor:
+        """The way forward and back, part by part of the batch; (k,) losses."""
         self._optimizer.zero_grad(set_to_none=True)
-        total: Tensor | int = 0
+        total = torch.zeros(len(self.learners), device=self.device)
         for part in _slices(target.shape[1], self.parts):
             logits = self.logits({name: value[:, part] for name, value in inputs.items()}, training=True)
             losses = row_losses(self.learners[0].loss, logits, target[:, part])
@@ -124,13 +158,21 @@ class Stack:
             # divided by the rows, not by their weights: a batch of heavy rows must move the network further
             loss = losses.sum(1) / rows
             loss.sum().backward()
-            total = total + loss.detach()
-        if self._recipe.clip:
-            self._clip(self._recipe.clip)
-        self._update(factor)
-        self._sum += total * rows
-        self._rows = self._rows + rows
-        self._steps += 1
+            total += loss.detach()
+        return total
+
+    def _halve(self, rows: int) -> None:
+        """After memory ran out: the same step in twice as many parts."""
+        if self.parts >= rows:
+            raise AyatoriError(
+                "a step must fit into memory, however not even one row does; make the network or the "
+                "pictures smaller, or let fewer members train together"
+            )
+        self.parts *= 2
+        for learner in self.learners:
+            learner.note = f"memory ran out: each batch is now taken in {self.parts} parts"
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _clip(self, largest: float) -> None:
         """No member's gradient is longer than ``largest``."""

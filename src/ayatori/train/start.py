@@ -1,0 +1,75 @@
+"""Stage 6. Dataset, Plan, recipe -> members: here, in this process or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ayatori.nets.dropout import own_chance
+from ayatori.nets.joined import Joined
+from ayatori.recipe import Recipe
+from ayatori.records import STOP, Dataset, Member, Plan
+from ayatori.train.calibrate import temperature
+from ayatori.train.learner import Learner
+from ayatori.train.loop import Job, OnEpoch, OnStep, packed, train_members
+from ayatori.train.predict import logits_of
+from ayatori.train.stream import make_stream, pick_device
+
+
+class Keeper(Protocol):
+    """Where checkpoints go; the run folder is one."""
+
+    def save_checkpoint(self, progress: dict[int, dict], tensors: dict[str, Tensor]) -> None: ...
+
+    def load_checkpoint(self) -> tuple[dict[int, dict], dict[str, Tensor]] | None: ...
+
+
+def train(
+    dataset: Dataset,
+    plan: Plan,
+    recipe: Recipe,
+    keeper: Keeper | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> list[Member]:
+    """Train every member of ``plan``; each comes back with its best weights and the reason it stopped.
+
+    ``recipe`` must be settled (see ``settle``). ``on_epoch(line)`` sees each member's each epoch and ends
+    that member by returning True. A checkpoint is written at the end of an epoch, at most every
+    ``recipe.train.checkpoint_seconds``; Ctrl-C writes one too, then goes on upwards.
+    """
+    device = pick_device(recipe.train.device)
+    job = Job(dataset, plan, recipe, make_stream(dataset, plan, recipe.train.batch_size), device)
+    found = keeper.load_checkpoint() if keeper else None
+
+    def save(learners: Sequence[Learner]) -> None:
+        if keeper:
+            keeper.save_checkpoint(*packed(learners))
+
+    learners = train_members(job, range(plan.members), found, save, on_epoch, on_step)
+    return [_member(learner, job) for learner in learners]
+
+
+def _member(learner: Learner, job: Job) -> Member:
+    """The member with its best weights, calibrated on its own stop rows."""
+    progress, network = learner.progress, learner.network
+    own_chance(network, [])
+    network.eval()
+    if job.dataset.task != "regression":
+        rows = job.plan.rows(learner.index, STOP)
+        call = Joined([network])
+        logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
+        target = torch.from_numpy(job.dataset.labels[rows])
+        network.temperature.fill_(temperature(logits.float().cpu(), target))
+    return Member(
+        index=learner.index,
+        column=learner.column,
+        network=network,
+        history=tuple(progress.history),
+        best_epoch=progress.best_epoch,
+        reason=progress.reason,
+        seconds=progress.seconds,
+    )
