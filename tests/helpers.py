@@ -1,0 +1,147 @@
+"""Small data, small networks, and the plain loop that every mode is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ayatori import load
+from ayatori.augment import augment
+from ayatori.nets import build, measure
+from ayatori.plan import make_plan
+from ayatori.recipe import EngineRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
+from ayatori.records import STOP, Dataset, Member, Plan
+from ayatori.train import settle
+from ayatori.train.learner import schedule
+from ayatori.train.stream import batches, make_stream, own_order, seed_of, take
+
+ENGINES = {
+    "turns": EngineRecipe(mode="turns", threads=1),
+    "turns on threads": EngineRecipe(mode="turns", threads=2),
+    "stacked": EngineRecipe(mode="stacked", threads=1),
+    "stacks on threads": EngineRecipe(mode="stacked", threads=2),
+}
+
+
+def mlp(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(int(np.prod(shape)), 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, outputs)
+    )
+
+
+def normed(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    # a bias before the normalisation would only ever follow rounding errors
+    layers = (nn.Linear(shape[0], 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, outputs))
+    return nn.Sequential(*layers)
+
+
+def table(n: int = 240, seed: int = 0) -> Dataset:
+    random = np.random.default_rng(seed)
+    target = random.integers(0, 3, n)
+    return load(random.normal(size=(n, 4)) + 1.5 * np.eye(4)[target], y=target.astype(str))
+
+
+def pictures(n: int = 240, seed: int = 0) -> Dataset:
+    random = np.random.default_rng(seed)
+    target = random.integers(0, 3, n)
+    pixels = random.integers(0, 120, size=(n, 1, 6, 6)) + 40 * target[:, None, None, None]
+    return load(pixels.astype(np.uint8), y=target.astype(str))
+
+
+def settled(
+    dataset: Dataset, net=mlp, engine: str = "turns", folds: int = 3, **settings
+) -> tuple[Plan, Recipe]:
+    values = {
+        "epochs": 4,
+        "batch_size": 40,
+        "learning_rate": 0.01,
+        "augment": "none",
+        "patience": 99,
+    } | settings
+    recipe = Recipe(
+        net=NetRecipe(name=net),
+        plan=PlanRecipe(folds=folds),
+        train=TrainRecipe(**values),
+        engine=ENGINES[engine],
+        seed=5,
+    )
+    plan = make_plan(dataset, recipe.plan, recipe.seed)
+    return plan, settle(recipe, dataset, plan)
+
+
+def bootstrapped(plan: Plan, seed: int = 0) -> Plan:
+    """Some rows train twice or three times."""
+    roles, random = plan.roles.copy(), np.random.default_rng(seed)
+    roles[roles == 1] = random.integers(1, 4, int((roles == 1).sum()))
+    return dataclasses.replace(plan, roles=roles)
+
+
+def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict[str, torch.Tensor]:
+    """One network, one order of rows, plain PyTorch; the best weights by the stop rows."""
+    settings, column, stream = (
+        recipe.train,
+        plan.columns[index],
+        make_stream(dataset, plan, recipe.train.batch_size),
+    )
+    own, stop = plan.train_rows(index), plan.rows(index, STOP)
+    repeated = np.repeat(own, plan.counts(index)[own])
+    inputs = {name: values[repeated] for name, values in dataset.inputs.items()}
+    network = build(recipe.net, dataset, measure(inputs, dataset.schema), column.seed)
+    network.fit(inputs, dataset.labels[repeated])
+    chance = torch.Generator()
+    for part in network.modules():
+        if hasattr(part, "generators"):
+            part.generators = (chance,)
+    counts = torch.from_numpy(plan.counts(index)).float()
+    weight = counts / counts[counts > 0].mean()
+    rate = column.learning_rate or settings.learning_rate
+    decay = settings.weight_decay if column.weight_decay < 0 else column.weight_decay
+    groups = [
+        {"params": [network.get_parameter(name)], "weight_decay": decay * factors[1], "factor": factors[0]}
+        for name, factors in network.rates().items()
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2))
+    best_loss, best = np.inf, network.state_dict()
+    for epoch in range(settings.epochs):
+        network.train()
+        if stream.shared is None:
+            orders = list(own_order(own, stream, column.seed, epoch))
+        else:
+            orders = list(batches(stream.shared, stream.steps, recipe.seed, epoch))
+        for number, rows in enumerate(orders):
+            progress = (epoch * stream.steps + number + 0.5) / (settings.epochs * stream.steps)
+            key = (recipe.seed, epoch, number)
+            batch = take(dataset.inputs, rows, torch.device("cpu"))
+            batch = augment(settings.augment)(batch, torch.Generator().manual_seed(seed_of(*key)))
+            mine = np.isin(rows, own)
+            batch = {name: value[torch.from_numpy(mine)] for name, value in batch.items()}
+            chance.manual_seed(seed_of(*key, column.seed))
+            target = torch.from_numpy(dataset.labels[rows[mine]])
+            losses = F.cross_entropy(network(batch), target, reduction="none")
+            for group in optimizer.param_groups:
+                group["lr"] = rate * schedule(progress, settings.warmup) * group["factor"]
+            optimizer.zero_grad()
+            (losses * weight[rows[mine]]).mean().backward()
+            if settings.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            logits = network(take(dataset.inputs, stop, torch.device("cpu")))
+            stop_loss = F.cross_entropy(logits, torch.from_numpy(dataset.labels[stop])).item()
+        if stop_loss < best_loss - settings.min_delta:
+            best_loss, best = stop_loss, {name: value.clone() for name, value in network.state_dict().items()}
+    return {name: value for name, value in best.items() if name != "temperature"}
+
+
+def assert_close(member: Member, expected: dict[str, torch.Tensor]) -> None:
+    """To 1e-5 after 50 steps; what is no weight (a scaler's statistics) is the same."""
+    found = member.network.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
