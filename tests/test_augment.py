@@ -91,8 +91,8 @@ def test_a_turn_keeps_angles_and_lengths_on_oblong_pictures_too(shape):
         assert abs(cosine) < 0.08
 
 
-def test_only_the_preset_standard_flips():
-    assert [name for name, steps in PRESETS.items() if flip in steps] == ["standard"]
+def test_only_the_presets_standard_and_strong_flip():
+    assert [name for name, steps in PRESETS.items() if flip in steps] == ["standard", "strong"]
 
 
 def test_a_table_comes_back_as_it_was():

@@ -35,8 +35,17 @@ STAGES: dict[str, tuple[str, str]] = {
     "batch_size": ("train", "batch_size"),
     "learning_rate": ("train", "learning_rate"),
     "device": ("train", "device"),
+    "mode": ("engine", "mode"),
+    "threads": ("engine", "threads"),
+    "workers": ("engine", "workers"),
+    "together": ("engine", "together"),
+    "dtype": ("engine", "dtype"),
+    "layout": ("engine", "layout"),
+    "tune": ("engine", "tune"),
     "baselines": ("evaluate", "baselines"),
 }
+
+ENGINE = Parameter(group="Speed")
 
 
 @Parameter(name="*")
@@ -63,7 +72,7 @@ class RunOptions:
     learning_rate
         Of a weight matrix, at its highest.
     augment
-        none, light, standard or digits.
+        none, light, digits, standard or strong.
     loss
         cross_entropy, focal, binary, mse, mae, huber or quantile.
     class_weights
@@ -92,6 +101,20 @@ class RunOptions:
         Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none.
     device
         cpu, cuda or mps; by default the fastest there is.
+    mode
+        How the networks run together: stacked as one, or in turns; decided from their size.
+    threads
+        Networks (or stacks of them) that step at the same time, a core each.
+    workers
+        Processes that share the networks and the data (1).
+    together
+        Networks that are in memory at the same time; by default as many as fit.
+    dtype
+        float32, or bfloat16 for matrix products; decided from the machine.
+    layout
+        channels_last or contiguous, for pictures.
+    tune
+        Time these choices on real batches first, and take the fastest.
     seed
         Every random number follows from it (0).
     time_limit
@@ -123,6 +146,13 @@ class RunOptions:
     strict: Annotated[bool | None, Parameter(negative=())] = None
     baselines: str | None = None
     device: str | None = None
+    mode: Annotated[Literal["stacked", "turns"] | None, ENGINE] = None
+    threads: Annotated[int | None, ENGINE] = None
+    workers: Annotated[int | None, ENGINE] = None
+    together: Annotated[int | None, ENGINE] = None
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, ENGINE] = None
+    layout: Annotated[Literal["channels_last", "contiguous"] | None, ENGINE] = None
+    tune: Annotated[bool | None, Parameter(negative=(), group="Speed")] = None
     seed: int | None = None
     time_limit: float | None = None
     recipe: Path | None = None

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from ayatori.nets.dropout import global_chance, seed_globally
 from ayatori.nets.network import NetSpec, Network, activation
 from ayatori.nets.own import build_own, find_factory
 from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
@@ -58,12 +58,12 @@ def measure(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
 
 
 def build(recipe: NetRecipe, dataset: Dataset, sizes: Mapping[str, Any], seed: int) -> Network:
-    """A fresh network, its weights drawn with ``seed``; the global generator is left as found."""
+    """A fresh network, its weights drawn with ``seed``; global generators are left as found."""
     name, own = find_net(recipe, "image" in sizes)
     outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
     spec = NetSpec(name, dataset.task, outputs, sizes, recipe.activation, dict(recipe.options))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with global_chance():
+        seed_globally(seed)
         return rebuild(spec, own)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +28,9 @@ class Dropout(nn.Module):
         self.p = p
         self.bits = 16 if exact and (256 * p) % 1 else 8
         self.generators: tuple[torch.Generator, ...] = ()
+        # rows of a step, and rows that chance is drawn for: equal for all who take rows from one batch,
+        # so that the next layer finds the generator where it would be without the others
+        self.span = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.keep >= 2**self.bits:
@@ -38,7 +44,8 @@ class Dropout(nn.Module):
 
     def mask(self, like: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
         """(generators, ...) of the same dtype as ``like``: 0, or 1 / the share that is kept."""
-        words = -(-like[0].numel() * self.bits // 64)
+        here, drawn_for = self.span
+        words = -(-like[0].numel() * self.bits * drawn_for // (64 * here))
         bound = 2**63 - 1
         drawn = [
             torch.randint(-bound, bound, (words,), generator=generator, device=like.device)
@@ -76,12 +83,31 @@ def own_chance(network: nn.Module, generators: Iterable[torch.Generator]) -> Non
     """Let every dropout of ``network`` draw from ``generators``."""
     for part in network.modules():
         if isinstance(part, Dropout):
-            part.generators = tuple(generators)
+            part.generators, part.span = tuple(generators), (1, 1)
+
+
+def seed_globally(seed: int) -> None:
+    """The generators that everybody shares: torch's, NumPy's, Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (a network may draw from it)
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def global_chance(devices: Iterable[int] = ()) -> Iterator[None]:
+    """Whatever happens inside, the generators that everybody shares are left as found."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def with_own_dropout(module: nn.Module) -> nn.Module:
     """``module`` with each ``nn.Dropout`` in it replaced by one that can have a generator of its own."""
-    for name, part in list(module.named_modules()):
+    for name, part in list(module.named_modules(remove_duplicate=False)):
         if type(part) is nn.Dropout:
             replacement = Dropout(part.p, exact=True)
             if not name:

@@ -33,6 +33,7 @@ class Joined:
         first = networks[0]
         if self.alone:
             self.parameters: dict[str, Tensor] = dict(first.named_parameters())
+            self.base = first
             return
         self.parameters = {
             name: _stack([dict(one.named_parameters())[name] for one in networks], share)
@@ -44,16 +45,16 @@ class Joined:
         }
         chances = [chance for one in networks for chance in _generators(one)]
         # a generator is not copied but handed on
-        self._base = copy.deepcopy(first, {id(chance): chance for chance in chances}).to("meta")
-        own_chance(self._base, chances)
-        for part in self._base.modules():
+        self.base = copy.deepcopy(first, {id(chance): chance for chance in chances}).to("meta")
+        own_chance(self.base, chances)
+        for part in self.base.modules():
             if type(part) is nn.Linear:
                 part.forward = _LinearCall(part)  # type: ignore[assignment]
         self._call = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
         self._traced: tuple[Any, dict[str, torch.Size]] | None = None
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Inputs) -> Tensor:
-        return functional_call(self._base, (parameters, buffers), (inputs,))
+        return functional_call(self.base, (parameters, buffers), (inputs,))
 
     def logits(self, inputs: Inputs, training: bool = False) -> Tensor:
         """What each network says of its own rows."""
@@ -64,7 +65,7 @@ class Joined:
             traced, shapes = self._traced
             if all(inputs[name].shape == shape for name, shape in shapes.items()):
                 return traced(self.parameters, self._buffers, dict(inputs))
-        self._base.train(training)
+        self.base.train(training)
         return self._call(self.parameters, self._buffers, dict(inputs))
 
     def trace(self, inputs: Inputs) -> bool:
@@ -73,7 +74,7 @@ class Joined:
         What follows needs half of the Python. False, and nothing changed, where it cannot be done or where
         noted operations give something else.
         """
-        self._base.train()
+        self.base.train()
         inputs = dict(inputs)
 
         def run(call: Any) -> Tensor:

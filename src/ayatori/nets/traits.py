@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ayatori.nets.dropout import own_chance
+from ayatori.nets.dropout import global_chance, own_chance, seed_globally
 from ayatori.nets.joined import Joined
 from ayatori.nets.network import Network
 
@@ -37,9 +36,12 @@ class Traits:
 
 
 def find_traits(network: Network, inputs: Mapping[str, np.ndarray]) -> Traits:
-    """Try a copy of ``network`` in training, on the first rows of ``inputs`` (raw, row first)."""
-    rows = {name: torch.from_numpy(np.resize(v[:ROWS], (ROWS, *v.shape[1:]))) for name, v in inputs.items()}
-    network = copy.deepcopy(network).train()
+    """Try a copy of ``network`` in training, on a few rows of ``inputs`` (raw, row first)."""
+    with global_chance(), torch.no_grad():
+        return _find_traits(_nudged(network, 0).train(), _different_rows(inputs))
+
+
+def _find_traits(network: Network, rows: Mapping[str, Tensor]) -> Traits:
     state = {name: value.clone() for name, value in network.state_dict().items()}
     leaves = [part for part in network.modules() if next(part.children(), None) is None]
     before = _global_state()
@@ -93,10 +95,8 @@ def _why_alone(network: Network, rows: Mapping[str, Tensor]) -> str:
     expected: list[Tensor] = []
     for one, chance in zip(pair, chances, strict=True):
         own_chance(one, [chance])
-        one.zero_grad()
         logits = one(rows)
-        logits.square().sum().backward()
-        expected += [logits.detach(), *(_gradient(value) for value in one.parameters())]
+        expected += [logits.detach(), *_gradients(logits, list(one.parameters()))]
         chance.manual_seed(chance.initial_seed())
     buffers = [dict(one.named_buffers()) for one in pair]
     after = [value.clone() for own in buffers for value in own.values()]
@@ -109,19 +109,21 @@ def _why_alone(network: Network, rows: Mapping[str, Tensor]) -> str:
             warnings.simplefilter("error")
             joined = Joined(pair, share=True)
             logits = joined.logits({name: torch.stack([value, value]) for name, value in rows.items()}, True)
-            logits.square().sum().backward()
+            gradients = _gradients(logits, list(joined.parameters.values()))
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, UserWarning) as error:
         return str(error).strip().split("\n")[0].split(". ")[0][:160] or type(error).__name__
     found: list[Tensor] = []
     for number in range(2):
-        found += [logits[number].detach(), *(_gradient(v)[number] for v in joined.parameters.values())]
+        found += [logits[number].detach(), *(gradient[number] for gradient in gradients)]
     now = [value for one in pair for value in one.buffers()]
     same = all(_close(a, b) for a, b in zip([*expected, *after], [*found, *now], strict=True))
     return "" if same else "two of it together give other results than one by one"
 
 
-def _gradient(value: Tensor) -> Tensor:
-    return torch.zeros_like(value) if value.grad is None else value.grad.detach().clone()
+def _gradients(logits: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    learned = [weight for weight in weights if weight.requires_grad]
+    found = torch.autograd.grad(logits.square().sum(), learned, allow_unused=True, materialize_grads=True)
+    return list(found)
 
 
 def _close(expected: Tensor, found: Tensor) -> bool:

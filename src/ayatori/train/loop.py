@@ -180,7 +180,9 @@ def _stacks(learner: Learner, stream: Stream) -> bool:
     if stream.shared is None:
         return not learner.traits.alone
     rows = len(learner.rows) / stream.steps
-    return not learner.traits.alone and not learner.traits.mixes_rows and rows >= LEAST_SHARED
+    # a loss of the user's own may look at all rows that it is given, and some of them are there to fill up
+    by_row = getattr(learner.loss, "of_rows", False) and not learner.traits.mixes_rows
+    return by_row and not learner.traits.alone and rows >= LEAST_SHARED
 
 
 def _pass(job: Job, stacks: Sequence[Stack], epoch: int, hands: Executor) -> Iterator[float]:
@@ -257,6 +259,7 @@ def shared_rows(stack: Stack, batch: Batch) -> Given | None:
     if len(own) == 1 and sizes[0] < stack.learners[0].least_rows:
         return None
     most = max(sizes)
+    stack.span(most, len(batch.rows))
     index = np.stack([np.resize(mine, most) if len(mine) else np.zeros(most, np.int64) for mine in own])
     place = torch.from_numpy(index.reshape(-1)).to(batch.target.device)
     inputs = {n: v.index_select(0, place).unflatten(0, index.shape) for n, v in batch.inputs.items()}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args, get_type_hints
 
 import numpy as np
 
 from ayatori.augment import augment
 from ayatori.evaluate import check_baselines
 from ayatori.nets import build, defaults, find_net, find_traits, measure
-from ayatori.recipe import Recipe, change
+from ayatori.recipe import EngineRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset, Plan
 from ayatori.train.engine import choose, look
 from ayatori.train.loss import make_loss
 from ayatori.train.memory import at_once, member_bytes
 from ayatori.train.stream import make_stream, own_inputs, pick_device
+from ayatori.train.tune import tune
 
 LOOK_ROWS = 5_000  # that the network is tried with before training
 
@@ -65,7 +67,20 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     if not engine.together:
         each = member_bytes(network, traits, len(dataset), stream.size)
         engine = dataclasses.replace(engine, together=at_once(plan.members, each, device))
-    return dataclasses.replace(recipe, engine=engine)
+    recipe = dataclasses.replace(recipe, engine=engine)
+    if engine.tune:
+        recipe = dataclasses.replace(recipe, engine=tune(recipe, dataset, plan, traits, machine))
+    return recipe
+
+
+def _check_engine(engine: EngineRecipe) -> None:
+    for name, kind in get_type_hints(EngineRecipe).items():
+        value, known = getattr(engine, name), get_args(kind)
+        if known and value not in known:
+            hint = nearest(str(value), known)
+            raise AyatoriError(f"`{name}` must be one of {', '.join(known)}, however: {value!r}{hint}")
+        if kind is int and value < 0:
+            raise AyatoriError(f"`{name}` must be positive, or 0 to have it decided, however: {value}")
 
 
 def _check(recipe: Recipe, dataset: Dataset) -> None:
@@ -76,6 +91,7 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
             raise AyatoriError(
                 f"`{name}` must be positive, or 0 to have it decided, however: {getattr(settings, name)}"
             )
+    _check_engine(recipe.engine)
     make_loss(recipe.loss, dataset.task)
     if settings.augment != "auto":
         augment(settings.augment)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ayatori.nets.dropout import Dropout
+from ayatori.nets.dropout import Dropout, seed_globally
 from ayatori.nets.joined import Joined
 from ayatori.recipe import EngineRecipe
 from ayatori.records import AyatoriError
@@ -48,6 +48,7 @@ class Stack:
         share = [one.learning_rate / self._rate for one in learners]
         fade = [one.learning_rate * one.weight_decay for one in learners]
         self._share, self._fade = torch.tensor([share, fade], device=self.device)
+        self._dropouts = [part for part in self.joined.base.modules() if isinstance(part, Dropout)]
         self.draws = any(_draws(one) for one in learners)
         self.weighs = any((one.weight[one.rows] != 1).any() for one in learners)
         self.epoch, self.orders = -1, np.zeros((len(learners), 0, 0), np.int32)  # see own_rows
@@ -108,12 +109,17 @@ class Stack:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
             return self.joined.trace(zeros)
 
+    def span(self, here: int, drawn_for: int) -> None:
+        """A step of ``here`` rows; its dropout draws for ``drawn_for`` (see ``Dropout``)."""
+        for part in self._dropouts:
+            part.span = (max(1, here), max(1, drawn_for))
+
     def seed(self, seeds: Sequence[int]) -> None:
         """What each member draws next follows from its seed alone."""
         for learner, seed in zip(self.learners, seeds, strict=True):
             learner.chance.manual_seed(seed)
             if learner.traits.draws_globally:
-                torch.manual_seed(seed)
+                seed_globally(seed)
 
     def step(
         self,
@@ -181,7 +187,7 @@ class Stack:
             return
         gradients = [value.grad for value in self.joined.parameters.values() if value.grad is not None]
         gradients = [gradient for gradient in gradients if gradient.numel()]
-        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+        norms = torch.stack([torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), dim=1) for gradient in gradients])
         factor = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(_beside(factor, gradient))
@@ -202,7 +208,8 @@ class Stack:
         before = []
         for group in self._optimizer.param_groups:
             fade = self._fade * (factor * group["factor"] * group["decay"])
-            for value in group["params"]:
+            # AdamW leaves alone what no loss depends on
+            for value in (value for value in group["params"] if value.grad is not None):
                 value.mul_(1 - _beside(fade, value))
                 before.append((value, value.clone()))
         self._optimizer.step()

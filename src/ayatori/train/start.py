@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ayatori.nets.dropout import own_chance
+from ayatori.nets.dropout import global_chance, own_chance, seed_globally
 from ayatori.nets.joined import Joined
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Member, Plan
@@ -49,8 +49,9 @@ def train(
         if keeper:
             keeper.save_checkpoint(*packed(learners))
 
-    learners = train_members(job, range(plan.members), found, save, on_epoch, on_step)
-    return [_member(learner, job) for learner in learners]
+    with global_chance([torch.cuda.current_device()] if device.type == "cuda" else []):
+        learners = train_members(job, range(plan.members), found, save, on_epoch, on_step)
+        return [_member(learner, job) for learner in learners]
 
 
 def _member(learner: Learner, job: Job) -> Member:
@@ -58,6 +59,8 @@ def _member(learner: Learner, job: Job) -> Member:
     progress, network = learner.progress, learner.network
     own_chance(network, [])
     network.eval()
+    if learner.traits.draws_globally:
+        seed_globally(learner.column.seed)
     if job.dataset.task != "regression":
         rows = job.plan.rows(learner.index, STOP)
         call = Joined([network])

@@ -1,0 +1,81 @@
+"""``--tune``: the engine's choices timed on real batches; the fastest goes into the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ayatori.nets.traits import Traits
+from ayatori.recipe import EngineRecipe, Recipe, change
+from ayatori.records import Dataset, Plan
+from ayatori.train.engine import Machine, Mode, cannot_stack
+from ayatori.train.loop import Job, train_members
+from ayatori.train.stream import make_stream, pick_device
+
+WORK = 2e9  # operations of a timing, unless those are more than MOST_STEPS or fewer than LEAST_STEPS
+LEAST_STEPS, MOST_STEPS = 2, 32
+
+
+def tune(recipe: Recipe, dataset: Dataset, plan: Plan, traits: Traits, machine: Machine) -> EngineRecipe:
+    """The fastest way to run this plan here: mode and threads first, then type and layout of numbers.
+
+    ``recipe.engine`` has been decided by the rule. What is trained here is thrown away. Workers are not
+    tried, because processes take seconds to begin.
+    """
+    tried: dict[EngineRecipe, float] = {}
+    best = recipe.engine
+    pictures = "image" in dataset.inputs
+    for candidates in (_ways, _numbers):
+        for engine in candidates(best, plan, traits, machine, pictures):
+            if engine not in tried:
+                changed = dataclasses.replace(recipe, engine=engine)
+                tried[engine] = seconds_of_step(dataset, plan, changed, traits)
+        best = min(tried, key=lambda engine: tried[engine])
+    others = ", ".join(f"{1e3 * seconds:.3g}" for engine, seconds in tried.items() if engine != best)
+    why = f"the fastest of {len(tried)} that were tried: {1e3 * tried[best]:.3g} ms a step of all ({others})"
+    return dataclasses.replace(best, why=why, tune=False)
+
+
+def _ways(
+    engine: EngineRecipe, plan: Plan, traits: Traits, machine: Machine, pictures: bool
+) -> Iterator[EngineRecipe]:
+    threads = {1, min(machine.cores, plan.members)} if not traits.draws_globally else {1}
+    modes: tuple[Mode, ...] = ("turns", "stacked")
+    for mode in modes[:1] if cannot_stack(traits, plan.members, pictures) else modes:
+        for number in sorted(threads):
+            yield dataclasses.replace(engine, mode=mode, threads=number)
+
+
+def _numbers(
+    engine: EngineRecipe, plan: Plan, traits: Traits, machine: Machine, pictures: bool
+) -> Iterator[EngineRecipe]:
+    for dtype in ("float32", "bfloat16") if machine.bf16 else (engine.dtype,):
+        for layout in ("channels_last", "contiguous") if pictures else (engine.layout,):
+            yield dataclasses.replace(engine, dtype=dtype, layout=layout)
+
+
+def seconds_of_step(dataset: Dataset, plan: Plan, recipe: Recipe, traits: Traits) -> float:
+    """Seconds of one step of all members: a longer training less a shorter one, so that only steps count."""
+    stream = make_stream(dataset, plan, recipe.train.batch_size)
+    work = max(3 * stream.size * plan.members * traits.flops, 1.0)
+    steps = int(np.clip(WORK / work, LEAST_STEPS, MOST_STEPS))
+    recipe = change(recipe, "train", epochs=1)
+    device = pick_device(recipe.train.device)
+    seconds = {steps: np.inf, 3 * steps: np.inf}
+    for length in [*seconds] * 2:
+        shared = stream.shared
+        if shared is not None:
+            shared = np.resize(shared, len(shared) * length // stream.steps)
+        shorter = dataclasses.replace(stream, steps=length, shared=shared)
+        start = time.perf_counter()
+        train_members(
+            Job(dataset, plan, recipe, shorter, device), range(plan.members), None, lambda learners: None
+        )
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds[length] = min(seconds[length], time.perf_counter() - start)
+    return max(seconds[3 * steps] - seconds[steps], 1e-9) / (2 * steps)
