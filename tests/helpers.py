@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ayatori import load
 from ayatori.augment import augment
 from ayatori.nets import build, measure
+from ayatori.nets.dropout import Dropout
 from ayatori.plan import make_plan
 from ayatori.recipe import EngineRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import STOP, Dataset, Member, Plan
@@ -120,6 +121,9 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
             mine = np.isin(rows, own)
             batch = {name: value[torch.from_numpy(mine)] for name, value in batch.items()}
             chance.manual_seed(seed_of(*key, column.seed))
+            for part in network.modules():
+                if isinstance(part, Dropout):
+                    part.span = (int(mine.sum()), len(rows))
             target = torch.from_numpy(dataset.labels[rows[mine]])
             losses = F.cross_entropy(network(batch), target, reduction="none")
             for group in optimizer.param_groups:

@@ -15,7 +15,7 @@ from ayatori.nets.dropout import own_chance
 from ayatori.nets.network import Inputs, Network
 
 # how torch says that operations cannot be noted; the stack then goes on without
-UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError)
+UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, LookupError)
 
 
 class Joined:

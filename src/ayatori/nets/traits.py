@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ayatori.nets.dropout import global_chance, own_chance, seed_globally
-from ayatori.nets.joined import Joined
+from ayatori.nets.joined import UNTRACEABLE, Joined
 from ayatori.nets.network import Network
 
-ROWS = 4  # that a network is tried on
+ROWS, LOOK = 4, 64  # that a network is tried on, and that they are chosen from
 TOLERANCE = 1e-3  # of the largest gradient: how far a stack may be from its networks one by one
 
 
@@ -37,60 +38,69 @@ class Traits:
 
 def find_traits(network: Network, inputs: Mapping[str, np.ndarray]) -> Traits:
     """Try a copy of ``network`` in training, on a few rows of ``inputs`` (raw, row first)."""
-    with global_chance(), torch.no_grad():
+    with global_chance():
         return _find_traits(_nudged(network, 0).train(), _different_rows(inputs))
 
 
 def _find_traits(network: Network, rows: Mapping[str, Tensor]) -> Traits:
-    state = {name: value.clone() for name, value in network.state_dict().items()}
     leaves = [part for part in network.modules() if next(part.children(), None) is None]
-    before = _global_state()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        draws_before = torch.get_rng_state()
-        sizes: list[int] = []
-        hooks = [leaf.register_forward_hook(lambda *given: sizes.append(_size(given[-1]))) for leaf in leaves]
-        with FlopCounterMode(display=False) as counter:
-            first = _logits(network, rows)
-        for hook in hooks:
-            hook.remove()
-        draws = not torch.equal(torch.get_rng_state(), draws_before) or _global_state() != before
-        network.load_state_dict(state)
-        # the last rows are replaced by the first: whoever looks at one row at a time does not see it
-        other = {name: value[[0, 1, 0, 0]] for name, value in rows.items()}
-        torch.set_rng_state(draws_before)
-        mixes = not torch.allclose(
-            _logits(network, other)[:2], first[:2], rtol=1e-4, atol=1e-5, equal_nan=True
-        )
-        network.load_state_dict(state)
-    _restore(before)
+    sizes: list[int] = []
+    hooks = [leaf.register_forward_hook(lambda *given: sizes.append(_size(given[-1]))) for leaf in leaves]
+    # the last rows are replaced by the first: whoever looks at one row at a time does not see it
+    other = {name: value[[0, 1, 0, 0]] for name, value in rows.items()}
+    with FlopCounterMode(display=False) as counter:
+        first, draws = _logits(network, rows)
+    for hook in hooks:
+        hook.remove()
+    again, _ = _logits(network, other)
     kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
     return Traits(
         draws_globally=draws,
-        mixes_rows=mixes,
+        mixes_rows=not torch.allclose(again[:2], first[:2], rtol=1e-4, atol=1e-5, equal_nan=True),
         convolves=any(isinstance(part, kinds) for part in leaves),
         flops=counter.get_total_flops() / ROWS,
         activations=sum(sizes) / ROWS,
         layers=len(leaves),
-        alone="it draws from torch's global generator" if draws else _why_alone(network, rows),
+        alone="it draws from a generator that everybody shares" if draws else _why_alone(network, rows),
     )
+
+
+def _different_rows(inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """ROWS rows that differ, where there are such: of equal rows nobody can say whether they are mixed."""
+    places = np.linspace(0, len(next(iter(inputs.values()))) - 1, LOOK).astype(int).tolist()
+    different = {b"".join(v[place].tobytes() for v in inputs.values()): place for place in places}
+    chosen = np.resize(list(different.values())[:ROWS], ROWS)
+    return {name: torch.from_numpy(values[chosen]) for name, values in inputs.items()}
+
+
+def _nudged(network: Network, seed: int) -> Network:
+    """A copy with slightly different weights: a layer that begins at zero shows what it does as well."""
+    network, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.01 * torch.randn(weight.shape, generator=generator))
+    return network
 
 
 def _size(output: Any) -> int:
     return sum(value.numel() for value in tree_leaves(output) if isinstance(value, Tensor))
 
 
-def _logits(network: Network, rows: Mapping[str, Tensor]) -> Tensor:
+def _logits(network: Network, rows: Mapping[str, Tensor]) -> tuple[Tensor, bool]:
+    """What a fresh copy says, and whether it drew from a generator that everybody shares."""
     own_chance(network, [torch.Generator().manual_seed(0)])
-    return network(rows)
+    seed_globally(0)
+    before = _global_state()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        logits = network(rows)
+    network.load_state_dict(state)
+    return logits, _global_state() != before
 
 
 def _why_alone(network: Network, rows: Mapping[str, Tensor]) -> str:
     """Why two such networks do not learn as one call what they learn one by one; "" if they do."""
-    pair = [copy.deepcopy(network), copy.deepcopy(network)]
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in pair[1].parameters():
-            weight.add_(0.01 * torch.randn(weight.shape, generator=generator))
+    pair = [copy.deepcopy(network), _nudged(network, 1)]
     chances = [torch.Generator().manual_seed(number) for number in (1, 2)]
     expected: list[Tensor] = []
     for one, chance in zip(pair, chances, strict=True):
@@ -110,7 +120,7 @@ def _why_alone(network: Network, rows: Mapping[str, Tensor]) -> str:
             joined = Joined(pair, share=True)
             logits = joined.logits({name: torch.stack([value, value]) for name, value in rows.items()}, True)
             gradients = _gradients(logits, list(joined.parameters.values()))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, UserWarning) as error:
+    except (*UNTRACEABLE, UserWarning) as error:
         return str(error).strip().split("\n")[0].split(". ")[0][:160] or type(error).__name__
     found: list[Tensor] = []
     for number in range(2):
@@ -133,13 +143,6 @@ def _close(expected: Tensor, found: Tensor) -> bool:
     return bool(difference <= TOLERANCE * expected.abs().max() + 1e-6)
 
 
-def _global_state() -> tuple[Any, tuple[Any, ...]]:
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (it is watched, not used)
-    return random.getstate(), (name, np.asarray(keys).tobytes(), *rest)
-
-
-def _restore(state: tuple[Any, tuple[Any, ...]]) -> None:
-    """Global generators are left as found."""
-    python, (name, keys, *rest) = state
-    random.setstate(python)
-    np.random.set_state((name, np.frombuffer(keys, np.uint32), *rest))  # noqa: NPY002
+def _global_state() -> tuple[Any, ...]:
+    _, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (it is watched, not used)
+    return random.getstate(), np.asarray(keys).tobytes(), rest, torch.get_rng_state().numpy().tobytes()

@@ -187,7 +187,9 @@ class Stack:
             return
         gradients = [value.grad for value in self.joined.parameters.values() if value.grad is not None]
         gradients = [gradient for gradient in gradients if gradient.numel()]
-        norms = torch.stack([torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), dim=1) for gradient in gradients])
+        norms = torch.stack(
+            [torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), dim=1) for gradient in gradients]
+        )
         factor = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(_beside(factor, gradient))
