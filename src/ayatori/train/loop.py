@@ -69,6 +69,7 @@ class Job:
     recipe: Recipe
     stream: Stream
     device: torch.device
+    traced_from: int | None = None  # steps; None: TRACED_FROM
 
 
 def train_members(
@@ -119,7 +120,8 @@ def _epochs(
     spent = sum(learner.progress.seconds for learner in everyone)
     stacks: list[Stack] = []
     with crew(recipe.engine.threads) as hands:
-        for epoch in range(min(learner.progress.epoch for learner in learners), settings.epochs):
+        begin = min((one.progress.epoch for one in learners if not one.done), default=settings.epochs)
+        for epoch in range(begin, settings.epochs):
             active = [one for one in learners if not one.done and one.progress.epoch == epoch]
             if not active:
                 break
@@ -168,8 +170,9 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
         stack = kept.get(tuple(one.index for one in part))
         if stack is None:
             stack = Stack(part, engine)
+            least = TRACED_FROM if job.traced_from is None else job.traced_from
             left = (job.recipe.train.epochs - part[0].progress.epoch) * job.stream.steps
-            if len(part) > 1 and job.stream.shared is None and left >= TRACED_FROM:
+            if len(part) > 1 and job.stream.shared is None and left >= least:
                 stack.trace(job.dataset.inputs, job.stream.size)
         stacks.append(stack)
     return stacks
