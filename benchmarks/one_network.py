@@ -61,7 +61,9 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe) -> float:
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
     whole = settings.epochs * steps
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: schedule((n + 0.5) / whole, settings.warmup))
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: schedule((n + 0.5) / whole, settings.warmup)
+    )
     if "image" in x:
         network.to(memory_format=torch.channels_last)
         x["image"] = x["image"].contiguous(memory_format=torch.channels_last)

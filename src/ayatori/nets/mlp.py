@@ -53,7 +53,7 @@ class Fading(nn.Module):
         self.weight = nn.Parameter(torch.ones(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(x, self.function(x), self.weight)
+        return torch.lerp(x, self.function(x), self.weight.to(x.dtype))
 
 
 class Columns(nn.Module):
@@ -144,8 +144,8 @@ class TableLinear(nn.Module):
             nn.init.zeros_(value)
 
     def forward(self, features: Features) -> Tensor:
-        flat = torch.cat([features.numbers, features.flags], -1)
-        return self.numbers(flat) + self.categories(features.codes).sum(1)
+        logits = self.numbers(torch.cat([features.numbers, features.flags], -1))
+        return logits + self.categories(features.codes).sum(1) if features.codes.shape[-1] else logits
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

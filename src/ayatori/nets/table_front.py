@@ -71,6 +71,7 @@ class TableFront(nn.Module):
     minus: Tensor
     embedded_columns: Tensor
     embedding_start: Tensor
+    one: Tensor
 
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()
@@ -102,6 +103,7 @@ class TableFront(nn.Module):
             "embedding_start": _starts(rows),
         }.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+        self.register_buffer("one", torch.ones(()), persistent=False)
 
     def fit(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Fill the buffers from a member's own training rows (raw, row first)."""
@@ -118,12 +120,13 @@ class TableFront(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Features:
         raw = inputs["numbers"] if self.numbers else self.scale.new_zeros(_rows(inputs), 0)
-        gaps = raw.isnan()
         high, low = self.centre.to(raw.dtype)
-        scaled = ((raw - high) - low) * self.scale.to(raw.dtype)
-        numbers = scaled.nan_to_num(0.0).clamp(-LARGEST, LARGEST).float()
-        numbers = numbers * torch.rsqrt(1 + (numbers / 3).square())
-        flags = [gaps[:, self.gaps].float(), self.scale.new_zeros(len(raw), self.idle)]
+        # once it is near zero, the rest of a number's digits does not matter
+        scaled = ((raw - high) - low).float() * self.scale
+        numbers = scaled.nan_to_num(0.0, LARGEST, -LARGEST).clamp(-LARGEST, LARGEST)
+        numbers = numbers * torch.rsqrt(torch.addcmul(self.one, numbers, numbers, value=1 / 9))
+        flags = [raw[:, self.gaps].isnan().float()] if self.missing else []
+        flags += [self.scale.new_zeros(len(raw), self.idle)]
         codes = raw.new_zeros(len(raw), 0, dtype=torch.int64)
         if self.vocabulary:
             codes = self.lookup[inputs["categories"].long() + 1 + self.start]

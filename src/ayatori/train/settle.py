@@ -8,7 +8,6 @@ from typing import get_args, get_type_hints
 import numpy as np
 
 from ayatori.augment import augment
-from ayatori.evaluate import check_baselines
 from ayatori.nets import build, defaults, find_net, find_traits, measure
 from ayatori.recipe import EngineRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset, Plan
@@ -17,6 +16,7 @@ from ayatori.train.loss import make_loss
 from ayatori.train.memory import at_once, member_bytes
 from ayatori.train.stream import make_stream, own_inputs, pick_device
 from ayatori.train.tune import tune
+from ayatori.train.workers import why_not_workers
 
 LOOK_ROWS = 5_000  # that the network is tried with before training
 
@@ -64,6 +64,8 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     machine = look(device)
     shared = stream.shared is not None
     engine = choose(recipe.engine, traits, stream.size, plan.members, shared, machine)
+    if engine.workers > 1 and (alone := why_not_workers(recipe)):
+        engine = dataclasses.replace(engine, workers=1, why=f"{engine.why}; one process: {alone}")
     if not engine.together:
         each = member_bytes(network, traits, len(dataset), stream.size)
         engine = dataclasses.replace(engine, together=at_once(plan.members, each, device))
@@ -85,6 +87,8 @@ def _check_engine(engine: EngineRecipe) -> None:
 
 def _check(recipe: Recipe, dataset: Dataset) -> None:
     """Refuse before training what would fail after it."""
+    from ayatori.evaluate import check_baselines  # here: a worker starts a third sooner without scikit-learn
+
     settings = recipe.train
     for name in ("epochs", "batch_size", "learning_rate", "patience"):
         if getattr(settings, name) < 0:
