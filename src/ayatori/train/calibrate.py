@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +22,8 @@ def temperature(logits: Tensor, target: Tensor) -> float:
     >>> round(float((logits / temperature(logits, target)).softmax(-1)[0, 0]), 2)
     0.75
     """
+    from scipy.optimize import minimize_scalar  # here: workers start sooner without it
+
     logits = logits.double()
     if not bool(torch.isfinite(logits).all()):
         return 1.0

@@ -8,15 +8,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ayatori.nets import Network
 from ayatori.nets.dropout import global_chance, own_chance, seed_globally
 from ayatori.nets.joined import Joined
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Member, Plan
 from ayatori.train.calibrate import temperature
-from ayatori.train.learner import Learner
+from ayatori.train.learner import Learner, Progress
 from ayatori.train.loop import Job, OnEpoch, OnStep, packed, train_members
 from ayatori.train.predict import logits_of
 from ayatori.train.stream import make_stream, pick_device
+from ayatori.train.workers import train_in_workers, why_not_workers
 
 
 class Keeper(Protocol):
@@ -44,32 +46,37 @@ def train(
     device = pick_device(recipe.train.device)
     job = Job(dataset, plan, recipe, make_stream(dataset, plan, recipe.train.batch_size), device)
     found = keeper.load_checkpoint() if keeper else None
+    workers = min(recipe.engine.workers, plan.members)
 
     def save(learners: Sequence[Learner]) -> None:
         if keeper:
             keeper.save_checkpoint(*packed(learners))
 
     with global_chance([torch.cuda.current_device()] if device.type == "cuda" else []):
-        learners = train_members(job, range(plan.members), found, save, on_epoch, on_step)
-        return [_member(learner, job) for learner in learners]
+        if workers > 1 and not why_not_workers(recipe):
+            keep = keeper.save_checkpoint if keeper else None
+            trained = train_in_workers(job, workers, found, keep, on_epoch, on_step)
+        else:
+            learners = train_members(job, range(plan.members), found, save, on_epoch, on_step)
+            trained = [(learner.index, learner.network, learner.progress) for learner in learners]
+        return [_member(job, *one) for one in trained]
 
 
-def _member(learner: Learner, job: Job) -> Member:
+def _member(job: Job, index: int, network: Network, progress: Progress) -> Member:
     """The member with its best weights, calibrated on its own stop rows."""
-    progress, network = learner.progress, learner.network
+    column = job.plan.columns[index]
     own_chance(network, [])
     network.eval()
-    if learner.traits.draws_globally:
-        seed_globally(learner.column.seed)
+    seed_globally(column.seed)
     if job.dataset.task != "regression":
-        rows = job.plan.rows(learner.index, STOP)
+        rows = job.plan.rows(index, STOP)
         call = Joined([network])
         logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
         target = torch.from_numpy(job.dataset.labels[rows])
         network.temperature.fill_(temperature(logits.float().cpu(), target))
     return Member(
-        index=learner.index,
-        column=learner.column,
+        index=index,
+        column=column,
         network=network,
         history=tuple(progress.history),
         best_epoch=progress.best_epoch,
