@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,9 +20,10 @@ from ayatori.nets import NetSpec, Network, find_net, rebuild
 from ayatori.recipe import NetRecipe
 from ayatori.records import AyatoriError, Dataset, Schema
 from ayatori.store import RunFolder, digest
-from ayatori.train import pick_device, predict_rows
+from ayatori.train import Together, pick_device
 
 FORMAT = 1
+BLOCK = 2**14  # rows that all networks answer for before the next
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Model:
     name: str
     schema: Schema
     networks: tuple[Network, ...]
+    _together: list[Together] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def read(self, data: Any, ids: str = "") -> Dataset:
         """Rows as this model reads them; their target is not needed. ``ids``: the column that names them."""
@@ -48,9 +50,13 @@ class Model:
     def predict_values(self, dataset: Dataset) -> np.ndarray:
         """(rows, outputs) float32: mean probability of each class or label, or mean values."""
         rows = np.arange(len(dataset))
+        if not self._together:
+            self._together.append(Together(self.networks, dataset.inputs))
         total = np.zeros((len(rows), self.networks[0].spec.outputs), np.float64)
-        for network in self.networks:
-            total += predict_rows(network, dataset.inputs, rows)
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            for values in self._together[0].predict(dataset.inputs, [part] * len(self.networks)):
+                total[part] += values
         return (total / len(self.networks)).astype(np.float32)
 
     def predict_table(self, dataset: Dataset) -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """Stage 6. Dataset, Plan, recipe -> members."""
 
 from ayatori.train.engine import sentence
-from ayatori.train.predict import predict, predict_rows
+from ayatori.train.predict import Together, predict, predict_rows
 from ayatori.train.settle import settle
 from ayatori.train.start import train
 from ayatori.train.stream import pick_device
 
-__all__ = ["pick_device", "predict", "predict_rows", "sentence", "settle", "train"]
+__all__ = ["Together", "pick_device", "predict", "predict_rows", "sentence", "settle", "train"]

@@ -17,6 +17,8 @@ from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
+LEAST_BLOCK = 128  # rows of each network in a call of many
+MOST_TOGETHER = 64  # networks of one call
 TOGETHER_BELOW = 1e6  # operations of a row, forward: larger networks answer one by one
 
 
@@ -33,7 +35,8 @@ def logits_of(
     longest = max(len(own) for own in rows)
     # who has fewer rows repeats some; they are cut off again
     padded = np.stack([np.resize(own, longest) if len(own) else np.zeros(longest, np.int64) for own in rows])
-    block, start, parts = max(1, PREDICT_ROWS // len(rows)), 0, []
+    # powers of two, so that a table that is read in blocks is cut at the same rows
+    block, start, parts = max(LEAST_BLOCK, 2 ** (PREDICT_ROWS // len(rows)).bit_length() // 2), 0, []
     while start < longest:
         try:
             with torch.inference_mode():
@@ -49,36 +52,38 @@ def logits_of(
 
 def predict_rows(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     """(rows, outputs) float32: probabilities or values of one network."""
-    return predict_together([network], inputs, [rows])[0]
+    return Together([network], inputs).predict(inputs, [rows])[0]
 
 
-def predict_together(
-    networks: Sequence[Network], inputs: Mapping[str, np.ndarray], rows: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """What each network says of its own ``rows``, (rows, outputs) float32; small networks answer as one."""
-    found = {number: np.zeros((0, one.spec.outputs), np.float32) for number, one in enumerate(networks)}
-    if not any(len(own) for own in rows):
-        return list(found.values())
-    for group in alike(networks, inputs):
-        joined = Joined([networks[number] for number in group])
-        device = networks[group[0]].shift.device
-        logits = logits_of(joined.logits, inputs, [rows[number] for number in group], device)
-        for number, own in zip(group, logits, strict=True):
-            with torch.inference_mode():
-                found[number] = networks[number].answer(own.float()).cpu().numpy()
-    return [found[number] for number in range(len(networks))]
+class Together:
+    """Networks that answer in as few calls as can be: small ones of one shape as one.
 
+    ``inputs``: some rows, raw, to try them on.
+    """
 
-def alike(networks: Sequence[Network], inputs: Mapping[str, np.ndarray]) -> list[list[int]]:
-    """Numbers of the networks that may answer as one."""
-    groups: dict[str, list[int]] = {}
-    for number, network in enumerate(networks):
-        groups.setdefault(repr(network.spec), []).append(number)
-    found = []
-    for group in groups.values():
-        small = len(group) > 1 and _is_small(networks[group[0]], inputs)
-        found += [group] if small else [[number] for number in group]
-    return found
+    def __init__(self, networks: Sequence[Network], inputs: Mapping[str, np.ndarray]) -> None:
+        self.networks = tuple(networks)
+        alike: dict[str, list[int]] = {}
+        for number, network in enumerate(networks):
+            alike.setdefault(repr(network.spec), []).append(number)
+        groups: list[list[int]] = []
+        for numbers in alike.values():
+            size = MOST_TOGETHER if len(numbers) > 1 and _is_small(networks[numbers[0]], inputs) else 1
+            groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        self._groups = [(group, Joined([networks[number] for number in group])) for group in groups]
+
+    def predict(self, inputs: Mapping[str, np.ndarray], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What each network says of its own ``rows``: (rows, outputs) float32."""
+        found = [np.zeros((0, one.spec.outputs), np.float32) for one in self.networks]
+        for group, joined in self._groups:
+            own = [rows[number] for number in group]
+            if not any(len(some) for some in own):
+                continue
+            device = self.networks[group[0]].shift.device
+            for number, logits in zip(group, logits_of(joined.logits, inputs, own, device), strict=True):
+                with torch.inference_mode():
+                    found[number] = self.networks[number].answer(logits.float()).cpu().numpy()
+        return found
 
 
 def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
@@ -94,7 +99,7 @@ def predict(members: list[Member], dataset: Dataset, plan: Plan) -> Predictions:
     start = time.monotonic()
     unseen = ~((plan.roles.T > 0) & (plan.roles.T <= STOP))
     rows = [np.flatnonzero(unseen[member.index]) for member in members]
-    found = predict_together([member.network for member in members], dataset.inputs, rows)
+    found = Together([member.network for member in members], dataset.inputs).predict(dataset.inputs, rows)
     values = np.full((len(members), len(dataset), found[0].shape[1]), np.nan, np.float32)
     for member, own, mine in zip(members, rows, found, strict=True):
         values[member.index, own] = mine
