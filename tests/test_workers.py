@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ayatori.recipe import Recipe, change
 from ayatori.records import SCORE, SEALED, AyatoriError, Epoch, Member
 from ayatori.train import settle, train
 from ayatori.train.work import mapped
+from ayatori.train.workers import why_not_workers
 
 
 def split(recipe: Recipe, workers: int = 2) -> Recipe:
@@ -117,7 +119,7 @@ def test_rows_that_a_member_may_not_see_change_no_bit_of_it_in_a_worker() -> Non
 
 def test_a_killed_worker_and_control_c_lose_no_epoch_that_was_saved() -> None:
     dataset, keeper = table(), Memory()
-    plan, recipe = settled(dataset, epochs=9, checkpoint_seconds=0.0)
+    plan, recipe = settled(dataset, epochs=60, checkpoint_seconds=0.0)
     whole = train(dataset, plan, recipe)
 
     killed: list[psutil.Process] = []
@@ -132,20 +134,24 @@ def test_a_killed_worker_and_control_c_lose_no_epoch_that_was_saved() -> None:
     assert keeper.epochs
     assert max(keeper.epochs.values()) >= 3
 
+    at: list[Epoch] = []
+
     def interrupt(line: Epoch) -> None:
-        if line.member == 2 and line.epoch == 6:
+        if line.epoch == 59:
+            at.append(line)
             raise KeyboardInterrupt
 
     earlier = keeper.epochs
     with pytest.raises(KeyboardInterrupt):
         train(dataset, plan, split(recipe), keeper, interrupt)
     assert all(keeper.epochs[index] >= epoch for index, epoch in earlier.items())
-    assert keeper.epochs[2] >= 6  # the epoch at whose end it came
+    assert len(at) == 1
+    assert keeper.epochs[at[0].member] >= 59  # the epoch at whose end it came
     lines: list[Epoch] = []
     for first, second in zip(whole, train(dataset, plan, split(recipe), keeper, lines.append), strict=True):
         assert_same(first, second)
-    assert keeper.epochs == {0: 9, 1: 9, 2: 9}
-    assert len(lines) < 27 - 6
+    assert keeper.epochs == {0: 60, 1: 60, 2: 60}
+    assert len(lines) <= 180 - 59
 
 
 def failing(logits: Tensor, target: Tensor) -> Tensor:
@@ -178,6 +184,19 @@ def test_what_cannot_be_sent_to_another_process_trains_in_this_one_and_the_recip
     loss = split(change(recipe, "loss", name=lambda logits, target: F.cross_entropy(logits, target)))
     train(dataset, plan, loss, on_epoch=count_processes(seen))
     assert set(seen) == {0}
+
+
+@pytest.mark.parametrize("file", [None, "<stdin>"], ids=["notebook", "standard input"])
+def test_a_network_that_was_typed_in_cannot_be_sent(
+    file: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = types.ModuleType("__main__")
+    exec("def net(shape, outputs): pass", typed.__dict__)
+    typed.__file__ = file
+    monkeypatch.setitem(sys.modules, "__main__", typed)
+    why = why_not_workers(change(Recipe(), "net", name=typed.net))
+    assert "not defined in a file that another process could import" in why
+    assert not why_not_workers(Recipe())
 
 
 def test_an_array_that_lies_in_a_file_is_not_written_again(tmp_path: Path) -> None:

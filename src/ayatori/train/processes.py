@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 from ayatori.records import AyatoriError
@@ -43,12 +44,10 @@ def processes(count: int, folder: str, see_main: bool) -> Iterator[Executor]:
     except BrokenExecutor:
         pool.shutdown()
         raise AyatoriError(_sentence(context.children)) from None
-    except BaseException:
+    finally:
         for child in context.children:
             if child.is_alive():
-                child.kill()
-        raise
-    finally:
+                child.kill()  # also who is done: torch takes a second to leave
         pool.shutdown(cancel_futures=True)
 
 
@@ -69,13 +68,14 @@ def _sentence(children: list[SpawnProcess]) -> str:
     # the pool ends the others by SIGTERM
     codes = sorted((child.exitcode or 0 for child in children), key=lambda code: code in (0, -signal.SIGTERM))
     how = f"signal {-codes[0]}" if codes[0] < 0 else f"exit code {codes[0]}"
-    why = {
-        -9: "memory may have run out: use fewer workers",
-        1: "a script that trains must guard its last lines by `if __name__ == '__main__':`",
-    }
+    advice = "use fewer workers, or go on with a run folder by: ayatori resume RUN"
+    if codes[0] == -9:
+        advice = f"memory may have run out: {advice}"
+    if codes[0] == 1:
+        advice = "guard what a script does by `if __name__ == '__main__':`, or use one worker"
     return (
         f"all {len(children)} workers must live until the training is done, however one has ended ({how}); "
-        f"{why.get(codes[0], 'use fewer workers')}, or go on with a run folder by: ayatori resume RUN"
+        + advice
     )
 
 
@@ -147,6 +147,6 @@ def why_not_sent(value: Any) -> str:
         loaded(sent)
     except Exception as error:  # whatever an object of the user's raises
         return str(error).split("\n")[0][:160] or type(error).__name__
-    if needs_main(sent) and not hasattr(sys.modules["__main__"], "__file__"):
+    if needs_main(sent) and not Path(getattr(sys.modules["__main__"], "__file__", None) or "").is_file():
         return "it is not defined in a file that another process could import"
     return ""
