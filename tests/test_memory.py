@@ -157,16 +157,16 @@ def test_as_many_members_train_together_as_fit_into_half_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cpu = torch.device("cpu")
-    assert memory.free_bytes(cpu) > 2**20
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    assert memory.memory_bytes(cpu) > 2**20
+    monkeypatch.setattr(memory, "memory_bytes", lambda device: 1000)
     assert [memory.at_once(50, each, cpu) for each in (1, 10, 100, 499, 500, 501, 10**9, 0)] == [
         50, 50, 5, 1, 1, 1, 1, 50,
     ]  # fmt: skip
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(memory, "memory_bytes", lambda device: 0)
     assert memory.at_once(50, 10, cpu) == 1
     dataset = table()
     plan, recipe = settled(dataset, folds=5)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**40)
+    monkeypatch.setattr(memory, "memory_bytes", lambda device: 2**40)
     assert settle(change(recipe, "engine", together=0), dataset, plan).engine.together == 5
     # who has decided is not asked again: a resumed run has the waves of the first
     assert settle(change(recipe, "engine", together=3), dataset, plan).engine.together == 3

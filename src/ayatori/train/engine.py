@@ -16,7 +16,9 @@ from ayatori.nets.traits import Traits
 from ayatori.recipe import EngineRecipe
 
 Mode = Literal["auto", "stacked", "turns"]
-STACKED_BELOW = 60e6  # floating-point operations of one member's step, forward and backward
+STACKED_BELOW = 100e6  # floating-point operations of one call of a layer, forward and backward
+BF16_FROM = 60e6  # of one step of one member
+THREADS_FROM = 20e6  # of one step of all members, where they are stacked
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ def choose(
     mode, why = _mode(traits, flops, members, shared, machine)
     if engine.mode == "turns" or (engine.mode == "stacked" and not cannot_stack(traits, members, shared)):
         mode, why = engine.mode, engine.why or "it was asked for"
-    threads = engine.threads or (min(machine.cores, members) if machine.device == "cpu" else 1)
+    few = mode == "stacked" and members * flops < THREADS_FROM
+    threads = engine.threads or (min(machine.cores, members) if machine.device == "cpu" and not few else 1)
     if traits.draws_globally:
         threads = 1  # threads cannot share a generator without losing "same seed, same bytes"
-    fast_bf16 = machine.bf16 and flops > STACKED_BELOW
+    fast_bf16 = machine.bf16 and flops > BF16_FROM
     return dataclasses.replace(
         engine,
         mode=mode,
@@ -85,9 +88,10 @@ def _mode(traits: Traits, flops: float, members: int, shared: bool, machine: Mac
         return "stacked", "an accelerator is filled by many members at once"
     if traits.convolves:
         return "turns", "convolutions of several networks as one are slower on a CPU"
-    if flops > STACKED_BELOW:
-        return "turns", f"a step of one member ({flops / 1e6:.0f} million operations) fills a core"
-    return "stacked", f"a step of one member ({flops / 1e6:.1f} million operations) is too small for a core"
+    call = flops / max(traits.layers, 1)
+    if call > STACKED_BELOW:
+        return "turns", f"a layer of one network ({call / 1e6:.0f} million operations a step) fills a core"
+    return "stacked", f"a layer of one network ({call / 1e6:.2g} million operations a step) is small"
 
 
 def sentence(engine: EngineRecipe, members: int) -> str:

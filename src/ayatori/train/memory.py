@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ayatori.nets import Network
 from ayatori.nets.traits import Traits
 
-SHARE = 0.5  # of what is free: the rest is for reading, evaluation, and what was not foreseen
+SHARE = 0.4  # of the memory: the rest is for the data, evaluation, other programs, and what was not foreseen
 COPIES = 9  # of a member's weights: itself, gradient, two moments, best, and the last good state of three
 
 
@@ -22,38 +23,31 @@ def member_bytes(network: Network, traits: Traits, rows: int, batch_size: int) -
 
 
 def at_once(members: int, bytes_each: int, device: torch.device) -> int:
-    """How many of ``members`` may train together in the memory that is free."""
-    return max(1, min(members, int(SHARE * free_bytes(device)) // max(bytes_each, 1)))
+    """How many of ``members`` may train together in their share of the memory."""
+    return max(1, min(members, int(SHARE * memory_bytes(device)) // max(bytes_each, 1)))
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory of the device that nobody uses now."""
+def memory_bytes(device: torch.device) -> int:
+    """All memory of the device, or all that this process may have.
+
+    Not what is free just now: the stacks, and with them the last digits of the weights, would depend on
+    how busy the machine is.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[1]
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    return min(_available(), _group_limit())
+        return torch.mps.recommended_max_memory()
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_group_limits()])
 
 
-def _available() -> int:
-    """Of this machine: what can be had without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        # elsewhere a third of all there is
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3
-
-
-def _group_limit() -> int:
-    """Of the control group that a container runs in, if it has a limit."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        return max(int(limit) - used, 0)
-    except (OSError, ValueError):
-        return 2**62
+def _group_limits() -> Iterator[int]:
+    """Of the control group that a container runs in, where it has a limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        path = Path("/sys/fs/cgroup") / name
+        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        if text.isdigit():
+            yield int(text)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

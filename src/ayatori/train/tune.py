@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from ayatori.nets.traits import Traits
 from ayatori.recipe import EngineRecipe, Recipe, change
-from ayatori.records import Dataset, Plan
+from ayatori.records import STOP, UNUSED, Dataset, Epoch, Plan
 from ayatori.train.engine import Machine, Mode, cannot_stack
 from ayatori.train.loop import Job, train_members
 from ayatori.train.stream import make_stream, pick_device
 
-WORK = 2e9  # operations of a timing, unless those are more than MOST_STEPS or fewer than LEAST_STEPS
-LEAST_STEPS, MOST_STEPS = 2, 32
+WORK = 2e10  # operations of an epoch, unless those are more than MOST_STEPS or fewer than LEAST_STEPS
+LEAST_STEPS, MOST_STEPS = 4, 64
+EPOCHS, STOP_ROWS = 3, 64
 
 
 def tune(recipe: Recipe, dataset: Dataset, plan: Plan, traits: Traits, machine: Machine) -> EngineRecipe:
@@ -59,23 +58,26 @@ def _numbers(
 
 
 def seconds_of_step(dataset: Dataset, plan: Plan, recipe: Recipe, traits: Traits) -> float:
-    """Seconds of one step of all members: a longer training less a shorter one, so that only steps count."""
+    """Seconds of one step of all members: short epochs, of which the first, a warm-up, does not count."""
     stream = make_stream(dataset, plan, recipe.train.batch_size)
     work = max(3 * stream.size * plan.members * traits.flops, 1.0)
     steps = int(np.clip(WORK / work, LEAST_STEPS, MOST_STEPS))
-    recipe = change(recipe, "train", epochs=1)
-    device = pick_device(recipe.train.device)
-    seconds = {steps: np.inf, 3 * steps: np.inf}
-    for length in [*seconds] * 2:
-        shared = stream.shared
-        if shared is not None:
-            shared = np.resize(shared, len(shared) * length // stream.steps)
-        shorter = dataclasses.replace(stream, steps=length, shared=shared)
-        start = time.perf_counter()
-        # traced as a long training is; what tracing takes is in both
-        job = Job(dataset, plan, recipe, shorter, device, traced_from=0)
-        train_members(job, range(plan.members), None, lambda learners: None)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds[length] = min(seconds[length], time.perf_counter() - start)
-    return max(seconds[3 * steps] - seconds[steps], 1e-9) / (2 * steps)
+    if stream.shared is not None:
+        rows = np.resize(stream.shared, len(stream.shared) * steps // stream.steps)
+        stream = dataclasses.replace(stream, shared=rows)
+    stream = dataclasses.replace(stream, steps=steps)
+    recipe = change(recipe, "train", epochs=EPOCHS, patience=EPOCHS + 1)
+    lines: list[Epoch] = []
+    # traced as a long training is
+    job = Job(dataset, _with_few_stop_rows(plan), recipe, stream, pick_device(recipe.train.device), 0)
+    train_members(job, range(plan.members), None, lambda learners: None, lines.append)
+    seconds = [sum(line.seconds for line in lines if line.epoch == epoch) for epoch in range(2, EPOCHS + 1)]
+    return min(seconds) / steps
+
+
+def _with_few_stop_rows(plan: Plan) -> Plan:
+    """An epoch of few steps must not be one of judging."""
+    roles = plan.roles.copy()
+    for member in range(plan.members):
+        roles[plan.rows(member, STOP)[STOP_ROWS:], member] = UNUSED
+    return dataclasses.replace(plan, roles=roles)
