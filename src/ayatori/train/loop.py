@@ -162,7 +162,7 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
     parts = [
         [group[number] for number in numbers]
         for group in alike.values()
-        for numbers in np.array_split(np.arange(len(group)), min(engine.threads, len(group)))
+        for numbers in np.array_split(np.arange(len(group)), _pieces(len(group), engine.threads))
     ]
     kept = {tuple(one.index for one in stack.learners): stack for stack in before}
     stacks = []
@@ -176,6 +176,12 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
                 stack.trace(job.dataset.inputs, job.stream.size)
         stacks.append(stack)
     return stacks
+
+
+def _pieces(members: int, threads: int) -> int:
+    """How many stacks: one for each thread, or one more where they would be of unequal length."""
+    even = members % threads == 0 or members > 8 * threads
+    return min(threads if even else threads + 1, members)
 
 
 def _stacks(learner: Learner, stream: Stream) -> bool:
