@@ -47,6 +47,14 @@ def test_one_network_and_the_plain_loop_learn_the_same() -> None:
     assert facts["pictures"]["ratio"]["median"] > 0
 
 
+def test_the_rule_is_compared_with_every_way_on_a_grid() -> None:
+    facts = facts_of("modes.py", "--only", "linear", "--rows", 300, "--rounds", 1)
+    (shape,) = facts["shapes"].values()
+    assert shape["rule"] in shape["milliseconds"]
+    assert len(shape["milliseconds"]) >= 2
+    assert facts["right"] in ("0 of 1", "1 of 1")
+
+
 def test_import_time_is_measured() -> None:
     seconds = facts_of("import_time.py", "--repeats", 1)["seconds"]
     assert seconds["ayatori --help"]["median"] > seconds["import ayatori"]["median"] > 0

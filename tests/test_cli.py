@@ -107,6 +107,16 @@ def test_the_recipe_of_a_run_repeats_it_byte_for_byte(ayatori: Ayatori) -> None:
     assert tomllib.loads(Path("first/recipe.toml").read_text())["train"]["epochs"] == 2
 
 
+def test_how_networks_run_together_can_be_forced_and_is_said(ayatori: Ayatori) -> None:
+    words = ("--mode", "turns", "--threads", "1", "--together", "1")
+    loud = [word for word in QUICK if word != "--quiet"]
+    code, out, _ = ayatori("run", write(table()), *loud, *words, "--out", "mine")
+    assert code == 0
+    assert "networks in turn, 1 in memory at once: it was asked for" in out
+    engine = tomllib.loads(Path("mine/recipe.toml").read_text(encoding="utf-8"))["engine"]
+    assert (engine["mode"], engine["threads"], engine["together"]) == ("turns", 1, 1)
+
+
 def test_json_prints_result_json_and_nothing_else(ayatori: Ayatori) -> None:
     code, out, _ = ayatori("run", write(table()), *QUICK, "--json")
     assert code == 0

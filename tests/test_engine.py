@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
+import torch
 from helpers import ENGINES, assert_close, bootstrapped, normed, pictures, plain_loop, settled, table
 
-from ayatori.recipe import change
-from ayatori.records import Dataset
-from ayatori.train import train
+from ayatori.nets import Traits
+from ayatori.recipe import EngineRecipe, change
+from ayatori.records import AyatoriError, Dataset
+from ayatori.train import settle, train
+from ayatori.train.engine import Machine, choose
 from ayatori.train.stack import Stack
 
 CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
@@ -53,3 +57,64 @@ def test_every_mode_gives_the_weights_of_a_plain_loop_of_separate_networks(
     members = train(dataset, plan, recipe)
     for index in (0, 2):
         assert_close(members[index], plain_loop(dataset, plan, recipe, index))
+
+
+SMALL = Traits(flops=13_568, layers=5)
+WIDE = Traits(flops=4e6, layers=4)  # a thousand units and more
+CNN = Traits(flops=1e6, layers=12, convolves=True, mixes_rows=True)
+RULES = {
+    "one network takes its turn": (SMALL, 1, False, "cpu", "turns", 1),
+    "a few tiny ones are one stack": (Traits(flops=5000, layers=5), 5, False, "cpu", "stacked", 1),
+    "many small ones are a stack for each core": (SMALL, 50, False, "cpu", "stacked", 2),
+    "wide ones take turns": (WIDE, 5, False, "cpu", "turns", 2),
+    "convolutions take turns on a CPU": (CNN, 5, True, "cpu", "turns", 2),
+    "who cannot be stacked takes turns": (Traits(flops=5, layers=5, alone="no"), 5, False, "cpu", "turns", 2),
+    "an accelerator takes all at once": (WIDE, 5, False, "cuda", "stacked", 1),
+    "even there a shared batch is not for who mixes rows": (CNN, 5, True, "cuda", "turns", 1),
+    "who draws from torch itself gets no thread": (
+        Traits(flops=5000, layers=5, draws_globally=True, alone="it draws"), 5, False, "cpu", "turns", 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_the_rule_follows_from_the_network_and_the_machine(case: str) -> None:
+    traits, members, shared, device, mode, threads = RULES[case]
+    machine = Machine(device, 2 if device == "cpu" else 1, bf16=False)
+    chosen = choose(EngineRecipe(), traits, 128, members, shared, machine)
+    assert (chosen.mode, chosen.threads, chosen.dtype) == (mode, threads, "float32")
+    assert chosen.why
+    assert choose(chosen, traits, 128, members, shared, machine) == chosen
+
+
+def test_what_is_asked_for_is_done_unless_it_cannot_be() -> None:
+    machine = Machine("cpu", 2, bf16=True)
+    asked = EngineRecipe(mode="turns", threads=1, dtype="float32")
+    assert choose(asked, SMALL, 128, 50, False, machine).mode == "turns"
+    assert choose(EngineRecipe(mode="stacked"), WIDE, 128, 5, False, machine).mode == "stacked"
+    refused = choose(EngineRecipe(mode="stacked"), Traits(alone="it looks back"), 128, 5, False, machine)
+    assert (refused.mode, "it looks back" in refused.why) == ("turns", True)
+    assert choose(EngineRecipe(), WIDE, 128, 5, False, machine).dtype == "bfloat16"
+    assert choose(EngineRecipe(), SMALL, 16, 5, False, machine).dtype == "float32"
+
+
+def test_tuning_tries_the_ways_and_says_what_it_found_and_training_is_as_without_it() -> None:
+    dataset = table()
+    plan, recipe = settled(dataset, engine="turns")
+    tuned = settle(change(recipe, "engine", mode="auto", threads=0, tune=True), dataset, plan)
+    assert re.match(r"the fastest of \d+ that were tried: .* ms a step of all \(.*\)", tuned.engine.why)
+    assert not tuned.engine.tune
+    first, second = train(dataset, plan, recipe)[0], train(dataset, plan, tuned)[0]
+    for name, value in first.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"mode": "stakced"}, "did you mean 'stacked'"), ({"threads": -1}, "`threads` must be positive")],
+    ids=str,
+)
+def test_settings_of_the_engine_are_checked(setting: dict, said: str) -> None:
+    plan, recipe = settled(table())
+    with pytest.raises(AyatoriError, match=said):
+        settle(change(recipe, "engine", **setting), table(), plan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -219,12 +218,6 @@ def _settle_process() -> None:
     """What makes training faster, and is ours to say because the process is ours (see dev/LOG.md)."""
     # threads that spin while they wait make a busy machine ten times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        # glibc gives a batch's memory back and asks for it again at every step: a fifth of a CNN's time
-        trim_threshold, mmap_threshold = -1, -3
-        mallopt(trim_threshold, 2**30)
-        mallopt(mmap_threshold, 2**30)
 
 
 def main() -> None:

@@ -115,7 +115,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int, int, int], *tensors: Tensor) -> tuple[Tensor, int]:
         x, weight, bias = tensors
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT), 0
+        # features first: so the gradient of the weight comes as the weight lies, and needs no copy
+        return torch.baddbmm(bias.unsqueeze(2), weight, x.mT).mT, 0
 
 
 class _LinearCall:

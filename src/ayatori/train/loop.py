@@ -35,6 +35,7 @@ from ayatori.train.learner import (
     unpack,
 )
 from ayatori.train.loss import make_loss
+from ayatori.train.memory import steady_heap
 from ayatori.train.predict import logits_of
 from ayatori.train.stack import Stack
 from ayatori.train.stream import (
@@ -87,7 +88,7 @@ def train_members(
     devices = [torch.cuda.current_device()] if job.device.type == "cuda" else []
     everyone: list[Learner] = []
     together = job.recipe.engine.together or len(members)
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), steady_heap():
         try:
             for first in range(0, len(members), together):
                 learners = new_learners(job, members[first : first + together])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 from ayatori.nets import Network
 from ayatori.nets.traits import Traits
 
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SHARE = 0.4  # of the memory: the rest is for the data, evaluation, other programs, and what was not foreseen
 COPIES = 9  # of a member's weights: itself, gradient, two moments, best, and the last good state of three
 
@@ -48,6 +52,27 @@ def _group_limits() -> Iterator[int]:
         text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
         if text.isdigit():
             yield int(text)
+
+
+@contextlib.contextmanager
+def steady_heap() -> Iterator[None]:
+    """Freed memory stays with the process meanwhile, and goes back to the system at the end.
+
+    glibc gives back what a step frees, and asks for it again at the next: a fifth of the time of a CNN or
+    a stack (dev/LOG.md). Elsewhere nothing happens.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+        yield
+        return
+    for threshold in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+        libc.mallopt(threshold, 2**30)
+    try:
+        yield
+    finally:
+        for threshold in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+            libc.mallopt(threshold, 2**17)  # glibc's own default
+        libc.malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
