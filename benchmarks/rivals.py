@@ -66,7 +66,8 @@ class Task:
 
     def small(self) -> Self:
         """A few rows, one member a fold, one epoch: to warm up."""
-        rows = np.random.default_rng(0).permutation(len(self.dataset))[:WARM_UP_ROWS]
+        # a seed of its own: the Plan seals the first rows of the order that its seed gives
+        rows = np.random.default_rng([0, 1]).permutation(len(self.dataset))[:WARM_UP_ROWS]
         data, plan = self.dataset, self.plan
         few = dataclasses.replace(
             data,

@@ -98,7 +98,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
         if hasattr(part, "generators"):
             part.generators = (chance,)
     counts = torch.from_numpy(plan.counts(index)).float()
-    weight = counts / counts[counts > 0].mean()
+    weight = (counts > 0).float() if stream.shared is None else counts / counts[counts > 0].mean()
     rate = column.learning_rate or settings.learning_rate
     decay = settings.weight_decay if column.weight_decay < 0 else column.weight_decay
     groups = [
@@ -110,7 +110,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
     for epoch in range(settings.epochs):
         network.train()
         if stream.shared is None:
-            orders = list(own_order(own, stream, column.seed, epoch))
+            orders = list(own_order(repeated, stream, column.seed, epoch))
         else:
             orders = list(batches(stream.shared, stream.steps, recipe.seed, epoch))
         for number, rows in enumerate(orders):

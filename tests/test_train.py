@@ -17,7 +17,7 @@ from ayatori.records import SCORE, STOP, AyatoriError, Dataset, Member, Plan
 from ayatori.train import predict, settle, train
 from ayatori.train.loop import Job, new_learners
 from ayatori.train.loss import make_loss
-from ayatori.train.stream import make_stream
+from ayatori.train.stream import make_stream, own_order
 
 
 def small(shape: tuple[int, ...], outputs: int) -> nn.Module:
@@ -230,27 +230,18 @@ def test_the_time_limit_ends_training_and_says_so() -> None:
     assert all(member.reason == "the time limit of 0.2 s" for member in members)
 
 
-def test_a_row_that_counts_twice_pulls_as_two_rows() -> None:
-    """Bootstrap counts are weights of the loss: compared with the gradient of the repeated rows."""
-    dataset = blobs(60)
-    plan, recipe = settled(dataset, folds=2, epochs=1, batch_size=1000, warmup=0.0, clip=0.0)
-    roles = plan.roles.copy()
-    twice = plan.train_rows(0)[:10]
-    roles[twice, 0] = 2
-
-    def spy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits, target, reduction="none")
-
-    recipe = change(recipe, "loss", name=spy)
-    plan = Plan(roles, plan.columns)
-    job = Job(dataset, plan, recipe, make_stream(dataset, plan, 1000), torch.device("cpu"))
-    learner = new_learners(job, [0])[0]
-    own = learner.rows
-    x = {"numbers": torch.from_numpy(dataset.inputs["numbers"])}
-    losses = spy(learner.network(x), torch.from_numpy(dataset.labels))
-    weighted = (losses[own] * torch.from_numpy(learner.weight[own])).mean()
-    repeated = losses[np.repeat(np.arange(60), learner.counts)].mean()
-    assert weighted.item() == pytest.approx(repeated.item(), rel=1e-5)
+def test_a_row_that_counts_twice_is_drawn_twice_of_a_table_and_weighs_twice_among_pictures() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4)).astype(np.uint8)
+    for dataset in (blobs(60), load(pixels, y=np.arange(60) % 3)):
+        plan, recipe = settled(dataset, net="linear", folds=2, epochs=1)
+        plan.roles[plan.train_rows(0)[:10], 0] = 2
+        stream = make_stream(dataset, plan, 1000)
+        learner = new_learners(Job(dataset, plan, recipe, stream, torch.device("cpu")), [0])[0]
+        pulls = learner.weight.astype(np.float64)
+        if stream.shared is None:
+            drawn = own_order(learner.drawn, dataclasses.replace(stream, size=len(learner.drawn)), 0, 0)
+            pulls = pulls * np.bincount(drawn.ravel(), minlength=60)
+        np.testing.assert_allclose(pulls / pulls.sum(), learner.counts / learner.counts.sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

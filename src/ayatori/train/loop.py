@@ -249,7 +249,7 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
     if stack.epoch != epoch:
         stack.epoch = epoch
         stack.orders = np.stack(
-            [own_order(one.rows, job.stream, one.column.seed, epoch) for one in stack.learners]
+            [own_order(one.drawn, job.stream, one.column.seed, epoch) for one in stack.learners]
         )
     rows = stack.orders[:, number]
     weight = None
@@ -302,7 +302,7 @@ def new_learners(job: Job, members: Iterable[int]) -> list[Learner]:
 
 def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     """A fresh member: built with its own seed, its front fitted on its own training rows alone."""
-    dataset, recipe = job.dataset, job.recipe
+    dataset, recipe, shared = job.dataset, job.recipe, job.stream.shared
     column, counts = job.plan.columns[index], job.plan.counts(index)
     own = np.repeat(np.arange(len(counts)), counts)
     inputs = own_inputs(dataset, own, column.seed)
@@ -321,7 +321,8 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
         column=column,
         network=network,
         counts=counts,
-        weight=row_weights(dataset, counts, recipe.loss.class_weights),
+        # of a table, a row that counts twice is drawn twice
+        weight=row_weights(dataset, np.sign(counts) if shared is None else counts, recipe.loss.class_weights),
         loss=make_loss(recipe.loss, dataset.task, recipe.loss.label_smoothing),
         stop_loss=make_loss(recipe.loss, dataset.task),
         recipe=recipe.train,

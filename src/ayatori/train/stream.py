@@ -40,12 +40,17 @@ class Batch:
 
 
 def make_stream(dataset: Dataset, plan: Plan, batch_size: int) -> Stream:
-    """About ``batch_size`` rows of each member a step; pictures are shared, rows of a table are not."""
-    own = round(float(np.median([np.count_nonzero(plan.counts(m)) for m in range(plan.members)])))
-    steps = max(1, round(own / batch_size))
+    """About ``batch_size`` rows of each member a step; pictures are shared, rows of a table are not.
+
+    A shared row that counts twice for a member weighs twice; of a table it is drawn twice as often.
+    """
     shared = None
     if "image" in dataset.inputs:
         shared = np.flatnonzero(((plan.roles > 0) & (plan.roles < STOP)).any(axis=1))
+    counts = (plan.counts(member) for member in range(plan.members))
+    rows = [int(own.sum(dtype=np.int64) if shared is None else np.count_nonzero(own)) for own in counts]
+    own = round(float(np.median(rows)))
+    steps = max(1, round(own / batch_size))
     return Stream(steps, max(1, round(own / steps)), shared)
 
 
@@ -71,7 +76,7 @@ def batches(stream: np.ndarray, steps: int, seed: int, epoch: int) -> Iterator[n
 
 
 def own_order(rows: np.ndarray, stream: Stream, seed: int, epoch: int) -> np.ndarray:
-    """(steps, size) rows of an epoch, out of one endless series of shuffles of a member's own ``rows``.
+    """(steps, size) rows of an epoch, out of one endless series of shuffles of what a member may draw.
 
     So every batch is full, and every row comes equally often.
 
