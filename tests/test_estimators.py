@@ -84,7 +84,8 @@ def test_a_row_is_scored_by_the_one_network_that_never_saw_it() -> None:
     for member in clf.members_:
         rows = clf.plan_.rows(member.index, SCORE)
         said = predict_rows(member.network, dataset.inputs, rows)
-        np.testing.assert_array_equal(clf.out_of_fold_[rows], said)
+        # small networks answer as one, which rounds otherwise than one by one
+        np.testing.assert_allclose(clf.out_of_fold_[rows], said, rtol=1e-5)
     scored = np.concatenate([clf.plan_.rows(member, SCORE) for member in range(3)])
     assert sorted(scored) == list(range(60))
     guess = clf.classes_[clf.out_of_fold_.argmax(axis=1)]
@@ -186,7 +187,7 @@ def test_tables_of_all_kinds_of_columns_are_read() -> None:
     assert clf.score(X, y) > 0.9
     new = X.head(5).assign(colour="violet", town=None, age=np.nan)
     assert np.isfinite(clf.predict_proba(new)).all()
-    np.testing.assert_array_equal(clf.predict_proba(X.head(8)), clf.predict_proba(X)[:8])
+    np.testing.assert_allclose(clf.predict_proba(X.head(8)), clf.predict_proba(X)[:8], rtol=1e-5)
     with pytest.raises(ValueError, match="feature names should match"):
         clf.predict(X.rename(columns={"size": "length"}))
     with pytest.raises(AyatoriError, match="'size' must hold finite numbers"):

@@ -153,14 +153,14 @@ def test_a_prediction_that_does_not_fit_takes_fewer_rows_at_a_time(kind: str) ->
         predict(members, dataset, plan)
 
 
-def test_as_many_members_train_together_as_fit_into_half_of_what_is_free(
+def test_as_many_members_train_together_as_fit_into_their_share_of_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cpu = torch.device("cpu")
     assert memory.memory_bytes(cpu) > 2**20
     monkeypatch.setattr(memory, "memory_bytes", lambda device: 1000)
-    assert [memory.at_once(50, each, cpu) for each in (1, 10, 100, 499, 500, 501, 10**9, 0)] == [
-        50, 50, 5, 1, 1, 1, 1, 50,
+    assert [memory.at_once(50, each, cpu) for each in (1, 8, 10, 100, 399, 400, 401, 10**9, 0)] == [
+        50, 50, 40, 4, 1, 1, 1, 1, 50,
     ]  # fmt: skip
     monkeypatch.setattr(memory, "memory_bytes", lambda device: 0)
     assert memory.at_once(50, 10, cpu) == 1

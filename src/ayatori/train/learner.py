@@ -58,9 +58,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.rows = np.flatnonzero(self.counts)
-        self.drawn = np.repeat(self.rows, self.counts[self.rows]).astype(
-            np.int32
-        )  # as often as it counts
+        self.drawn = np.repeat(self.rows, self.counts[self.rows]).astype(np.int32)  # as often as it counts
 
     @property
     def done(self) -> bool:
