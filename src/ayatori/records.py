@@ -22,9 +22,13 @@ __all__ = [
     "Dataset",
     "Entry",
     "Epoch",
+    "Graph",
+    "Look",
+    "Map",
     "Member",
     "Plan",
     "Predictions",
+    "Representation",
     "Schema",
     "SchemaError",
     "Score",
@@ -234,3 +238,64 @@ class Entry:
     network: bool
     seconds: Mapping[str, float]  # "train", "predict"
     paired: Mapping[str, float] = field(default_factory=dict)  # difference, low, high, p, n
+
+
+@dataclass(frozen=True)
+class Representation:
+    """The inputs of all rows as points. **Shape** ``values`` (n, d) float32, finite; the scale and all else
+    that was fitted comes from development rows."""
+
+    name: str
+    values: np.ndarray
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nearest other rows of some rows.
+
+    **Shape** ``rows`` (q,) int64: who was asked; ``indices`` (q, k) int64: the k nearest other rows, nearest
+    first; ``distances`` (q, k) float32, Euclidean.
+    """
+
+    rows: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
+
+
+@dataclass(frozen=True)
+class Map:
+    """Rows drawn in 2 or 3 dimensions, and how far the drawing can be believed (all from 0 to 1).
+
+    **Shape** ``points`` (r, dimensions) float32 of ``rows`` (r,). ``trustworthiness`` is low where the map
+    shows neighbours that are none, ``continuity`` where it tears neighbours apart (Venna & Kaski 2001);
+    ``agreement`` is the share of a row's nearest rows in the map that have its class, ``agreement_full``
+    the same in the full space.
+    """
+
+    name: str  # pca, tsne, umap
+    of: str  # the representation
+    rows: np.ndarray
+    points: np.ndarray
+    trustworthiness: float
+    continuity: float
+    agreement: float
+    agreement_full: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What can be said before training. ``facts`` is the content of explore.json, ``table`` that of
+    explore.parquet; the data frames hold numbers of rows."""
+
+    verdict: str  # feasible, likely, not with this data, undecided, no class structure, too few rows
+    sentence: str
+    expected: tuple[float, float] | None  # accuracy (R2) that a network trained now would reach, 90 %
+    ceiling: tuple[float, float] | None  # best accuracy (R2) that labels and features allow, 90 %
+    maps: Mapping[str, np.ndarray]  # "pca", "tsne", "umap": (rows, 3); "tsne_2d", "umap_2d": (rows, 2)
+    duplicates: Any
+    leaks: Any
+    suspects: Any
+    outliers: Any
+    table: Any
+    facts: Mapping[str, Any]

@@ -18,7 +18,7 @@ from ayatori.recipe import EngineRecipe
 Mode = Literal["auto", "stacked", "turns"]
 STACKED_BELOW = 100e6  # floating-point operations of one call of a layer, forward and backward
 BF16_FROM = 60e6  # of one step of one member
-THREADS_FROM = 20e6  # of one step of all members, where they are stacked
+THREADS_FROM = 1.5e9  # of one step of all members, where they are stacked
 
 
 @dataclass(frozen=True)
