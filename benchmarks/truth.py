@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -126,10 +127,10 @@ def _gaussians(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
 def _distance(cell: Cell) -> float:
     """How far apart the means must be for the Bayes error that the cell aims at."""
     means, scales = _gaussians(cell)
-    low, high = 0.0, 400.0
-    for _ in range(16):
-        middle = (low + high) / 2
-        found = _mixture(means * middle, scales, _shares(cell), 8_000, np.random.default_rng(cell.seed))[1]
+    low, high = 0.01, 400.0
+    for _ in range(13):
+        middle = math.sqrt(low * high)
+        found = _mixture(means * middle, scales, _shares(cell), 5_000, np.random.default_rng(cell.seed))[1]
         if 1 - found.max(axis=1).mean() > max(cell.error, 1e-4):
             low = middle
         else:
@@ -144,19 +145,27 @@ def _mixture(
     classes, modes, k = means.shape
     label, mode = rng.choice(classes, size=n, p=shares), rng.integers(modes, size=n)
     core = means[label, mode] + scales[label, mode] * rng.normal(size=(n, k))
-    density = np.empty((n, classes))
-    for c in range(classes):
-        inverse = 1 / scales[c] ** 2
-        square = (core**2) @ inverse.T - 2 * core @ (means[c] * inverse).T + (means[c] ** 2 * inverse).sum(1)
-        density[:, c] = _log_sum(-square / 2 - np.log(scales[c]).sum(axis=1))
+    inverse = 1 / scales.reshape(-1, k) ** 2
+    constant = (means.reshape(-1, k) ** 2 * inverse).sum(axis=1) / 2 + np.log(scales.reshape(-1, k)).sum(
+        axis=1
+    )
+    log = core @ (means.reshape(-1, k) * inverse).T - constant
+    log -= (
+        core**2 @ inverse.T / 2
+        if np.ptp(scales)
+        else (core**2).sum(axis=1, keepdims=True) * inverse[0, 0] / 2
+    )
+    density = _log_sum(log.reshape(n, classes, modes))
     return core, _shared(density + np.log(shares))
 
 
 def _log_sum(log: np.ndarray) -> np.ndarray:
-    if log.shape[1] == 1:
-        return log[:, 0]
-    most = log.max(axis=1)
-    return most + np.log(np.exp(log - most[:, None]).sum(axis=1))
+    """Log densities (n, C, modes) -> of the classes (n, C)."""
+    if log.shape[2] == 1:
+        return log[:, :, 0]
+    most = log.max(axis=2)
+    with np.errstate(divide="ignore"):
+        return most + np.log(np.exp((log - most[:, :, None]).astype(np.float32)).mean(axis=2))
 
 
 def _shared(log: np.ndarray) -> np.ndarray:
