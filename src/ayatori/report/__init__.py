@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ayatori.report import figures, words
 from ayatori.report.facts import facts
+from ayatori.report.look import environment, look_part, write_look
 
-__all__ = ["facts", "render", "write_report"]
+__all__ = ["facts", "render", "write_look", "write_report"]
+
+NO_MAP: dict[str, Any] = {"points": "", "sheet": None, "place": {}}
 
 
 def write_report(run: str | Path, path: str | Path | None = None) -> Path:
@@ -23,19 +23,11 @@ def write_report(run: str | Path, path: str | Path | None = None) -> Path:
     found = facts(run)
     page = Path(run) / "report.html" if path is None else Path(path)
     RunFolder(Path(run)).write_json("report.json", found)
-    RunFolder(page.parent).write_text(page.name, render(found))
+    part = look_part(run, found["look"]) if found["look"] else NO_MAP
+    RunFolder(page.parent).write_text(page.name, render(found, part))
     return page
 
 
-def render(found: dict[str, Any]) -> str:
-    """The page that says ``found``; everything in it is escaped."""
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    helpers = {name: getattr(words, name) for name in words.__all__}
-    drawings = {name: getattr(figures, name) for name in figures.__all__}
-    return pages.get_template("page.html.j2").render(**found, **helpers, draw=drawings)
+def render(found: dict[str, Any], part: dict[str, Any] = NO_MAP) -> str:
+    """The page that says ``found``, with the map of ``part`` where there is one; everything is escaped."""
+    return environment().get_template("page.html.j2").render(**found, **part)

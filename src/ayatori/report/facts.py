@@ -17,6 +17,7 @@ from ayatori.evaluate.baselines import NAMES
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError
 from ayatori.report.answer import answer, main_figure
+from ayatori.report.look import look_facts
 from ayatori.report.mistakes import mistakes
 from ayatori.report.words import TITLES, count, duration, plural, title, where
 
@@ -57,6 +58,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
+        "look": look_facts(run, _reached(result["task"], held_out)),
         "answer": answer(result, scored, rivals, floor, earlier, folds),
         "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds),
         "plan": plan_strips(run / "plan.parquet"),
@@ -66,6 +68,14 @@ def facts(run: str | Path) -> dict[str, Any]:
         "data": _data(data, result),
         "again": _again(run, result, data, recipe),
     }
+
+
+def _reached(task: str, held_out: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What one network came to on rows that it never saw: what was predicted before training."""
+    score = (held_out or {}).get("scores", {}).get("r2" if task == "regression" else "accuracy")
+    if not held_out or not score:
+        return None
+    return {key: score[key] for key in ("value", "low", "high")} | {"name": held_out["name"]}
 
 
 def _json(path: Path) -> Any:
