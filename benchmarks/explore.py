@@ -1,0 +1,424 @@
+"""Whether what ``ayatori explore`` says before training is true.
+
+    known       its ceiling beside the Bayes error of made data (truth.py), and Cover-Hart beside both
+    reach       what the default run reaches on real tasks (tasks.py); ``real`` needs it
+    real        the expected interval beside that, calibrated with the data set left out
+    shuffled    how often shuffled labels are called "no class structure"
+    planted     wrong labels, exact and near duplicates that were planted: how many are found
+    cold        seconds and peak memory of a fresh command, from 1 000 to 1 000 000 rows
+
+All but ``planted`` add a JSON line per case to ``--lines``, and go on where that ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import truth
+from common import AYATORI, machine, say
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+from tasks import Task, add_places, fashion, photos, tasks
+
+import ayatori
+from ayatori.explore.features import representations
+from ayatori.recipe import EvaluateRecipe, PlanRecipe, Recipe
+from ayatori.records import Dataset
+
+ALL = Recipe(plan=PlanRecipe(test=0.0), evaluate=EvaluateRecipe(baselines=()))
+Line = dict[str, Any]
+
+
+def each(path: Path, cases: Iterable[tuple[str, Callable[[], Line]]]) -> list[Line]:
+    """The line of every case: read where it is there already, else made and added."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    known = {line["case"]: line for line in map(json.loads, text.splitlines())}
+    found = []
+    for name, make in cases:
+        if name not in known:
+            start = time.perf_counter()
+            known[name] = {"case": name, **make(), "seconds": round(time.perf_counter() - start, 2)}
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(known[name]) + "\n")
+            print(known[name]["seconds"], name, file=sys.stderr)
+        found.append(known[name])
+    return found
+
+
+def explored(dataset: Dataset, **options: Any) -> Line:
+    """The content of explore.json, without maps where it can do without."""
+    return dict(ayatori.explore(dataset, ALL, **options).facts)
+
+
+# --- what the default run reaches
+
+
+def reach(options: argparse.Namespace) -> Line:
+    cases = [(task.name, partial(reached, task)) for task in tasks(options)]
+    lines = each(options.lines, cases[: options.most])
+    return {"tasks": len(lines), "data_sets": len({line["data_set"] for line in lines})}
+
+
+def reached(task: Task) -> Line:
+    """The out-of-fold score of the default run's one network."""
+    dataset = task.load()
+    result = ayatori.run(dataset, ALL)
+    metric = "r2" if dataset.task == "regression" else "accuracy"
+    entry = next(one for one in result.leaderboard if one.network and one.split == "out_of_fold")
+    score = entry.scores[metric]
+    return {
+        "data_set": task.data_set,
+        "rows": len(dataset),
+        "classes": len(dataset.classes),
+        "metric": metric,
+        "entry": entry.name,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+    }
+
+
+# --- real data
+
+
+def real(options: argparse.Namespace) -> Line:
+    """Every task that ``reach`` has a figure for: what is expected beside it."""
+    told = {line["case"]: line for line in map(json.loads, options.reached.read_text("utf-8").splitlines())}
+    chosen = [task for task in tasks(options) if task.name in told][: options.most]
+    lines = each(options.lines, [(task.name, partial(looked, task)) for task in chosen])
+    both = [{**told[line["case"]], **line} for line in lines]
+    return {"all": beside_reached(both), "classes": beside_reached([b for b in both if b["classes"]])}
+
+
+def looked(task: Task) -> Line:
+    """What is said before training, and the rules that it must beat."""
+    dataset = task.load()
+    facts = explored(dataset)
+    ruler, expected = facts["ruler"], facts["ruler"]["expected"]
+    probes = {probe["name"]: probe["value"] for probe in facts["probes"]}
+    line = {
+        "word": facts["verdict"]["word"],
+        "expected": expected,
+        "ceiling": ruler["ceiling"],
+        "probes": probes,
+    }
+    if dataset.task == "classification":
+        points = representations(dataset, np.arange(len(dataset)))
+        line["snoopy"] = 1 - min(
+            cover_hart(nearest_error(one.values, dataset.labels), len(dataset.classes)) for one in points
+        )
+    return line
+
+
+def beside_reached(lines: list[Line]) -> Line:
+    """Coverage of the interval and mean error of each rule, in points; R2 below -0.5 counts as -0.5."""
+    given = [line for line in lines if line["expected"]]
+    if not given:
+        return {"tasks": len(lines), "given": 0}
+    held = [line["expected"][0] <= line["value"] <= line["expected"][2] for line in given]
+    missed = [line["case"] for line, inside in zip(given, held, strict=True) if not inside]
+    rules: dict[str, Callable[[Line], float | None]] = {
+        "expected": lambda line: line["expected"][1],
+        "linear probe": lambda line: line["probes"].get("linear"),
+        "snoopy": lambda line: line.get("snoopy"),
+    }
+    errors = {}
+    for name, rule in rules.items():
+        off = [abs(max(said, -0.5) - line["value"]) for line in given if (said := rule(line)) is not None]
+        errors[name] = {"tasks": len(off), "mean_off": float(np.mean(off)) * 100 if off else None}
+    return {
+        "tasks": len(lines),
+        "data_sets": len({line["data_set"].split(",")[0] for line in given}),
+        "given": len(given),
+        "covered": float(np.mean(held)),
+        "missed": missed,
+        "median_width": float(np.median([line["expected"][2] - line["expected"][0] for line in given])) * 100,
+        "errors": errors,
+    }
+
+
+# --- known truth
+
+
+def known(options: argparse.Namespace) -> Line:
+    cells = truth.cells("measure")[:: options.step]
+    cases = [
+        (f"{cell.name}, {n} rows", partial(beside_truth, cell, n)) for n in options.rows for cell in cells
+    ]
+    lines = each(options.lines, cases[: options.most])
+    return {str(n): coverage([line for line in lines if line["rows"] == n]) for n in options.rows}
+
+
+def beside_truth(cell: truth.Cell, n: int) -> Line:
+    """Bayes error, and what is said of it; all in error."""
+    x, y, error = truth.draw(cell, n)
+    facts = explored(ayatori.load(x, y=np.char.add("c", y.astype(str))), target_accuracy=0.9)
+    ceiling = facts["ruler"]["ceiling"]
+    low, point, high = (None, None, None) if ceiling is None else [1 - value for value in ceiling[::-1]]
+    near = nearest_error(x, y)
+    return {
+        "family": cell.family,
+        "noise": cell.noise,
+        "classes": cell.classes,
+        "dimensions": cell.dimensions,
+        "rows": n,
+        "truth": error,
+        "low": low,
+        "point": point,
+        "high": high,
+        "nearest": near,
+        "cover_hart": cover_hart(near, cell.classes),
+        "probe": facts["ruler"]["probe"],
+        "word": facts["verdict"]["word"],
+    }
+
+
+def nearest_error(x: np.ndarray, y: np.ndarray) -> float:
+    """Error of the nearest other row, in standardised columns."""
+    spread = x.std(axis=0)
+    points = ((x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float64)
+    places = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(points).kneighbors(points)[1]
+    own = np.arange(len(x))
+    other = np.where(places[:, 0] == own, places[:, 1], places[:, 0])  # a duplicate may come before the row
+    return float((y[other] != y).mean())
+
+
+def cover_hart(error: float, classes: int) -> float:
+    """The Bayes error that an error of one nearest neighbour speaks for (Cover & Hart 1967), as in Snoopy."""
+    most = (classes - 1) / classes
+    return most * (1 - np.sqrt(max(0.0, 1 - error / most)))
+
+
+def coverage(lines: list[Line]) -> Line:
+    """Shares of covered truths, and how far off the points are, in points of accuracy."""
+    given = [line for line in lines if line["point"] is not None]
+    if not given:
+        return {"cells": len(lines), "given": 0}
+    off = {
+        key: np.array([abs(line[key] - line["truth"]) for line in given]) * 100
+        for key in ("point", "cover_hart")
+    }
+    inside = [line["low"] <= line["truth"] <= line["high"] for line in given]
+    kinds: dict[str, list[bool]] = defaultdict(list)
+    for line, held in zip(given, inside, strict=True):
+        kinds[line["family"]].append(held)
+        kinds[f"noise {line['noise']}"].append(held)
+    mean = {key: float(values.mean()) for key, values in off.items()}
+    return {
+        "cells": len(lines),
+        "given": len(given),
+        "covered": float(np.mean(inside)),
+        "covered_by_kind": {name: f"{sum(held)} of {len(held)}" for name, held in kinds.items()},
+        "median_width": float(np.median([line["high"] - line["low"] for line in given])) * 100,
+        "median_off": {key: float(np.median(values)) for key, values in off.items()},
+        "mean_off": mean,
+        "ratio_of_means": mean["point"] / mean["cover_hart"],
+        "parity_out_of_reach": sum(
+            line["word"] == "not with this data"
+            for line in lines
+            if line["family"] == "parity" and line["noise"] == "clean"
+        ),
+    }
+
+
+# --- labels that mean nothing
+
+
+def shuffled(options: argparse.Namespace) -> Line:
+    """Four kinds of data in turn, each with labels of its own drawing order."""
+    kinds = [cell for cell in truth.cells("measure") if cell.noise == "clean"][2:40:12]
+    cases = [
+        (f"shuffle {n}", partial(one_shuffle, kinds[n % len(kinds)], n)) for n in range(options.most or 200)
+    ]
+    lines = each(options.lines, cases)
+    words: dict[str, int] = defaultdict(int)
+    for line in lines:
+        words[line["word"]] += 1
+    return {"shuffles": len(lines), "words": words, "share": words["no class structure"] / len(lines)}
+
+
+def one_shuffle(cell: truth.Cell, number: int, rows: int = 600) -> Line:
+    x, y, _ = truth.draw(cell, rows, number)
+    labels = np.random.default_rng([9, number]).permutation(y)
+    facts = explored(ayatori.load(x, y=np.char.add("c", labels.astype(str))))
+    return {"data": cell.name, "word": facts["verdict"]["word"], "p": facts["structure"]["p"]}
+
+
+# --- planted faults
+
+
+def planted(options: argparse.Namespace) -> Line:
+    found: Line = {
+        "flipped": [flipped(seed) for seed in range(3)],
+        "leaked": leaked(),
+        "near_rows": near_rows(),
+    }
+    places = {"fashion": options.fashion and fashion, "pictures": options.pictures and photos}
+    for name, read in places.items():
+        if read:
+            pixels, labels = read(getattr(options, name))
+            found |= {f"{name}, noise": near_pictures(pixels, labels, False)}
+            found |= {f"{name}, cropped": near_pictures(pixels, labels, True)}
+    return found
+
+
+def flipped(seed: int, rows: int = 2000, rate: float = 0.05) -> Line:
+    """Five per cent wrong labels on classes that can be told apart: recall and precision of the suspects."""
+    cell = truth.Cell("gauss", 5, 20, 900 + seed, error=0.005)
+    x, y, _ = truth.draw(cell, rows)
+    rng = np.random.default_rng([5, seed])
+    wrong = rng.choice(rows, round(rate * rows), replace=False)
+    y[wrong] = (y[wrong] + rng.integers(1, cell.classes, len(wrong))) % cell.classes
+    look = ayatori.explore(ayatori.load(x, y=np.char.add("c", y.astype(str))), ALL)
+    return {"error": truth.truth(cell), **found_of(wrong, look.suspects["row"])}
+
+
+def found_of(planted: Iterable[Any], found: Iterable[Any]) -> Line:
+    """Share of what was planted that was found, and share of what was found that was planted."""
+    right = set(planted) & set(found)
+    return {
+        "recall": len(right) / len(set(planted)),
+        "precision": len(right) / max(1, len(set(found))),
+        "planted": len(set(planted)),
+        "found": len(set(found)),
+    }
+
+
+def twins_found(dataset: Dataset, pairs: list[tuple[int, int]]) -> Line:
+    """Planted pairs of rows among all pairs that the audit names; a group of three is three pairs."""
+    found = ayatori.explore(dataset, ALL).duplicates
+    named = [tuple(sorted(pair)) for pair in zip(found["a"], found["b"], strict=True)]
+    return found_of([tuple(sorted(pair)) for pair in pairs], named)
+
+
+def leaked(rows: int = 2000, copies: int = 100) -> Line:
+    """Rows of the test part that are copies of development rows, with everything equal."""
+    cell = truth.Cell("gauss", 3, 20, 910, error=0.1)
+    x, y, _ = truth.draw(cell, rows)
+    own = np.random.default_rng(910).choice(rows, copies, replace=False)
+    dataset = ayatori.load(np.concatenate([x, x[own]]), y=np.concatenate([y, y[own]]).astype(str))
+    test = np.arange(len(dataset)) >= rows - 300
+    pairs = [(row, rows + place) for place, row in enumerate(own) if row < rows - 300]
+    leaks = ayatori.explore(dataclasses.replace(dataset, fixed_test=test), ALL).leaks
+    return found_of(pairs, [tuple(sorted(pair)) for pair in zip(leaks["a"], leaks["b"], strict=True)])
+
+
+def near_rows(rows: int = 2000, copies: int = 100, noise: float = 0.01) -> Line:
+    """Rows of a table that come again with 1 % of a standard deviation added."""
+    x, y, _ = truth.draw(truth.Cell("gauss", 3, 20, 911, error=0.1), rows)
+    rng = np.random.default_rng(911)
+    own = rng.choice(rows, copies, replace=False)
+    more = x[own] + noise * x.std(axis=0) * rng.normal(size=(copies, x.shape[1]))
+    dataset = ayatori.load(np.concatenate([x, more]), y=np.concatenate([y, y[own]]).astype(str))
+    return twins_found(dataset, [(int(row), rows + place) for place, row in enumerate(own)])
+
+
+def near_pictures(pixels: np.ndarray, labels: np.ndarray, cropped: bool, rows: int = 900) -> Line:
+    """Pictures that come again with noise, or without a border of 6 % (at least a pixel), enlarged again."""
+    rng = np.random.default_rng(912)
+    some = rng.choice(len(pixels), rows, replace=False)
+    own = rng.choice(rows, 60, replace=False)
+    pixels, labels = pixels[some], labels[some]
+    if cropped:
+        more = np.stack([_cropped(picture) for picture in pixels[own]])
+    else:
+        noisy = pixels[own] + rng.normal(0, 8, pixels[own].shape)
+        more = np.clip(noisy.round(), 0, 255).astype(np.uint8)
+    dataset = ayatori.load(np.concatenate([pixels, more]), y=np.concatenate([labels, labels[own]]))
+    return twins_found(dataset, [(int(row), rows + place) for place, row in enumerate(own)])
+
+
+def _cropped(picture: np.ndarray) -> np.ndarray:
+    """(c, s, s) uint8 -> the same with a part of its border cut off."""
+    side = picture.shape[1]
+    cut = max(1, round(0.06 * side))
+    inner = picture[:, cut : side - cut, cut : side - cut]
+    return np.stack([np.asarray(Image.fromarray(each).resize((side, side))) for each in inner])
+
+
+# --- cold start
+
+
+SIZES = ((1_000, 20), (10_000, 512), (100_000, 50), (1_000_000, 20))
+
+
+def cold(options: argparse.Namespace) -> Line:
+    cases = [(f"{n} x {d}", partial(cold_start, n, d)) for n, d in SIZES]
+    return {line["case"]: line for line in each(options.lines, cases[: options.most])}
+
+
+def cold_start(rows: int, columns: int) -> Line:
+    """Wall seconds and peak resident memory of one command on an .npz."""
+    x, y, _ = truth.draw(truth.Cell("gauss", 10, columns, 920, error=0.1), rows)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/data.npz", X=x, y=y)
+        del x
+        start = time.perf_counter()
+        command = [AYATORI, "explore", f"{folder}/data.npz", "--out", f"{folder}/look"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+            text = child.stdout.read() if child.stdout else ""
+            status, usage = os.wait4(child.pid, 0)[1:]
+            child.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - start
+        if status:
+            raise SystemExit(f"{' '.join(command)} failed:\n{text}")
+        facts = json.loads(Path(folder, "look", "explore.json").read_text(encoding="utf-8"))
+        page = Path(folder, "look", "explore.html")
+        size = page.stat().st_size / 1e6 if page.exists() else None
+    peak = usage.ru_maxrss / 1024**2 if sys.platform != "darwin" else usage.ru_maxrss / 1024**3
+    return {
+        "wall": wall,
+        "peak_gb": peak,
+        "stages": facts["seconds"],
+        "page_mb": size,
+        "word": facts["verdict"]["word"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for name in COMMANDS:
+        kind = kinds.add_parser(name)
+        kind.add_argument("--most", type=int, help="so many cases and no more")
+        kind.add_argument("--lines", type=Path, default=Path(f"{name}.jsonl"))
+        if name in ("reach", "real", "planted"):
+            add_places(kind)
+        if name == "real":
+            kind.add_argument(
+                "--reached", type=Path, default=Path("reached.jsonl"), help="the lines of reach"
+            )
+        if name == "known":
+            kind.add_argument("--rows", type=int, nargs="+", default=[3000, 1000])
+            kind.add_argument("--step", type=int, default=1, help="only every so many cells")
+    options = parser.parse_args()
+    before = machine()
+    say(COMMANDS[options.kind](options), before)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], Line]] = {
+    "known": known,
+    "reach": reach,
+    "real": real,
+    "shuffled": shuffled,
+    "planted": planted,
+    "cold": cold,
+}
+
+if __name__ == "__main__":
+    main()
