@@ -1,0 +1,106 @@
+"""Stage 3c. Maps -> how far each can be believed: what it shows as neighbours against the full space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ayatori.explore.neighbours import Progress, agreement
+from ayatori.records import Graph
+
+NEAREST = 15  # neighbours that are compared
+ASKED, LEAST, PAIRS = 2_000, 500, 100_000_000  # rows that are asked at most and at least; pairs of rows
+BLOCK = 1 << 22  # distances at once
+
+
+@dataclass(frozen=True)
+class Trust:
+    """All from 0 to 1; the fields of `records.Map`."""
+
+    trustworthiness: float
+    continuity: float
+    agreement: float
+    agreement_full: float
+
+
+def how_far(
+    values: np.ndarray,
+    drawings: list[np.ndarray],
+    labels: np.ndarray,
+    known: np.ndarray,
+    seed: int,
+    progress: Progress | None = None,
+) -> list[Trust]:
+    """Trustworthiness and continuity (Venna & Kaski 2001) of maps, and how alike the labels of neighbours are
+    in them and in the full space; of some rows among all where there are many.
+
+    **Shape** ``values`` (n, d), ``drawings`` (n, 2 or 3) each. Of equally near rows all get the best rank.
+
+    >>> line = np.arange(40, dtype=np.float32)[:, None]
+    >>> same, torn = how_far(line, [line, line % 20], np.zeros(40, int), np.ones(40, bool), seed=0)
+    >>> same.trustworthiness, same.continuity, torn.trustworthiness < 0.9
+    (1.0, 1.0, True)
+    """
+    n = len(values)
+    k = min(NEAREST, (n - 1) // 2)
+    count = min(n, ASKED, max(LEAST, PAIRS // n))
+    generator = np.random.default_rng(seed)
+    asked = np.arange(n) if count == n else np.sort(generator.choice(n, count, replace=False))
+    penalties = np.zeros((len(drawings), 2))
+    near: list[list[np.ndarray]] = [[] for _ in range(len(drawings) + 1)]
+    lines = max(BLOCK // n, 1)
+    for start in range(0, count, lines):
+        rows = asked[start : start + lines]
+        full = _distances(values, rows)
+        true = _nearest(full, k)
+        near[-1].append(true)
+        for number, drawing in enumerate(drawings):
+            drawn = _distances(drawing, rows)
+            shown = _nearest(drawn, k)
+            near[number].append(shown)
+            penalties[number] += _too_far(full, shown, k), _too_far(drawn, true, k)
+        if progress is not None:
+            progress(min(start + lines, count) / count)
+    scale = 2 / (count * k * (2 * n - 3 * k - 1))
+    alike = [_alike(asked, np.concatenate(each), labels, known) for each in near]
+    return [
+        Trust(1 - scale * float(trust), 1 - scale * float(whole), alike[number], alike[-1])
+        for number, (trust, whole) in enumerate(penalties)
+    ]
+
+
+def _distances(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Squared distances of some rows to all, (q, n); to itself infinite."""
+    all_points = torch.from_numpy(np.ascontiguousarray(points))
+    own = all_points[torch.from_numpy(rows)]
+    if points.shape[1] <= 3:  # of a map: no rounding, or close rows would be in disorder
+        squares = torch.zeros(len(rows), len(points))
+        for mine, each in zip(own.T, all_points.T.contiguous(), strict=True):
+            squares += (mine[:, None] - each).square_()
+    else:
+        centre = all_points[:: max(len(points) // 10000, 1)].mean(0)
+        all_points, own = all_points - centre, own - centre
+        squares = torch.addmm(all_points.square().sum(1), own, all_points.T, alpha=-2)
+        squares += own.square().sum(1, keepdim=True)
+    squares[torch.arange(len(rows)), torch.from_numpy(rows)] = torch.inf
+    return squares.numpy()
+
+
+def _nearest(squares: np.ndarray, k: int) -> np.ndarray:
+    return torch.from_numpy(squares).topk(k, largest=False).indices.numpy()
+
+
+def _too_far(squares: np.ndarray, others: np.ndarray, k: int) -> int:
+    """By how many ranks these k others of each row are farther than its k nearest, summed."""
+    limits = np.take_along_axis(squares, others, 1)
+    total = 0
+    for line, bounds in zip(squares, limits, strict=True):
+        for bound in bounds:
+            total += max(int(np.count_nonzero(line < bound)) + 1 - k, 0)
+    return total
+
+
+def _alike(asked: np.ndarray, found: np.ndarray, labels: np.ndarray, known: np.ndarray) -> float:
+    return agreement(Graph(asked, found, np.zeros(found.shape, np.float32)), labels, known)
