@@ -1,7 +1,7 @@
 """Real data sets, each as several tasks: fewer rows, wrong labels, merged classes, half of the features.
 
-Every task is small enough for a default run of seconds. What is changed is drawn from a seed, a hash of the task's name. The files
-are at hand in no repository; their places are options (benchmarks/README.md says where each comes from):
+Every task is small enough for a default run of seconds. What is changed is drawn from a seed, a hash of the
+task's name. The files are in no repository of ours; their places are options:
 
     --tables    letter, satellite, shuttle, magic, adult, titanic, diamonds as CSV
     --fashion   the idx.gz files of Fashion-MNIST
