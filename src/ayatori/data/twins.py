@@ -1,0 +1,255 @@
+"""Stage 1h. Dataset -> rows that are copies of each other; and a Dataset whose splits keep copies together.
+
+Inputs alone say what a copy is; no target is read to find one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ayatori.data.alike import Pairs, near_pictures, near_rows
+from ayatori.recipe import PlanRecipe
+from ayatori.records import Dataset
+
+NEAR_ROWS, NEAR_VALUES = 200_000, 20_000_000  # of a table; beyond, only exact copies are looked for
+_ROWS_AT_ONCE = 4096
+_COLUMNS_TRIED = 64
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Rows that are copies of each other.
+
+    **Shape** ``pairs`` (m, 2) int64 row numbers, the smaller first; of c equal rows each later one is paired
+    with the first. ``kind`` (m,) "exact" or "near"; ``distance`` (m,) float64: 0 for exact ones, else 1 minus
+    the correlation of two pictures, or robust standard deviations of a table. ``groups`` (n,) int64: the
+    number of the group of copies that a row belongs to, -1 for none.
+
+    ``natural``: a table so coarse that different cases often have equal rows; exact copies are then no sign
+    of a case that was taken twice, and are not bound.
+    """
+
+    pairs: np.ndarray
+    kind: np.ndarray
+    distance: np.ndarray
+    groups: np.ndarray
+    natural: bool = False
+
+    def leaks(self, sealed: np.ndarray) -> np.ndarray:
+        """(k, 2): each row of ``sealed`` (n,) bool that is a copy of an open one, and the first such row."""
+        known = self.groups >= 0
+        open_ = np.flatnonzero(known & ~sealed)
+        groups, first = np.unique(self.groups[open_], return_index=True)
+        shut = np.flatnonzero(known & sealed)
+        shut = shut[np.isin(self.groups[shut], groups)]
+        partner = open_[first[np.searchsorted(groups, self.groups[shut])]]
+        return np.stack([shut, partner], axis=1)
+
+
+def find_twins(dataset: Dataset, near: bool = True) -> Twins:
+    """All rows with the same inputs (NaN equals NaN), and with ``near`` those that differ by noise, light, a
+    slight crop or another coding.
+
+    >>> from ayatori.data import load
+    >>> data = load(np.array([[1.0, np.nan], [2.0, 3.0], [1.0, np.nan]]), y=[0.1, 0.7, 0.4])
+    >>> find_twins(data).pairs.tolist()
+    [[0, 2]]
+    """
+    keys = _keys(dataset)
+    first = _first_equal(dataset, keys)
+    copies = np.flatnonzero(first != np.arange(len(dataset)))
+    exact = np.stack([first[copies], copies], axis=1)
+    distinct = np.flatnonzero(first == np.arange(len(dataset)))
+    found, apart = np.zeros((0, 2), np.int64), np.zeros(0)
+    width = sum(values.shape[1] for name, values in dataset.inputs.items() if name != "image")
+    if near and len(distinct) <= min(NEAR_ROWS, NEAR_VALUES // max(width, 1)):
+        found, apart = _near(dataset, distinct)
+    pairs = np.concatenate([exact, found])
+    return Twins(
+        pairs,
+        np.repeat(["exact", "near"], [len(exact), len(found)]),
+        np.concatenate([np.zeros(len(exact)), apart]),
+        _numbered(_components(len(dataset), pairs)),
+        len(exact) > 0 and _is_coarse(dataset, keys),
+    )
+
+
+def _near(dataset: Dataset, rows: np.ndarray) -> Pairs:
+    """Near pairs among ``rows``, numbered as in the data set."""
+    if "image" in dataset.inputs:
+        return near_pictures(dataset.inputs["image"], rows)
+    numbers = dataset.inputs["numbers"][rows]
+    categories = dataset.inputs.get("categories", np.zeros((len(dataset), 0)))[rows]
+    keys = np.zeros(len(rows), np.uint64)
+    for at, column in enumerate([*np.isnan(numbers).T, *categories.T]):
+        keys += pd.util.hash_array(column.astype(np.int64)) * _odd(at)
+    pairs, apart = near_rows(numbers, keys)
+    return rows[pairs], apart
+
+
+def _keys(dataset: Dataset) -> np.ndarray:
+    """(n,) uint64: equal for equal rows, and else different but for one chance in 2^64."""
+    keys = np.zeros(len(dataset), np.uint64)
+    for at, column in enumerate(_hashed_columns(dataset)):
+        keys += column * _odd(at)
+    if "image" in dataset.inputs:
+        image = dataset.inputs["image"]
+        for row in range(len(image)):
+            digest = blake2b(np.ascontiguousarray(image[row]).data, digest_size=8).digest()
+            keys[row] += np.uint64(int.from_bytes(digest))
+    return keys
+
+
+def _hashed_columns(dataset: Dataset) -> Iterator[np.ndarray]:
+    """(n,) uint64 for each column of a table; all kinds of missing are one, and -0 is 0."""
+    for column in dataset.inputs.get("numbers", np.zeros((len(dataset), 0))).T:
+        yield pd.util.hash_array(np.where(np.isnan(column), np.nan, column + 0.0))
+    for column in dataset.inputs.get("categories", np.zeros((len(dataset), 0))).T:
+        yield pd.util.hash_array(column.astype(np.int64))
+
+
+def _odd(at: int) -> np.uint64:
+    """The factor of column ``at`` in a key."""
+    return np.uint64(int.from_bytes(blake2b(b"%d" % at, digest_size=8).digest()) | 1)
+
+
+def _first_equal(dataset: Dataset, keys: np.ndarray) -> np.ndarray:
+    """(n,) int64: the first row that each row is equal to; itself where there is none before it."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    first = first[inverse].astype(np.int64)
+    rows = np.flatnonzero(first != np.arange(len(keys)))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = rows[start : start + _ROWS_AT_ONCE]
+        for values in dataset.inputs.values():
+            a, b = values[block], values[first[block]]
+            same = (a == b) | ((a != a) & (b != b))
+            strangers = block[~same.reshape(len(block), -1).all(axis=1)]
+            first[strangers] = strangers
+    return first
+
+
+def _is_coarse(dataset: Dataset, keys: np.ndarray) -> bool:
+    """Whether equal rows of a table are what to expect: rows that differ in one column are as common.
+
+    A case that was taken twice brings an equal row and none that is nearly equal.
+    """
+    if "image" in dataset.inputs:
+        return False
+    equal, almost = _equal_pairs(keys), 0.0
+    columns = sum(values.shape[1] for values in dataset.inputs.values())
+    tried = set(np.linspace(0, columns - 1, min(columns, _COLUMNS_TRIED)).astype(int).tolist())
+    for at, column in enumerate(_hashed_columns(dataset)):
+        if at in tried:
+            almost += (_equal_pairs(keys - column * _odd(at)) - equal) * columns / len(tried)
+    return almost >= equal
+
+
+def _equal_pairs(keys: np.ndarray) -> float:
+    counts = np.unique(keys, return_counts=True)[1].astype(np.float64)
+    return float((counts * (counts - 1) / 2).sum())
+
+
+def _components(n: int, pairs: np.ndarray) -> np.ndarray:
+    """(n,) int64: the same number for rows that pairs connect."""
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _numbered(components: np.ndarray) -> np.ndarray:
+    """Components of several rows numbered from 0, rows alone -1."""
+    counts = np.bincount(components)
+    numbers = np.where(counts > 1, np.cumsum(counts > 1) - 1, -1)
+    return numbers[components].astype(np.int64)
+
+
+def bind(dataset: Dataset, twins: Twins, recipe: PlanRecipe) -> tuple[Dataset, str]:
+    """A copy whose groups also join copies, so that they stay on one side of every split; and what was done.
+
+    Copies among the rows of a given test file are joined too, but never with open rows. The data set is
+    given back as it is, and the note is "", where there is nothing to bind; the note says why where binding
+    is not possible.
+
+    >>> from ayatori.data import load
+    >>> values = np.random.default_rng(0).normal(size=(40, 3))
+    >>> data = load(np.concatenate([values, values[:3]]), y=["cat", "dog"] * 20 + ["cat", "dog", "cat"])
+    >>> bound, note = bind(data, find_twins(data), PlanRecipe())
+    >>> bool(bound.groups[0] == bound.groups[40]), note
+    (True, '6 rows are copies of one another (3 groups): copies stay on one side of every split')
+    """
+    n = len(dataset)
+    shut = np.zeros(n, bool) if dataset.fixed_test is None else dataset.fixed_test
+    pairs = twins.pairs[twins.kind == "near"] if twins.natural else twins.pairs
+    joined = _numbered(_components(n, pairs))
+    rows = np.flatnonzero(joined >= 0)
+    sides = np.unique(2 * joined[rows] + shut[rows], return_inverse=True)[1]  # never across a given test
+    wanted = _stars(sides, rows)
+    if not len(wanted):
+        return dataset, ""
+    count = len(np.unique(wanted))
+    what = f"{count:,} rows are copies of one another ({count - len(wanted):,} groups)"
+    if dataset.order is not None:
+        return dataset, f"{what}, however splits go by time: copies may lie on both sides of one"
+    if recipe.splitter is not None:
+        return dataset, f"{what}, however the splitter is your own: copies may lie on both sides of a split"
+    kept, why = _bindable(dataset, wanted, recipe)
+    if why:
+        what += f"; {len(np.unique(wanted)) - len(np.unique(kept)):,} of them are not bound, as {why}"
+    if not len(kept):
+        return dataset, what
+    units = _units(dataset, kept)
+    note = f"{what}{': the other' if why else ':'} copies stay on one side of every split"
+    return dataclasses.replace(dataset, groups=units), note
+
+
+def _stars(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(m, 2): the first of ``rows`` of each of ``groups`` (both (k,)) with each later one."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    first = first[inverse]
+    later = first != np.arange(len(rows))
+    return np.stack([rows[first[later]], rows[later]], axis=1)
+
+
+def _units(dataset: Dataset, pairs: np.ndarray) -> np.ndarray:
+    """(n,) int64: the same number for rows that ``pairs`` or the user's groups hold together."""
+    if dataset.groups is not None:
+        pairs = np.concatenate([pairs, _stars(dataset.groups, np.arange(len(dataset)))])
+    return _components(len(dataset), pairs)
+
+
+def _bindable(dataset: Dataset, pairs: np.ndarray, recipe: PlanRecipe) -> tuple[np.ndarray, str]:
+    """The pairs that leave enough to split: small groups, and several in each class. Else why not."""
+    open_ = np.ones(len(dataset), bool) if dataset.fixed_test is None else ~dataset.fixed_test
+    folds = 3 if recipe.strategy == "holdout" else recipe.folds
+    sealed = 0.0 if isinstance(recipe.test, str) or dataset.fixed_test is not None else recipe.test
+    before = np.arange(len(dataset)) if dataset.groups is None else dataset.groups
+    units = _units(dataset, pairs)
+    sizes = np.bincount(units[open_], minlength=units.max() + 1)
+    largest = max(open_.sum() / (2 * folds), np.unique(before[open_], return_counts=True)[1].max())
+    why = []
+    keep = sizes[units[pairs[:, 0]]] <= largest
+    if not keep.all():
+        why.append("a group of them is larger than half a fold")
+
+    def enough(rows: np.ndarray) -> bool:
+        count = len(np.unique(_units(dataset, pairs[keep])[rows]))
+        return count - int(np.ceil(sealed * count)) >= 2 * folds
+
+    if dataset.task == "classification":
+        for code, name in enumerate(dataset.classes):
+            own = np.flatnonzero(open_ & (dataset.labels == code))
+            touched = keep & np.isin(units[pairs[:, 0]], units[own])
+            if touched.any() and not enough(own):
+                keep &= ~touched
+                why.append(f"class '{name}' would be left with too few different rows")
+    if keep.any() and not enough(np.flatnonzero(open_)):
+        keep[:] = False
+        why.append("too few different rows would be left")
+    return pairs[keep], " and ".join(why)
