@@ -79,7 +79,10 @@ function dress() {  // colour and shape of every row
   const size = Math.max(n, 1), radius = Math.min(Math.max(4.6 - Math.log10(size) * 0.75, 0.9), 4) * Math.min(1.2, 0.75 + view.width / 1600);
   const back = getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number);
   state.look = { colours, shapes, pale: grey, back: printing ? [255, 255, 255] : back.slice(0, 3), radius, alpha: n > 30000 ? 0.7 : 0.85 };
+  state.look.order = state.colour === "suspicion" ? doubted() : null;
 }
+// the most doubted on top; those of which nothing is known below
+const doubted = () => order.slice().sort((a, b) => ((A.suspicion[a] + 1) & 255) - ((A.suspicion[b] + 1) & 255));
 const valueShare = (v) => Math.round(Math.min(Math.max((v - valueEnds[0]) / (valueEnds[1] - valueEnds[0] || 1), 0), 1) * 255);
 
 // ---- drawing
@@ -123,7 +126,7 @@ function weigh() {  // who is drawn, who is pale
 }
 
 function resize() {
-  const width = Math.max(box.clientWidth, 1), height = Math.round(Math.min(Math.max(width * 0.72, 260), innerHeight * 0.8, 620));
+  const width = Math.max(box.clientWidth, 1), height = Math.round(Math.min(Math.max(width * (width < 500 ? 0.95 : 0.72), 260), innerHeight * 0.8, 620));
   if (width === view.width && height === view.height) return;
   [view.width, view.height] = [width, height];
   box.style.height = height + "px";
@@ -296,6 +299,8 @@ const places = (rows) => rows.split(" ").map((row) => spot.get(Number(row))).fil
 function wire() {  // what the controls do
   get("look-tools").addEventListener("change", (event) => choose(event.target.name.replace("look-", ""), event.target.value));
   get("look-reset").onclick = whole;
+  get("look-in").onclick = () => zoom(1.4);
+  get("look-out").onclick = () => zoom(1 / 1.4);
   for (const button of document.querySelectorAll("[data-pair]")) button.onclick = () => { only(button.dataset.pair.split(" ").map(Number)); seek(); };
   for (const button of document.querySelectorAll("[data-rows]")) button.onclick = () => { ring(places(button.dataset.rows)); seek(); };
   for (const button of document.querySelectorAll("[data-pick]")) button.onclick = () => { only(null); pick(places(button.dataset.pick)); seek(); };

@@ -103,7 +103,14 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         ),
         "task": facts.get("task", "classification"),
         "summary": _summary(facts),
-        "verdict": {"word": "", "grade": "", "sentence": "", "reasons": [], "next": "", **facts["verdict"]},
+        "verdict": {
+            "word": "",
+            "grade": "",
+            "sentence": "",
+            "reasons": [],
+            "next": "",
+            **(facts.get("verdict") or {}),
+        },
         "ruler": ruler,
         "beside": beside(ruler),
         "maps": facts.get("maps") or [],
@@ -141,6 +148,8 @@ def look_part(folder: str | Path, found: Mapping[str, Any]) -> dict[str, Any]:
     if not len(table):
         return {"points": "", "sheet": sheet, "place": _places(sheet)}
     header, arrays = pack_table(table, found["classes"])
+    if not header["fit"]:
+        return {"points": "", "sheet": sheet, "place": _places(sheet)}
     header["maps"] = {f"{m['name']}{m['dimensions']}": _belief(m, found) for m in found["maps"]}
     header["titles"] = {m["name"]: m["title"] for m in found["maps"]}
     header["name"] = found["name"]

@@ -36,22 +36,27 @@ def ruler_lines(ruler: Mapping[str, Any]) -> list[dict[str, Any]]:
     >>> lines = ruler_lines({"metric": "accuracy", "chance": 0.1, "probe": 0.8, "probe_name": "linear",
     ...     "expected": [0.85, 0.87, 0.9], "ceiling": None, "target": None, "reached": None})
     >>> [(line["name"], line["said"]) for line in lines]
-    [('chance', '10.0'), ('best probe', '80.0'), ('a network, expected', '85.0 – 90.0')]
+    [('chance', '10.0'), ('best probe', '80.0'), ('a network, expected', '87.0')]
     """
     metric, lines = ruler["metric"], []
 
     def put(kind: str, name: str, small: str, low: float, value: float | None, high: float) -> None:
-        text = (
-            span(metric, [low, high]) if value is None or kind == "expected" else figure(metric, value, False)
-        )
-        more = f"{span(metric, [low, high])}" if kind == "reached" and high > low else ""
+        text = span(metric, [low, high]) if value is None else figure(metric, value, False)
+        more = span(metric, [low, high]) if value is not None and high > low else ""
         lines.append(
             {"kind": kind, "name": name, "small": small, "low": low, "value": value, "high": high}
             | {"said": text, "interval": more}
         )
 
     if ruler["chance"] is not None:
-        put("chance", "chance", "", ruler["chance"], ruler["chance"], ruler["chance"])
+        put(
+            "chance",
+            "chance" if metric in PERCENT else "the mean alone",
+            "",
+            ruler["chance"],
+            ruler["chance"],
+            ruler["chance"],
+        )
     if ruler["probe"] is not None:
         put(
             "probe",
@@ -66,7 +71,7 @@ def ruler_lines(ruler: Mapping[str, Any]) -> list[dict[str, Any]]:
         put("expected", "a network, expected", "", low, point, high)
     if ruler["ceiling"]:
         low, _, high = ruler["ceiling"]
-        put("ceiling", "ceiling", "of these labels and features", low, None, high)
+        put("ceiling", "ceiling", "best possible here", low, None, high)
     if ruler["target"] is not None:
         put("target", "target", "", ruler["target"], ruler["target"], ruler["target"])
     reached = ruler["reached"]
@@ -198,7 +203,7 @@ def _told(curve: Mapping[str, Any], metric: str) -> str:
 def _grid(y: float, text: str) -> Markup:
     return Markup(
         '<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/>'
-        '<text class="tick halo" x="0" y="{1:.1f}">{2}</text>'
+        '<text class="tick halo" x="100%" y="{1:.1f}" text-anchor="end">{2}</text>'
     ).format(y, y - 3, text)
 
 

@@ -103,7 +103,7 @@ function place() {  // X, Y in pixels of the page; NaN where a row is not drawn
     }
     return;
   }
-  const size = Math.hypot(...fit.half), scale = Math.min(width, height) / 2 * 1.12 * zoom;
+  const size = Math.hypot(...fit.half), scale = Math.min(width, height) / 2 * 1.35 * zoom;
   const ca = Math.cos(view.yaw), sa = Math.sin(view.yaw), cb = Math.cos(view.pitch), sb = Math.sin(view.pitch);
   for (let i = 0; i < n; i++) {
     if (!weight[i] || x[i] === NOWHERE) { X[i] = NaN; continue; }
@@ -130,7 +130,7 @@ function paint(image, ratio, look) {  // look: colours (n * 3), shapes (n), pale
   new Uint32Array(pixels.buffer).fill((255 << 24) | (look.back[2] << 16) | (look.back[1] << 8) | look.back[0]);
   const stamps = [...SHAPES, "ring"].map((shape) => stamp(shape, look.radius * ratio));
   const small = stamp("dot", Math.max(look.radius * ratio * 0.75, 0.7));
-  const rank = flat() ? order : byDepth();
+  const rank = flat() ? look.order || order : byDepth();
   for (let pass = 1; pass <= 2; pass++) {
     const alpha = pass === 1 ? 0.35 : look.alpha;
     for (let k = 0; k < n; k++) {

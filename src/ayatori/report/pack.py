@@ -54,7 +54,7 @@ def packed(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     head = text.encode("utf-8", "replace")
     head += b" " * (-len(head) % 4)
     raw = np.uint32(len(head)).tobytes() + head + body
-    return base64.b64encode(zlib.compress(raw, 9)).decode()
+    return base64.b64encode(zlib.compress(raw, 6)).decode()
 
 
 def interned(texts: Sequence[str]) -> tuple[list[str], np.ndarray | None]:

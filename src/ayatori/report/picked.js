@@ -28,16 +28,19 @@ function listPicked() {
   if (!rows.length) { panel.replaceChildren(); return; }
   const counts = new Map();
   for (const i of rows) counts.set(groups.code[i], (counts.get(groups.code[i]) || 0) + 1);
-  const most = [...counts].sort((a, b) => b[1] - a[1]), told = most.slice(0, 5).map(([k, size]) => `${groups.names[k]} ${size}`).join(", ");
+  const most = [...counts].sort((a, b) => b[1] - a[1]), told = most.slice(0, 5).map(([k, size]) => `${groups.names[k]}: ${size}`).join(", ");
   const head = make("p", { className: "tools" }, make("b", { textContent: many(rows.length, "row") + " picked" }),
     make("span", { className: "tick", textContent: told + (most.length > 5 ? ", …" : "") }),
     make("button", { type: "button", className: "chip", id: "look-save", textContent: "Save ids as CSV", onclick: save }),
     make("button", { type: "button", className: "chip", textContent: "Clear", onclick: () => pick([]) }));
   const list = make("ol", { className: data.sheet ? "picked thumbs" : "picked" });
-  for (const i of rows.slice(0, LISTED)) {
-    const image = picture(i, ""), words_ = data.columns.slice(0, 4).map(([name], k) => `${name} ${cellOf(k, i)}`).join(", ");
-    const text = make("span", {}, make("span", { className: "id", textContent: idOf(i) }), make("span", { className: "tick", textContent: [words(i), words_].filter(Boolean).join(" · ") }));
-    list.append(make("li", {}, make("button", { type: "button", title: idOf(i), onclick: () => ring([i]) }, ...(image ? [image] : []), text)));
+  const first = data.sheet ? [...rows.filter((i) => thumb.has(A.row[i])), ...rows.filter((i) => !thumb.has(A.row[i]))] : rows;
+  for (const i of first.slice(0, LISTED)) {
+    const held = data.columns.slice(0, 4).map(([name], k) => `${name} ${cellOf(k, i)}`).join(", "), id = idOf(i);
+    const parts = [make("span", { className: "id", textContent: id.length > 26 ? "…" + id.slice(-25) : id })];
+    if (data.sheet) parts.unshift(picture(i, "") || make("span", { className: "thumb" }));
+    parts.push(make("span", { className: "tick", textContent: [words(i), held].filter(Boolean).join(" · ") }));
+    list.append(make("li", {}, make("button", { type: "button", title: id, onclick: () => ring([i]) }, ...parts)));
   }
   panel.replaceChildren(head, list);
   if (rows.length > LISTED) panel.append(make("p", { className: "dim", textContent: many(rows.length - LISTED, "more row") + "; the CSV has all." }));
