@@ -136,7 +136,7 @@ def verdict() -> dict[str, Any]:
     return {
         "word": "likely",
         "grade": "workable",
-        "sentence": "Likely: a network trained now should tell about 93 to 96 of 100 right.",
+        "sentence": "Expect an accuracy of 93 to 96 %; chance is 36 %.",
         "reasons": [
             "Neighbours share their class far more often than by chance (90 % against 33 %, p = 0.005).",
             "The best probe, a small MLP, is right in 93.1 % of rows it never saw.",

@@ -103,14 +103,7 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         ),
         "task": facts.get("task", "classification"),
         "summary": _summary(facts),
-        "verdict": {
-            "word": "",
-            "grade": "",
-            "sentence": "",
-            "reasons": [],
-            "next": "",
-            **(facts.get("verdict") or {}),
-        },
+        "verdict": _verdict(facts.get("verdict") or {}),
         "ruler": ruler,
         "beside": beside(ruler),
         "maps": facts.get("maps") or [],
@@ -124,7 +117,8 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         "galleries": _galleries(audit, table, set() if thumbs is None else set(thumbs["rows"].tolist())),
         "curve": facts.get("curve"),
         "audit": _audit(audit),
-        "representations": facts.get("representations") or [],
+        "representations": [{**_WAY, **way} for way in facts.get("representations") or []],
+        "notes": facts.get("notes") or [],
         "probes": facts.get("probes") or [],
         "structure": facts.get("structure"),
         "noise": (facts.get("noise") or {}).get("share"),
@@ -138,6 +132,24 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
 _RULER: dict[str, Any] = dict.fromkeys(
     ("chance", "probe", "expected", "ceiling", "cover_hart", "target", "reached")
 ) | {"metric": "accuracy", "probe_name": ""}
+
+
+_WAY = dict.fromkeys(("name", "columns", "agreement", "neighbours", "note", "used"))
+
+
+def _verdict(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict with its headline.
+
+    >>> _verdict({"word": "feasible", "sentence": "Expect 93 %."})["headline"]
+    'Feasible: expect 93 %.'
+    >>> _verdict({"word": "too few rows", "sentence": "20 rows are too few."})["headline"]
+    '20 rows are too few.'
+    """
+    word, sentence = given.get("word") or "", given.get("sentence") or ""
+    said = word.partition(" rows")[0].lower() in sentence.lower()
+    headline = sentence if said else f"{word.capitalize()}: {sentence[:1].lower()}{sentence[1:]}"
+    rest = {"grade": "", "reasons": [], "next": ""} | {key: value for key, value in given.items() if value}
+    return {**rest, "word": word, "sentence": sentence, "headline": headline}
 
 
 def look_part(folder: str | Path, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +246,7 @@ def _belief(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     share = words.percent
     parts = [f"{one['title']} of {one['of']}, {_drawn(one['rows'], found['rows'])}."]
     near, full = one.get("agreement"), one.get("agreement_full")
-    if near is not None and full is not None and found["classes"]:
+    if near is not None and full is not None and found["task"] == "classification":
         parts.append(
             f"Of the nearest rows on this map, {share(near, 0)} share a row's class; "
             f"in the full space {share(full, 0)}."

@@ -102,7 +102,7 @@ def _pack_cells(table: pd.DataFrame, header: dict[str, Any], arrays: dict[str, n
     """What the rows held, column by column while there is room."""
     spent = 0
     for name in [name for name in table if str(name).startswith("in_")]:
-        cells = [cell_text(cell) for cell in table[name]]
+        cells = [cell_text(cell) for cell in table[name].tolist()]
         words, codes = interned(cells)
         spent += _size(words) + (0 if codes is None else len(zlib.compress(codes.tobytes(), 1)))
         if spent > CELLS:
