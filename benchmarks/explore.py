@@ -2,6 +2,7 @@
 
     known       its ceiling beside the Bayes error of made data (truth.py), and Cover-Hart beside both
     reach       what the default run reaches on real tasks (tasks.py); ``real`` needs it
+    fit         calibration.json: from other made data, and from these real tasks
     real        the expected interval beside that, calibrated with the data set left out
     shuffled    how often shuffled labels are called "no class structure"
     planted     wrong labels, exact and near duplicates that were planted: how many are found
@@ -28,13 +29,16 @@ from typing import Any
 
 import numpy as np
 import truth
+from calibrate import FLOOR, bounds_of, fitted, said
 from common import AYATORI, machine, say
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from tasks import Task, add_places, fashion, photos, tasks
 
 import ayatori
+from ayatori.explore.bounds import _ceiling
 from ayatori.explore.features import representations
+from ayatori.explore.verdict import FEWEST
 from ayatori.recipe import EvaluateRecipe, PlanRecipe, Recipe
 from ayatori.records import Dataset
 
@@ -60,7 +64,7 @@ def each(path: Path, cases: Iterable[tuple[str, Callable[[], Line]]]) -> list[Li
 
 def explored(dataset: Dataset, **options: Any) -> Line:
     """The content of explore.json, without maps where it can do without."""
-    return dict(ayatori.explore(dataset, ALL, **options).facts)
+    return dict(ayatori.explore(dataset, recipe=ALL, **options).facts)
 
 
 # --- what the default run reaches
@@ -96,24 +100,61 @@ def reached(task: Task) -> Line:
 
 def real(options: argparse.Namespace) -> Line:
     """Every task that ``reach`` has a figure for: what is expected beside it."""
-    told = {line["case"]: line for line in map(json.loads, options.reached.read_text("utf-8").splitlines())}
-    chosen = [task for task in tasks(options) if task.name in told][: options.most]
-    lines = each(options.lines, [(task.name, partial(looked, task)) for task in chosen])
-    both = [{**told[line["case"]], **line} for line in lines]
+    both = told_and_reached(options)
+    groups = np.array([line["group"] for line in both])
+    for group in np.unique(groups):
+        lines = fitted("expected", [line for line in both if line["group"] != group])
+        for line in both:
+            if line["group"] == group:
+                ratios = np.exp(said(lines, line["features"]))
+                some = (line["features"]["error"] + FLOOR) * ratios - FLOOR
+                line["expected"] = [1 - error for error in some[::-1]]
     return {"all": beside_reached(both), "classes": beside_reached([b for b in both if b["classes"]])}
 
 
+def told_and_reached(options: argparse.Namespace) -> list[Line]:
+    told = {line["case"]: line for line in map(json.loads, options.reached.read_text("utf-8").splitlines())}
+    chosen = [task for task in tasks(options) if task.name in told][: options.most]
+    lines = each(options.lines, [(task.name, partial(looked, task)) for task in chosen])
+    more = (
+        {"wanted": 1 - told[line["case"]]["value"], "group": group_of(told[line["case"]])} for line in lines
+    )
+    return [{**told[line["case"]], **line, **extra} for line, extra in zip(lines, more, strict=True)]
+
+
+def group_of(line: Line) -> str:
+    """What is left out together: diamonds as classes and as numbers are one data set."""
+    return str(line["data_set"].split(",")[0])
+
+
+def fit(options: argparse.Namespace) -> Line:
+    """calibration.json anew: the ceiling from the cells of part "fit", the expected score from real tasks."""
+    cells = [(cell, n) for n in options.rows for cell in truth.cells("fit")]
+    cases = [(f"{cell.name}, {n} rows", partial(beside_truth, cell, n)) for cell, n in cells]
+    lines = each(options.cells, cases[: options.most])
+    # a cell's sizes, and tenths of the cells, are left out together
+    made = [
+        {**line, "wanted": line["truth"], "group": place % len(truth.cells("fit")) % 10}
+        for place, line in enumerate(lines)
+    ]
+    found = {"ceiling": fitted("ceiling", made), "expected": fitted("expected", told_and_reached(options))}
+    options.write.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return {
+        "cells": len(made),
+        **{kind: {side: len(found[kind][side]["weights"]) for side in found[kind]} for kind in found},
+    }
+
+
 def looked(task: Task) -> Line:
-    """What is said before training, and the rules that it must beat."""
+    """What the probes find before training, and the rules that it must beat."""
     dataset = task.load()
-    facts = explored(dataset)
-    ruler, expected = facts["ruler"], facts["ruler"]["expected"]
-    probes = {probe["name"]: probe["value"] for probe in facts["probes"]}
+    found = bounds_of(dataset)
     line = {
-        "word": facts["verdict"]["word"],
-        "expected": expected,
-        "ceiling": ruler["ceiling"],
-        "probes": probes,
+        "features": found.features,
+        "task": dataset.task,
+        "probes": {one["name"]: one["value"] for one in found.probes},
+        "error": 1 - found.score,
+        "p": found.p,
     }
     if dataset.task == "classification":
         points = representations(dataset, np.arange(len(dataset)))
@@ -125,14 +166,14 @@ def looked(task: Task) -> Line:
 
 def beside_reached(lines: list[Line]) -> Line:
     """Coverage of the interval and mean error of each rule, in points; R2 below -0.5 counts as -0.5."""
-    given = [line for line in lines if line["expected"]]
-    if not given:
-        return {"tasks": len(lines), "given": 0}
+    given = [line for line in lines if line["features"]["rows"] >= np.log10(FEWEST)]
     held = [line["expected"][0] <= line["value"] <= line["expected"][2] for line in given]
     missed = [line["case"] for line, inside in zip(given, held, strict=True) if not inside]
     rules: dict[str, Callable[[Line], float | None]] = {
         "expected": lambda line: line["expected"][1],
-        "linear probe": lambda line: line["probes"].get("linear"),
+        "linear probe": lambda line: line["probes"][
+            next(name for name in line["probes"] if "lin" in name or "log" in name)
+        ],
         "snoopy": lambda line: line.get("snoopy"),
     }
     errors = {}
@@ -141,7 +182,7 @@ def beside_reached(lines: list[Line]) -> Line:
         errors[name] = {"tasks": len(off), "mean_off": float(np.mean(off)) * 100 if off else None}
     return {
         "tasks": len(lines),
-        "data_sets": len({line["data_set"].split(",")[0] for line in given}),
+        "data_sets": len({group_of(line) for line in given}),
         "given": len(given),
         "covered": float(np.mean(held)),
         "missed": missed,
@@ -163,26 +204,22 @@ def known(options: argparse.Namespace) -> Line:
 
 
 def beside_truth(cell: truth.Cell, n: int) -> Line:
-    """Bayes error, and what is said of it; all in error."""
+    """Bayes error, and what the probes and the nearest row say; all in error."""
     x, y, error = truth.draw(cell, n)
-    facts = explored(ayatori.load(x, y=np.char.add("c", y.astype(str))), target_accuracy=0.9)
-    ceiling = facts["ruler"]["ceiling"]
-    low, point, high = (None, None, None) if ceiling is None else [1 - value for value in ceiling[::-1]]
+    found = bounds_of(ayatori.load(x, y=np.char.add("c", y.astype(str))))
     near = nearest_error(x, y)
     return {
+        "cell": cell.seed,
         "family": cell.family,
         "noise": cell.noise,
         "classes": cell.classes,
         "dimensions": cell.dimensions,
         "rows": n,
         "truth": error,
-        "low": low,
-        "point": point,
-        "high": high,
+        "features": found.features,
         "nearest": near,
         "cover_hart": cover_hart(near, cell.classes),
-        "probe": facts["ruler"]["probe"],
-        "word": facts["verdict"]["word"],
+        "p": found.p,
     }
 
 
@@ -204,33 +241,27 @@ def cover_hart(error: float, classes: int) -> float:
 
 def coverage(lines: list[Line]) -> Line:
     """Shares of covered truths, and how far off the points are, in points of accuracy."""
-    given = [line for line in lines if line["point"] is not None]
-    if not given:
-        return {"cells": len(lines), "given": 0}
-    off = {
-        key: np.array([abs(line[key] - line["truth"]) for line in given]) * 100
-        for key in ("point", "cover_hart")
-    }
-    inside = [line["low"] <= line["truth"] <= line["high"] for line in given]
+    said = np.array([_ceiling(line["features"], line["features"]["error"], line["rows"]) for line in lines])
+    low, point, high = 1 - said[:, 2], 1 - said[:, 1], 1 - said[:, 0]
+    true, near = (np.array([line[key] for line in lines]) for key in ("truth", "cover_hart"))
+    off = {"point": np.abs(point - true) * 100, "cover_hart": np.abs(near - true) * 100}
+    inside = (low <= true) & (true <= high)
     kinds: dict[str, list[bool]] = defaultdict(list)
-    for line, held in zip(given, inside, strict=True):
-        kinds[line["family"]].append(held)
-        kinds[f"noise {line['noise']}"].append(held)
+    for line, held in zip(lines, inside, strict=True):
+        for kind in (line["family"], f"noise {line['noise']}", f"{line['classes']} classes"):
+            kinds[kind].append(bool(held))
+    parity = np.array([line["family"] == "parity" and line["noise"] == "clean" for line in lines])
     mean = {key: float(values.mean()) for key, values in off.items()}
     return {
         "cells": len(lines),
-        "given": len(given),
-        "covered": float(np.mean(inside)),
+        "covered": float(inside.mean()),
         "covered_by_kind": {name: f"{sum(held)} of {len(held)}" for name, held in kinds.items()},
-        "median_width": float(np.median([line["high"] - line["low"] for line in given])) * 100,
+        "missed": [line["case"] for line, held in zip(lines, inside, strict=True) if not held],
+        "median_width": float(np.median(high - low)) * 100,
         "median_off": {key: float(np.median(values)) for key, values in off.items()},
         "mean_off": mean,
         "ratio_of_means": mean["point"] / mean["cover_hart"],
-        "parity_out_of_reach": sum(
-            line["word"] == "not with this data"
-            for line in lines
-            if line["family"] == "parity" and line["noise"] == "clean"
-        ),
+        "clean_parity": {"cells": int(parity.sum()), "0.9 out of reach": int((low[parity] > 0.1).sum())},
     }
 
 
@@ -282,7 +313,7 @@ def flipped(seed: int, rows: int = 2000, rate: float = 0.05) -> Line:
     rng = np.random.default_rng([5, seed])
     wrong = rng.choice(rows, round(rate * rows), replace=False)
     y[wrong] = (y[wrong] + rng.integers(1, cell.classes, len(wrong))) % cell.classes
-    look = ayatori.explore(ayatori.load(x, y=np.char.add("c", y.astype(str))), ALL)
+    look = ayatori.explore(ayatori.load(x, y=np.char.add("c", y.astype(str))), recipe=ALL)
     return {"error": truth.truth(cell), **found_of(wrong, look.suspects["row"])}
 
 
@@ -299,7 +330,7 @@ def found_of(planted: Iterable[Any], found: Iterable[Any]) -> Line:
 
 def twins_found(dataset: Dataset, pairs: list[tuple[int, int]]) -> Line:
     """Planted pairs of rows among all pairs that the audit names; a group of three is three pairs."""
-    found = ayatori.explore(dataset, ALL).duplicates
+    found = ayatori.explore(dataset, recipe=ALL).duplicates
     named = [tuple(sorted(pair)) for pair in zip(found["a"], found["b"], strict=True)]
     return found_of([tuple(sorted(pair)) for pair in pairs], named)
 
@@ -312,7 +343,7 @@ def leaked(rows: int = 2000, copies: int = 100) -> Line:
     dataset = ayatori.load(np.concatenate([x, x[own]]), y=np.concatenate([y, y[own]]).astype(str))
     test = np.arange(len(dataset)) >= rows - 300
     pairs = [(row, rows + place) for place, row in enumerate(own) if row < rows - 300]
-    leaks = ayatori.explore(dataclasses.replace(dataset, fixed_test=test), ALL).leaks
+    leaks = ayatori.explore(dataclasses.replace(dataset, fixed_test=test), recipe=ALL).leaks
     return found_of(pairs, [tuple(sorted(pair)) for pair in zip(leaks["a"], leaks["b"], strict=True)])
 
 
@@ -397,13 +428,16 @@ def main() -> None:
         kind = kinds.add_parser(name)
         kind.add_argument("--most", type=int, help="so many cases and no more")
         kind.add_argument("--lines", type=Path, default=Path(f"{name}.jsonl"))
-        if name in ("reach", "real", "planted"):
+        if name in ("reach", "real", "fit", "planted"):
             add_places(kind)
-        if name == "real":
+        if name in ("real", "fit"):
             kind.add_argument(
                 "--reached", type=Path, default=Path("reached.jsonl"), help="the lines of reach"
             )
-        if name == "known":
+        if name == "fit":
+            kind.add_argument("--cells", type=Path, default=Path("cells.jsonl"))
+            kind.add_argument("--write", type=Path, required=True, help="calibration.json")
+        if name in ("known", "fit"):
             kind.add_argument("--rows", type=int, nargs="+", default=[3000, 1000])
             kind.add_argument("--step", type=int, default=1, help="only every so many cells")
     options = parser.parse_args()
@@ -414,6 +448,7 @@ def main() -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], Line]] = {
     "known": known,
     "reach": reach,
+    "fit": fit,
     "real": real,
     "shuffled": shuffled,
     "planted": planted,

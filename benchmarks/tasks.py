@@ -144,7 +144,7 @@ def fashion(folder: Path) -> Raw:
 
 
 @functools.cache
-def photos(folder: Path, side: int = 32) -> Raw:
+def photos(folder: Path, side: int = 24) -> Raw:
     files = sorted(folder.glob("*/*.jpg"))
     pixels = np.stack([np.asarray(_photo(file, side)).transpose(2, 0, 1) for file in files])
     return pixels, np.array([file.parent.name for file in files])
@@ -206,7 +206,7 @@ def _sets(options: argparse.Namespace) -> dict[str, tuple[Callable[[], Raw], tup
     sets: dict[str, tuple[Callable[[], Raw], tuple[int, int], int]] = {}
     for name, rows, classes in (("breast_cancer", (0, 250), 2), ("wine", (0, 0), 3), ("iris", (0, 0), 3)):
         sets[name] = (functools.partial(shipped, name), rows, classes)
-    sets["digits"] = (functools.partial(shipped, "digits"), (0, 500), 10)
+    sets["digits"] = (functools.partial(shipped, "digits"), (700, 300), 10)
     sets["diabetes"] = (functools.partial(shipped, "diabetes"), (0, 220), 0)
     if options.tables:
         many = {"letter": 26, "satellite": 6, "shuttle": 4}
@@ -223,9 +223,9 @@ def _sets(options: argparse.Namespace) -> dict[str, tuple[Callable[[], Raw], tup
     if options.trace:
         sets["Trace"] = (functools.partial(trace, options.trace), (0, 0), 4)
     if options.fashion:
-        sets["Fashion-MNIST"] = (functools.partial(fashion, options.fashion), (1000, 400), 10)
+        sets["Fashion-MNIST"] = (functools.partial(fashion, options.fashion), (600, 300), 10)
     if options.pictures:
-        sets["cats and dogs"] = (functools.partial(photos, options.pictures), (0, 400), 2)
+        sets["cats and dogs"] = (functools.partial(photos, options.pictures), (400, 0), 2)
     return sets
 
 
