@@ -22,6 +22,7 @@ from look_folder import SPACES, make_folder
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from ayatori import report
 from ayatori.recipe import EvaluateRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import AyatoriError
 from ayatori.report import write_look, write_report
@@ -320,6 +321,38 @@ def test_at_10000_rows_with_2000_noisy_pictures_the_page_is_below_5_mb(tmp_path:
         {"rows": rows, "pixels": pixels.repeat(4, 2).repeat(4, 3)}, tmp_path / "explore_pictures.safetensors"
     )
     assert write_look(tmp_path).stat().st_size < 5 * MEGABYTE
+
+
+def seen_colours(colours: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """(k, 3) sRGB -> (k, 3) CIELAB as an eye sees it; ``eye``: Machado et al. 2009, at full severity."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    white = np.array([0.95047, 1.0, 1.08883])
+    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+    xyz = (linear @ eye.T).clip(0, 1) @ to_xyz.T / white
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1], 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+EYES = {
+    "most": np.eye(3),
+    "protanopia": np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.052]]),
+    "deuteranopia": np.array([[0.3673, 0.8606, -0.228], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
+    "tritanopia": np.array([[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]]),
+}
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize(("mode", "paper"), [("light", "#ffffff"), ("dark", "#14181d")])
+def test_colours_are_far_apart_for_every_kind_of_eye(eye: str, mode: str, paper: str) -> None:
+    script = (Path(report.__file__).parent / "map.js").read_text(encoding="utf-8")
+    block = re.search(rf"COLOURS = .*?{mode}: \[(.*?)\]", script, re.DOTALL)
+    assert block
+    names = [*re.findall(r"#(\w{6})", block[1])[:10], paper[1:]]
+    colours = np.array([[int(name[at : at + 2], 16) / 255 for at in (0, 2, 4)] for name in names])
+    seen = seen_colours(colours, EYES[eye])
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 1000 * np.eye(len(seen))
+    assert apart[:8, :8].min() > 25  # about ten times what is just noticed
+    assert apart.min() > 18
 
 
 class Tags(HTMLParser):

@@ -81,7 +81,7 @@ def ruler_lines(ruler: Mapping[str, Any]) -> list[dict[str, Any]]:
         put(
             "reached",
             "reached",
-            reached.get("name") or "",
+            (reached.get("name") or "").partition(",")[0],
             value if low is None else low,
             value,
             value if high is None else high,

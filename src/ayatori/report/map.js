@@ -2,10 +2,9 @@
 
 const NOWHERE = 65535, UNKNOWN = 255, CELL = 12;
 
-const COLOURS = {  // the first eight can be told apart with any kind of colour blindness (after Okabe and Ito);
-  // from the ninth on, the shape tells too
-  light: ["#0072b2", "#e08a00", "#009e73", "#c8407e", "#56b4e9", "#d04a00", "#8f8500", "#3c4046", "#7a5bd0", "#84512a", "#1c6f73", "#d98fa0"],
-  dark: ["#3f9fe0", "#f2a93b", "#25c493", "#e888bd", "#93d2ff", "#f4794a", "#e6dc5a", "#dfe3e8", "#a58bf0", "#c08a5c", "#4fb0b4", "#f7c3cc"],
+const COLOURS = {  // far apart with any kind of colour blindness (a test says how far); from the ninth on, the shape tells too
+  light: ["#0048e2", "#f8a423", "#17ce70", "#985271", "#7fa5c3", "#c85100", "#5f5530", "#243261", "#955bd5", "#5a2137", "#1c8f93", "#e77fa8"],
+  dark: ["#1f6fe9", "#e4c25a", "#4bf4a8", "#c6768d", "#b7a2ff", "#d54927", "#e1f72e", "#afe1f3", "#be8bc0", "#da6c63", "#3fa7ab", "#a8874f"],
 };
 const RAMPS = {  // from little to much
   light: ["#1d3f7a", "#4a7fb0", "#8fb08f", "#d8a23a", "#b5451f"],
