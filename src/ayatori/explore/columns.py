@@ -1,0 +1,186 @@
+"""Stage 3g. Columns of a table -> which say nothing, name rows, repeat others or give the target away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+from ayatori.records import Dataset
+
+MISSING = 0.5  # share of gaps from which on a column is mostly missing
+DISTINCT = 0.95  # share of distinct texts from which on a column names rows
+AWAY_CLASSES, AWAY_VALUES = 0.99, 0.999  # accuracy, R2 of a tree on one column
+SKILL = 0.9  # how far above the largest class that must be, as a share of what is left
+FIRST, LATER = 1500, 4000  # rows of the first look at all columns, and of the second at some
+MOST_TARGETS, MOST_COLUMNS = 10, 2000
+FEWEST = 40
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    values: np.ndarray  # (m,) float64; codes for a category; missing = NaN
+    number: bool
+
+
+def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict[str, Any]]:
+    """What is odd about columns, in the ``open_`` (m,) rows alone: "column", "what", "figure", "sentence".
+
+    >>> from ayatori.data import load
+    >>> frame = pd.DataFrame({"a": np.arange(60.0) % 7, "b": 3.5, "y": ["cat", "dog"] * 30})
+    >>> [(one["column"], one["what"]) for one in odd_columns(load(frame, target="y"), np.arange(60))]
+    [('b', 'constant')]
+    """
+    found = []
+    useful: list[_Column] = []
+    seen: dict[int, _Column] = {}
+    for column in _columns(dataset, open_):
+        odd = _odd(column)
+        if odd is None:
+            key = hash(_canonical(column).tobytes())
+            other = seen.setdefault(key, column)
+            if other is not column and np.array_equal(_canonical(other), _canonical(column)):
+                odd = (
+                    "copy of another",
+                    1.0,
+                    f"column '{column.name}' repeats '{other.name}': leave one out with --drop",
+                )
+        if odd is None or odd[0] == "mostly missing":
+            useful.append(column)
+        if odd is not None:
+            found.append(_fact(column.name, *odd))
+    return found + _giveaways(dataset, open_, useful[:MOST_COLUMNS], seed)
+
+
+def _fact(name: str, what: str, figure: float, sentence: str) -> dict[str, Any]:
+    return {"column": name, "what": what, "figure": figure, "sentence": sentence}
+
+
+def _columns(dataset: Dataset, rows: np.ndarray) -> Iterator[_Column]:
+    numbers = dataset.inputs.get("numbers", np.zeros((len(dataset), 0)))
+    names = dataset.schema.numbers or tuple(f"x{at}" for at in range(numbers.shape[1]))
+    for at, name in enumerate(names):
+        yield _Column(name, numbers[rows, at], True)
+    codes = dataset.inputs.get("categories", np.zeros((len(dataset), 0)))
+    for at, name in enumerate(dataset.schema.categories):
+        values = codes[rows, at].astype(np.float64)
+        yield _Column(name, np.where(values < 0, np.nan, values), False)
+
+
+def _canonical(column: _Column) -> np.ndarray:
+    """The same for columns that say the same: values, or the order in which categories come first."""
+    if column.number:
+        return np.where(np.isnan(column.values), np.nan, column.values + 0.0)
+    return pd.factorize(column.values)[0]
+
+
+def _odd(column: _Column) -> tuple[str, float, str] | None:
+    """What a column is by itself, where that is odd."""
+    known = column.values[~np.isnan(column.values)]
+    gaps = 1 - len(known) / max(len(column.values), 1)
+    distinct = len(np.unique(known))
+    if distinct + (gaps > 0) <= 1:
+        return "constant", 1.0, f"column '{column.name}' has one value only: it says nothing; drop it"
+    if gaps > MISSING:
+        sentence = (
+            f"column '{column.name}' is {gaps:.0%} empty: see whether it says more than that it is empty"
+        )
+        return "mostly missing", gaps, sentence
+    if len(known) >= FEWEST and _names_rows(column, known, distinct):
+        sentence = (
+            f"column '{column.name}' tells rows apart rather than cases: name it with --ids, or drop it"
+        )
+        return "identifier", distinct / len(known), sentence
+    return None
+
+
+def _names_rows(column: _Column, known: np.ndarray, distinct: int) -> bool:
+    """All different texts; or whole numbers without a gap, or ones that follow the row number."""
+    if not column.number:
+        return distinct >= DISTINCT * len(known)
+    if distinct < len(known) or (known != np.round(known)).any():
+        return False
+    steps = np.diff(known)
+    return bool((steps > 0).all() or (steps < 0).all() or np.ptp(known) < 1.5 * len(known))
+
+
+# --- the target
+
+
+def _giveaways(
+    dataset: Dataset, open_: np.ndarray, columns: list[_Column], seed: int
+) -> list[dict[str, Any]]:
+    """Columns that alone say the target, where the others together do not."""
+    if len(columns) < 2 or len(open_) < FEWEST:
+        return []
+    chance = np.random.default_rng([seed, 13])
+    some = chance.permutation(len(open_))
+    found: dict[str, tuple[float, str]] = {}
+    for label, target in _targets(dataset, open_):
+        first, later = (np.sort(some[:most]) for most in (FIRST, LATER))
+        kind = dataset.task != "regression"
+        near = [
+            c
+            for c in columns
+            if _told(c.values[first, None], target[first], kind, seed, 2) > (0.97 if kind else 0.98)
+        ]
+        told = {c.name: _told(c.values[later, None], target[later], kind, seed, 3) for c in near}
+        sure = [c for c in near if _is_away(told[c.name], target[later], kind)]
+        rest = [c.values[later] for c in columns if c not in sure]
+        if not sure or not rest:
+            continue
+        together = _told(np.stack(rest, axis=1), target[later], kind, seed, 3)
+        if not _is_away(together, target[later], kind):  # else the task is easy
+            found |= {c.name: (told[c.name], label) for c in sure if c.name not in found}
+    return [_fact(name, "gives the target away", *_said(name, *of, dataset)) for name, of in found.items()]
+
+
+def _said(name: str, figure: float, label: str, dataset: Dataset) -> tuple[float, str]:
+    figures = f"R2 {figure:.4f}" if dataset.task == "regression" else f"accuracy {figure:.3f}"
+    what = f"the target '{label}'" if label else "the target"
+    return figure, (
+        f"column '{name}' alone gives {what} away ({figures}): drop it, if it is not known beforehand"
+    )
+
+
+def _targets(dataset: Dataset, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    target = dataset.labels[rows]
+    if dataset.task == "classification":
+        yield "", target
+        return
+    names = dataset.classes if dataset.task == "multilabel" else dataset.schema.target
+    for at in range(min(target.shape[1], MOST_TARGETS)):
+        yield (names[at] if target.shape[1] > 1 and at < len(names) else ""), target[:, at]
+
+
+def _told(values: np.ndarray, target: np.ndarray, classes: bool, seed: int, folds: int) -> float:
+    """Accuracy or R2, out of fold, of a tree on ``values`` (m, columns)."""
+    kind, tree = (StratifiedKFold, DecisionTreeClassifier) if classes else (KFold, DecisionTreeRegressor)
+    if classes:
+        _, codes, counts = np.unique(target, return_inverse=True, return_counts=True)
+        if len(counts) < 2 or counts.max() < folds:
+            return 0.0
+        if counts.min() < folds:  # the rare are left to the tree's fate
+            kind = KFold
+        target = codes
+    truth, said = [], []
+    for learn, judge in kind(folds, shuffle=True, random_state=seed % 2**32).split(values, target):
+        fitted = tree(random_state=0).fit(values[learn], target[learn])
+        truth.append(target[judge])
+        said.append(fitted.predict(values[judge]))
+    score = accuracy_score if classes else r2_score
+    return float(score(np.concatenate(truth), np.concatenate(said)))
+
+
+def _is_away(figure: float, target: np.ndarray, classes: bool) -> bool:
+    if not classes:
+        return figure >= AWAY_VALUES
+    largest = np.unique(target, return_counts=True)[1].max() / len(target)
+    return figure >= AWAY_CLASSES and figure - largest >= SKILL * (1 - largest)
