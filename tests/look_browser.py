@@ -97,6 +97,7 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self.call("Page.navigate", url=page.as_uri())

@@ -282,6 +282,48 @@ def test_dragging_turns_a_map_in_three_dimensions_and_the_wheel_comes_nearer(
 
 
 @needs_browser
+def test_a_finger_turns_the_map_two_fingers_come_nearer_and_a_tap_tells(browser: Browser, pages: Any) -> None:
+    browser.open(pages("pictures"), width=390, height=800)
+    browser.run("ayatori.choose('dims', 3); ayatori.drawNow()")
+    x, y = on_page(browser, 7)
+    yaw, zoom = browser.run("[ayatori.view.yaw, ayatori.view.zoom]")
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        fingers = [{"x": a, "y": b, "id": k} for k, (a, b) in enumerate(points)]
+        browser.call("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=fingers)
+
+    touch("Start", (x, y))
+    touch("End")
+    browser.wait_for("ayatori.state.hover >= 0")
+    touch("Start", (x, y))
+    for step in (20, 40, 60):
+        touch("Move", (x + step, y))
+    touch("End")
+    browser.wait_for(f"ayatori.view.yaw > {yaw} + 0.2")
+    touch("Start", (x - 20, y))
+    touch("Start", (x - 20, y), (x + 20, y))
+    for step in (30, 50, 70):
+        touch("Move", (x - step, y), (x + step, y))
+    touch("End")
+    browser.wait_for(f"ayatori.view.zoom > {zoom} * 2")
+
+
+@needs_browser
+def test_a_double_click_shows_one_class_alone(browser: Browser, pages: Any) -> None:
+    browser.open(pages("pictures"))
+    table = pd.read_parquet(pages("pictures").parent / "explore.parquet")
+    x, y = browser.run(
+        "(() => { const k = document.querySelector('[data-group=\"1\"]'); k.scrollIntoView();"
+        "const r = k.getBoundingClientRect(); return [r.left + 20, r.top + 8]; })()"
+    )
+    for clicks in (1, 2):
+        browser.mouse("Pressed", x, y, button="left", clickCount=clicks)
+        browser.mouse("Released", x, y, button="left", clickCount=clicks)
+    browser.mouse("Moved", 2, 2)
+    browser.wait_for(f"ayatori.shown() === {(table['class'] == 1).sum()}")
+
+
+@needs_browser
 def test_light_dark_phone_and_paper(browser: Browser, pages: Any) -> None:
     pen = "document.getElementById('look-canvas').getContext('2d')"
     ground = f"[...{pen}.getImageData(1, 1, 1, 1).data].slice(0, 3)"

@@ -244,7 +244,7 @@ function listen() {
   };
   canvas.addEventListener("pointerup", release);
   canvas.addEventListener("pointercancel", release);
-  canvas.addEventListener("pointerleave", () => { if (!pointers.size) { hush(); rings(); } });
+  canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse" && !pointers.size) { hush(); rings(); } });
   addEventListener("scroll", () => { scrolled = performance.now(); }, { passive: true });
   canvas.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && performance.now() - scrolled < 250) return;  // the page is being scrolled past

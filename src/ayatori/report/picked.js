@@ -69,13 +69,13 @@ function legend() {
   const list = make("div", { className: "keys" }), long = groups.ranked.length > 24;
   for (const k of groups.ranked) list.append(key(k));
   if (groups.ranked.length > 1) {
-    const tools = make("p", { className: "tools" });
+    const tools = make("p", { className: "tools" });  // below the keys, which must not move under a double click
     if (state.pair) tools.append(make("b", { textContent: "Only " + state.pair.map((k) => groups.names[k]).join(" and ") }));
     if (groups.on.includes(0)) tools.append(make("button", { type: "button", className: "chip", id: "look-all", textContent: "all", onclick: () => only(null) }));
     if (groups.on.includes(0) || state.picked.length) tools.append(make("button", { type: "button", className: "chip", id: "look-take", textContent: "pick what is shown", onclick: take }));
-    if (long) tools.append(make("input", { type: "search", placeholder: "find a class", ariaLabel: "Find a class", value: typed, oninput: (event) => sift(event.target.value) }));
-    if (tools.childNodes.length) parts.push(tools);
+    if (long) parts.push(make("input", { type: "search", placeholder: "find a class", ariaLabel: "Find a class", value: typed, oninput: (event) => sift(event.target.value) }));
     parts.push(list);
+    if (tools.childNodes.length) parts.push(tools);
   }
   target.replaceChildren(...parts);
   if (typed) sift(typed);
