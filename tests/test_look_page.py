@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import time
@@ -21,12 +22,13 @@ from look_browser import CHROMIUM, Browser
 from look_folder import SPACES, make_folder
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from test_report import Page
 
 from ayatori import report
 from ayatori.recipe import EvaluateRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import AyatoriError
 from ayatori.report import write_look, write_report
-from ayatori.report.look import beside, look_facts
+from ayatori.report.look import beside, look_facts, script
 from ayatori.report.look_figures import ruler_lines
 from ayatori.report.pack import NOWHERE, atlas, pack_table
 from ayatori.run import run
@@ -416,6 +418,30 @@ def parsed(page: Path) -> Tags:
     return parser
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_the_page_is_valid_and_refers_to_nothing_outside(pages: Any, name: str) -> None:
+    text = pages(name).read_text(encoding="utf-8")
+    check_page(text)
+    assert text.count("url(") == ("pictures" in MADE[name]) == text.count("url(data:image/")
+
+
+def check_page(text: str) -> None:
+    page = Page(text.replace(script(), ""))  # in a script, < begins no element
+    assert page.elements[0][0] == "html"
+    assert len(page.all("h1")) == len(page.all("title")) == 1
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {attributes.get("aria-labelledby") for attributes in page.all("section")} - {None} <= set(ids)
+    for tag, attributes in page.elements:
+        assert tag not in {"link", "iframe", "object", "embed", "base", "img"}
+        assert not any(attribute.startswith("on") for attribute in attributes)
+        assert not {"src", "href", "srcset", "action"} & set(attributes)
+    assert [a.get("id") for a in page.all("script")] == ["look-data", None]
+    assert not {"nan", "None", "Undefined"} & set(page.text.split())
+
+
 def test_names_from_the_data_are_only_text(pages: Any) -> None:
     page = pages("names")
     parser = parsed(page)
@@ -538,7 +564,9 @@ def test_a_report_begins_with_what_was_seen_before_training(tmp_path: Path) -> N
         path.unlink()
     assert "look-data" not in write_report(folder).read_text(encoding="utf-8")
     make_folder(folder, rows=120, classes=("a", "b"))
-    parser = parsed(write_report(folder))
+    written = write_report(folder)
+    check_page(written.read_text(encoding="utf-8"))
+    parser = parsed(written)
     assert parser.tags.count("h1") == 1
     assert parser.text.index("Could it be learned?") < parser.text.index("What learned best")
     entries = json.loads((folder / "result.json").read_text())["leaderboard"]
