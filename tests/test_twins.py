@@ -106,6 +106,13 @@ def test_categories_and_gaps_count_when_rows_are_compared() -> None:
     assert twins.groups[0] != twins.groups[10]
 
 
+def test_a_table_of_categories_alone_has_only_exact_copies() -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).choice(["a", "b", "c"], (90, 5)), columns=list("vwxyz"))
+    twins = find_twins(load(frame, target="z"))
+    assert len(twins.pairs) == 90 - len(frame[list("vwxy")].drop_duplicates())
+    assert set(twins.kind) == {"exact"}
+
+
 def test_every_equal_picture_is_found() -> None:
     pictures = patches()
     random = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     distinct = np.flatnonzero(first == np.arange(len(dataset)))
     found, apart = np.zeros((0, 2), np.int64), np.zeros(0)
     width = sum(values.shape[1] for name, values in dataset.inputs.items() if name != "image")
+    near &= "image" in dataset.inputs or "numbers" in dataset.inputs
     if near and len(distinct) <= min(NEAR_ROWS, NEAR_VALUES // max(width, 1)):
         found, apart = _near(dataset, distinct)
     pairs = np.concatenate([exact, found])

@@ -34,11 +34,11 @@ def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict
     """What is odd about columns, in the ``open_`` (m,) rows alone: "column", "what", "figure", "sentence".
 
     >>> from ayatori.data import load
-    >>> frame = pd.DataFrame({"a": np.arange(60.0) % 7, "b": 3.5, "y": ["cat", "dog"] * 30})
+    >>> frame = pd.DataFrame({"a": np.arange(60.0) % 7, "b": np.arange(60.0) % 7, "y": ["cat", "dog"] * 30})
     >>> [(one["column"], one["what"]) for one in odd_columns(load(frame, target="y"), np.arange(60))]
-    [('b', 'constant')]
+    [('b', 'copy of another')]
     """
-    found = []
+    found = list(_left_out(dataset))
     useful: list[_Column] = []
     seen: dict[int, _Column] = {}
     for column in _columns(dataset, open_):
@@ -61,6 +61,16 @@ def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict
 
 def _fact(name: str, what: str, figure: float, sentence: str) -> dict[str, Any]:
     return {"column": name, "what": what, "figure": figure, "sentence": sentence}
+
+
+def _left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """What the reader of a table has already left out, in its words."""
+    for name in dataset.schema.ignored:
+        for note in dataset.notes:
+            if note.startswith(f"column '{name}' is left out: "):
+                kinds = {"are the same": "constant", "are missing": "mostly missing"}
+                what = next((kind for words, kind in kinds.items() if note.endswith(words)), "identifier")
+                yield _fact(name, what, 1.0, note)
 
 
 def _columns(dataset: Dataset, rows: np.ndarray) -> Iterator[_Column]:
