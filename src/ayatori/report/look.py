@@ -162,7 +162,7 @@ def look_part(folder: str | Path, found: Mapping[str, Any]) -> dict[str, Any]:
     header, arrays = pack_table(table, found["classes"])
     if not header["fit"]:
         return {"points": "", "sheet": sheet, "place": _places(sheet)}
-    header["maps"] = {f"{m['name']}{m['dimensions']}": _belief(m, found) for m in found["maps"]}
+    header["maps"] = _beliefs(found)
     header["titles"] = {m["name"]: m["title"] for m in found["maps"]}
     header["name"] = found["name"]
     lists = found["galleries"]
@@ -241,6 +241,18 @@ def beside(ruler: Mapping[str, Any]) -> str:
     )
 
 
+def _beliefs(found: Mapping[str, Any]) -> dict[str, str]:
+    """Map and its dimensions ("umap3") -> how far to believe it."""
+    said = {f"{one['name']}{one['dimensions']}": _belief(one, found) for one in found["maps"]}
+    for one in found["maps"]:  # measured once, as the flat one is a part of the other
+        if one["name"] == "pca" and one["dimensions"] == 3 and "pca2" not in said:
+            said["pca2"] = (
+                f"{one['title']} of {one['of']}, {_drawn(one['rows'], found['rows'])}: "
+                "the first two of three axes. How far to believe all three is said with 3-D."
+            )
+    return said
+
+
 def _belief(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """How far a map can be believed, in words."""
     share = words.percent
@@ -277,7 +289,7 @@ def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:
         if sentence and sentence not in sentences:
             sentences.append(sentence)
     return {
-        "sentences": sentences,
+        "sentences": [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in sentences],
         "columns": audit.get("columns") or [],
         "counts": audit.get("counts") or {},
     }
