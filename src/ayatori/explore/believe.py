@@ -50,14 +50,17 @@ def how_far(
     asked = np.arange(n) if count == n else np.sort(generator.choice(n, count, replace=False))
     penalties = np.zeros((len(drawings), 2))
     near: list[list[np.ndarray]] = [[] for _ in range(len(drawings) + 1)]
+    space = torch.from_numpy(values - values[:: max(n // 10_000, 1)].mean(axis=0))
+    lengths = space.square().sum(1)
+    planes = [torch.from_numpy(drawing.T.copy()) for drawing in drawings]
     lines = max(BLOCK // n, 1)
     for start in range(0, count, lines):
         rows = asked[start : start + lines]
-        full = _distances(values, rows)
+        full = _far_apart(space, lengths, rows)
         true = _nearest(full, k)
         near[-1].append(true)
-        for number, drawing in enumerate(drawings):
-            drawn = _distances(drawing, rows)
+        for number, plane in enumerate(planes):
+            drawn = _drawn_apart(plane, rows)
             shown = _nearest(drawn, k)
             near[number].append(shown)
             penalties[number] += _too_far(full, shown, k), _too_far(drawn, true, k)
@@ -71,20 +74,21 @@ def how_far(
     ]
 
 
-def _distances(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Squared distances of some rows to all, (q, n); to itself infinite."""
-    all_points = torch.from_numpy(np.ascontiguousarray(points))
-    own = all_points[torch.from_numpy(rows)]
-    if points.shape[1] <= 3:  # of a map: no rounding, or close rows would be in disorder
-        squares = torch.zeros(len(rows), len(points))
-        for mine, each in zip(own.T, all_points.T.contiguous(), strict=True):
-            squares += (mine[:, None] - each).square_()
-    else:
-        centre = all_points[:: max(len(points) // 10000, 1)].mean(0)
-        all_points, own = all_points - centre, own - centre
-        squares = torch.addmm(all_points.square().sum(1), own, all_points.T, alpha=-2)
-        squares += own.square().sum(1, keepdim=True)
-    squares[torch.arange(len(rows)), torch.from_numpy(rows)] = torch.inf
+def _far_apart(points: torch.Tensor, lengths: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+    """Squared distances of some rows to all, (q, n), to itself infinite; rounded, but fast if wide."""
+    own = torch.from_numpy(rows)
+    squares = torch.addmm(lengths, points[own], points.T, alpha=-2).add_(lengths[own, None])
+    squares[torch.arange(len(rows)), own] = torch.inf
+    return squares.numpy()
+
+
+def _drawn_apart(plane: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+    """The same for (dimensions, n) points of a map; not rounded, or close rows would be in disorder."""
+    own = torch.from_numpy(rows)
+    squares = torch.zeros(len(rows), plane.shape[1])
+    for line in plane:
+        squares += (line[own, None] - line).square_()
+    squares[torch.arange(len(rows)), own] = torch.inf
     return squares.numpy()
 
 

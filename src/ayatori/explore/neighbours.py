@@ -18,6 +18,7 @@ Progress = Callable[[float], None]  # is told which share is done
 ASKED, SEEN = 512, 32768  # rows at once, and others at once: 64 MB of float32
 GROUPED = 32  # candidates are the best of the groups of so many with the best first
 SPARE = (8, 256)  # candidates beyond k; where they do not settle it, row by row
+EXACT = 1 << 18  # differences at once, so that they stay in the cache
 FEW = 4096  # others at once of a row that is looked at alone
 
 
@@ -97,8 +98,7 @@ def _candidates(
     others_in_all = len(values) - (itself is not None)
     best, order = best.topk(min(width, others_in_all), largest=False)
     found = where.gather(1, order).sort(1).values
-    squares = (points[found] - rows[:, None]).square().sum(2, dtype=torch.float64)
-    squares, order = squares.sort(dim=1, stable=True)
+    squares, order = _squares(points, rows, found).sort(dim=1, stable=True)
     length = own.square().sum(1, dtype=torch.float64)
     reach = squares[:, k - 1]
     rounding = 2.0**-22 * (8 + values.shape[1] ** 0.5) * (length + (length.sqrt() + reach.sqrt()).square())
@@ -106,6 +106,17 @@ def _candidates(
     if found.shape[1] == others_in_all:
         settled[:] = True
     return found.gather(1, order)[:, :k].numpy(), squares[:, :k].numpy(), settled.numpy()
+
+
+def _squares(points: Tensor, rows: Tensor, found: Tensor) -> Tensor:
+    """Squared distances of (q, d) rows to the (q, m) points that were found, without rounding; float64."""
+    out = torch.empty(found.shape, dtype=torch.float64)
+    lines = max(EXACT // max(found.shape[1] * points.shape[1], 1), 1)
+    for start in range(0, len(rows), lines):
+        part = slice(start, start + lines)
+        apart = points[found[part]].double() - rows[part, None].double()
+        out[part] = torch.linalg.vecdot(apart, apart)
+    return out
 
 
 def _lowest(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -131,7 +142,7 @@ def _one_by_one(points: np.ndarray, asked: np.ndarray, own: int, k: int) -> tupl
     for start in range(0, len(points), FEW):
         others = np.arange(start, min(start + FEW, len(points)))
         others = others[others != own]
-        found = torch.from_numpy(points[others] - asked).square().sum(1, dtype=torch.float64).numpy()
+        found = torch.from_numpy(points[others].astype(np.float64) - asked).square().sum(1).numpy()
         indices, squares = np.concatenate([indices, others]), np.concatenate([squares, found])
         order = np.argsort(squares, kind="stable")[:k]
         indices, squares = indices[order], squares[order]

@@ -53,7 +53,7 @@ def umap(graph: Graph, start: np.ndarray, seed: int, steps: int = 300) -> np.nda
 def memberships(distances: np.ndarray) -> np.ndarray:
     """How much each neighbour belongs to a row: exp(-(d - nearest) / s), with s so that they sum to log2 k.
 
-    >>> memberships(np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)).round(2).tolist()
+    >>> memberships(np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)).astype(float).round(2).tolist()
     [[1.0, 0.54, 0.3, 0.16]]
     """
     d = distances.astype(np.float64)
