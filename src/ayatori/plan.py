@@ -89,6 +89,10 @@ def check_plan(plan: Plan, dataset: Dataset) -> None:
     sealed = plan.sealed
     if (roles[sealed] != SEALED).any():
         raise AyatoriError("a sealed row must be sealed for every member, however one learns from it")
+    # codes rather than sets of names: a set operation of numpy's takes a second per million rows
+    names, codes = (
+        np.unique(dataset.groups, return_inverse=True) if dataset.groups is not None else ((), None)
+    )
     for member in range(plan.members):
         learn, stop = plan.train_rows(member), plan.rows(member, STOP)
         if not len(learn) or not len(stop):
@@ -98,13 +102,15 @@ def check_plan(plan: Plan, dataset: Dataset) -> None:
             )
         judged = np.concatenate([plan.rows(member, SCORE), np.flatnonzero(sealed)])
         seen = np.concatenate([learn, stop])
-        if dataset.groups is not None:
+        if codes is not None:
             for a, b, what in ((seen, judged, "judged"), (learn, stop, "stop")):
-                shared = np.intersect1d(dataset.groups[a], dataset.groups[b])
-                if len(shared):
+                here, there = np.zeros((2, len(names)), bool)
+                here[codes[a]], there[codes[b]] = True, True
+                if (here & there).any():
+                    group = names[int((here & there).argmax())]
                     raise AyatoriError(
-                        f"a group must stay on one side of a split, however group {shared[0]} is in the "
-                        f"training and in the {what} rows of member {member}"
+                        f"a group must stay on one side of a split, however group {group} is in "
+                        f"the training and in the {what} rows of member {member}"
                     )
         if dataset.order is not None and dataset.fixed_test is None and len(judged):
             scored = plan.rows(member, SCORE)
@@ -151,7 +157,7 @@ def _splits(dataset: Dataset, rows: np.ndarray, recipe: PlanRecipe, seed: int) -
 def _kfold(dataset: Dataset, rows: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
     """Shuffled folds: stratified by class, groups kept whole."""
     if dataset.groups is not None:
-        units = len(np.unique(dataset.groups[rows]))
+        units = _count(dataset.groups[rows])
         if units < folds:
             raise AyatoriError(
                 f"`folds` must be at most the number of groups, however folds={folds} and there are {units} "
@@ -174,6 +180,11 @@ def _kfold(dataset: Dataset, rows: np.ndarray, folds: int, seed: int) -> Iterato
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         for own, judge in splitter.split(rows[:, None], strata(dataset)[rows], groups):
             yield rows[own], rows[judge]
+
+
+def _count(groups: np.ndarray) -> int:
+    """How many different ones there are; np.unique alone takes its slow way by hashes."""
+    return 1 + int(np.count_nonzero(np.diff(np.sort(groups)))) if len(groups) else 0
 
 
 def _mostly_alone(dataset: Dataset, rows: np.ndarray, folds: int) -> bool:
@@ -202,7 +213,7 @@ def _share(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.nd
         return late if len(late) < len(rows) else rows[dataset.order[rows] > cut]
     if dataset.groups is None:
         return rows[_proportional(strata(dataset)[rows], share, seed)]
-    groups = len(np.unique(dataset.groups[rows]))
+    groups = _count(dataset.groups[rows])
     if groups < 2:
         raise AyatoriError(f"a split needs at least 2 groups, however there is {groups}; leave out --groups")
     # one fold of 1/share, or all but one where more than half is wanted
