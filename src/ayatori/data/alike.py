@@ -6,6 +6,7 @@ of both its rows, closer than chance brings points of that local dimension toget
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.fft import dct
 
 NEIGHBOURS = 10
 FEWEST = 50  # rows that can say what is near
-CELL = 1000  # rows around a landmark, on average
+CELL = 500  # rows around a landmark, on average
 ROWS_AT_ONCE, PICTURES_AT_ONCE = 2048, 128
 LOW = 8  # so many low frequencies of each axis describe a picture
 SIDE = 32  # pictures are compared at this size at most
@@ -36,7 +37,7 @@ def neighbours(points: np.ndarray, k: int = NEIGHBOURS, seed: int = 0) -> tuple[
     """
     n = len(points)
     points = np.ascontiguousarray(points, np.float32)
-    cells = max(1, n // CELL) if n > 4 * CELL else 1
+    cells = max(1, n // CELL) if n > 8 * CELL else 1
     near = np.zeros((n, 1), np.int64)
     if cells > 1:
         landmarks = points[np.sort(np.random.default_rng(seed).choice(n, cells, replace=False))]
@@ -168,6 +169,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return values / np.where(length > 1e-6, length, np.inf)
 
 
+@functools.cache
 def resampling(length: int, low: float, high: float, size: int) -> np.ndarray:
     """(size, length): means over ``size`` equal parts of the stretch from ``low`` to ``high`` (shares)."""
     edges = np.linspace(low * length, high * length, size + 1)
@@ -230,16 +232,20 @@ class _Views:
     def __init__(self, pictures: np.ndarray) -> None:
         self._pictures = pictures
         self._size = max(6, pictures.shape[2] // 2)
+        self._cut: dict[tuple[float, float], np.ndarray] = {}
         self._made: dict[View, np.ndarray] = {}
 
     def of(self, view: View) -> np.ndarray:
         if view not in self._made:
-            length = self._pictures.shape[2]
-            high = resampling(length, view[0], view[1], self._size)
-            wide = resampling(length, view[2], view[3], self._size)
-            seen = high @ self._pictures @ wide.T
-            seen -= seen.mean(axis=(2, 3), keepdims=True)
-            self._made[view] = _unit(seen.reshape(len(seen), -1))
+            many, channels, length, _ = self._pictures.shape
+            sides = view[2:]
+            if sides not in self._cut:  # (m, c, size, s): cut at the sides, turned over
+                thin = self._pictures @ resampling(length, *sides, self._size).T
+                self._cut[sides] = np.ascontiguousarray(thin.swapaxes(2, 3))
+            seen = self._cut[sides].reshape(-1, length) @ resampling(length, *view[:2], self._size).T
+            seen = seen.reshape(many, channels, -1)
+            seen -= seen.mean(axis=2, keepdims=True)
+            self._made[view] = _unit(seen.reshape(many, -1))
         return self._made[view]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.data.alike import Pairs, near_pictures, near_rows
 from ayatori.recipe import PlanRecipe
@@ -72,7 +73,8 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     width = sum(values.shape[1] for name, values in dataset.inputs.items() if name != "image")
     near &= "image" in dataset.inputs or "numbers" in dataset.inputs
     if near and len(distinct) <= min(NEAR_ROWS, NEAR_VALUES // max(width, 1)):
-        found, apart = _near(dataset, distinct)
+        with threadpool_limits(1):  # the products are small: threads would mostly wait for one another
+            found, apart = _near(dataset, distinct)
     pairs = np.concatenate([exact, found])
     return Twins(
         pairs,
