@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from ayatori.recipe import DataRecipe, EvaluateRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
+from ayatori.recipe import DataRecipe, EvaluateRecipe, ExploreRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Column, Plan
 from ayatori.report import facts, render, write_report
 from ayatori.report.answer import answer
@@ -32,6 +32,7 @@ from ayatori.store import RunFolder
 
 EVIL = "<script>alert(1)</script>"
 QUOTED = "a & \"b\" onload='x'"
+UNSEEN = ExploreRecipe(look=False)  # what is seen before training has its own tests, in test_look_page.py
 
 
 def quick(rivals: tuple[str, ...] = ("majority", "linear"), **plan: Any) -> Recipe:
@@ -40,6 +41,7 @@ def quick(rivals: tuple[str, ...] = ("majority", "linear"), **plan: Any) -> Reci
         net=NetRecipe("linear"),
         train=TrainRecipe(epochs=3),
         evaluate=EvaluateRecipe(baselines=rivals),
+        explore=UNSEEN,
     )
 
 
@@ -82,6 +84,7 @@ def make_multilabel(out: Path) -> None:
         net=NetRecipe("linear"),
         train=TrainRecipe(epochs=3),
         evaluate=EvaluateRecipe(baselines=("majority", "linear")),
+        explore=UNSEEN,
     )
     run(path, recipe, out=out)
 
