@@ -11,8 +11,8 @@ from ayatori.explore.neighbours import Progress, agreement
 from ayatori.records import Graph
 
 NEAREST = 15  # neighbours that are compared
-ASKED, LEAST, PAIRS = 2_000, 500, 100_000_000  # rows that are asked at most and at least; pairs of rows
-BLOCK = 1 << 22  # distances at once
+ASKED, LEAST, PAIRS = 2_000, 500, 30_000_000  # rows that are asked at most and at least; pairs of rows
+BLOCK = 1 << 20  # distances at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def how_far(
     generator = np.random.default_rng(seed)
     asked = np.arange(n) if count == n else np.sort(generator.choice(n, count, replace=False))
     penalties = np.zeros((len(drawings), 2))
-    near: list[list[np.ndarray]] = [[] for _ in range(len(drawings) + 1)]
+    near = np.empty((len(drawings) + 1, count, k), np.int64)  # the last: in the full space
     space = torch.from_numpy(values - values[:: max(n // 10_000, 1)].mean(axis=0))
     lengths = space.square().sum(1)
     planes = [torch.from_numpy(drawing.T.copy()) for drawing in drawings]
@@ -58,16 +58,16 @@ def how_far(
         rows = asked[start : start + lines]
         full = _far_apart(space, lengths, rows)
         true = _nearest(full, k)
-        near[-1].append(true)
+        near[-1, start : start + lines] = true
         for number, plane in enumerate(planes):
             drawn = _drawn_apart(plane, rows)
             shown = _nearest(drawn, k)
-            near[number].append(shown)
+            near[number, start : start + lines] = shown
             penalties[number] += _too_far(full, shown, k), _too_far(drawn, true, k)
         if progress is not None:
             progress(min(start + lines, count) / count)
     scale = 2 / (count * k * (2 * n - 3 * k - 1))
-    alike = [_alike(asked, np.concatenate(each), labels, known) for each in near]
+    alike = [_alike(asked, each, labels, known) for each in near]
     return [
         Trust(1 - scale * float(trust), 1 - scale * float(whole), alike[number], alike[-1])
         for number, (trust, whole) in enumerate(penalties)

@@ -8,7 +8,7 @@ is done in a fixed order, so the same input gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ def _sizes() -> list[int]:
     return sorted(base * 2**power for base in (5, 6, 8, 9) for power in range(3, 12))
 
 
-@cache
+@lru_cache(maxsize=4)  # a map grows slowly, and the large ones take 20 MB
 def _kernels(size: int) -> tuple[Tensor, Tensor]:
     """The Fourier transforms of q and of q^2 on a padded grid, less what splines smooth at both ends."""
     away = torch.arange(2 * size)

@@ -17,6 +17,7 @@ A, B = np.float32(1.5769434), np.float32(0.8950609)
 NEGATIVES = 5  # rows that push for each edge that pulls, as in umap-learn
 DRAWN = 64  # rows that push in one step
 CLIP = np.float32(4)  # of one force in one coordinate, as in umap-learn
+BLOCK = 512  # rows that are pushed at once, so that the forces stay in the cache
 NOISE = 1e-4  # copies start at slightly different places
 SPAN = 10.0  # of the start
 MOMENTUM, RATE = np.float32(0.8), np.float32(0.1)
@@ -93,10 +94,14 @@ def _attraction(squares: np.ndarray) -> np.ndarray:
 
 def push(points: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """The mean repulsion 2b (y - y') / ((0.001 + d^2) (1 + a d^2b)) by some rows: (dimensions, n)."""
-    apart = points[:, None, :] - points[:, drawn, None]
-    squares = np.einsum("dmn,dmn->mn", apart, apart)
-    power = np.exp(B * np.log(np.maximum(squares, np.float32(1e-8))))
-    strength = 2 * B / ((np.float32(0.001) + squares) * (1 + A * power))
-    apart *= strength
-    np.clip(apart, -CLIP, CLIP, out=apart)
-    return apart.mean(axis=1)
+    out = np.empty_like(points)
+    by = points[:, drawn, None]
+    for start in range(0, points.shape[1], BLOCK):
+        part = slice(start, start + BLOCK)
+        apart = points[:, None, part] - by
+        squares = np.einsum("dmn,dmn->mn", apart, apart)
+        power = np.exp(B * np.log(np.maximum(squares, np.float32(1e-8))))
+        apart *= 2 * B / ((np.float32(0.001) + squares) * (1 + A * power))
+        np.clip(apart, -CLIP, CLIP, out=apart)
+        out[:, part] = apart.mean(axis=1)
+    return out
