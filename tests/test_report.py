@@ -20,7 +20,15 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from ayatori.recipe import DataRecipe, EvaluateRecipe, ExploreRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
+from ayatori.recipe import (
+    DataRecipe,
+    EvaluateRecipe,
+    ExploreRecipe,
+    NetRecipe,
+    PlanRecipe,
+    Recipe,
+    TrainRecipe,
+)
 from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Column, Plan
 from ayatori.report import facts, render, write_report
 from ayatori.report.answer import answer
