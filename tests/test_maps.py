@@ -82,6 +82,8 @@ def test_a_sample_of_rows_is_as_trustworthy_as_all(monkeypatch: pytest.MonkeyPat
     (whole,) = how_far(values, [drawing], labels, known, seed=0)
     monkeypatch.setattr(believe, "ASKED", 300)
     monkeypatch.setattr(believe, "BLOCK", 20_000)
+    monkeypatch.setattr(believe, "FULL", 50_000)
+    monkeypatch.setattr(believe, "CHUNK", 300)
     (some,) = how_far(values, [drawing], labels, known, seed=0)
     assert some != whole
     assert some.trustworthiness == pytest.approx(whole.trustworthiness, abs=0.02)

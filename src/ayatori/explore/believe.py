@@ -12,7 +12,8 @@ from ayatori.records import Graph
 
 NEAREST = 15  # neighbours that are compared
 ASKED, LEAST, PAIRS = 2_000, 500, 30_000_000  # rows that are asked at most and at least; pairs of rows
-BLOCK = 1 << 20  # distances at once
+FULL, BLOCK = 1 << 24, 1 << 20  # distances at once: in the full space, on a map
+CHUNK = 8192  # others at once
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,22 @@ def how_far(
     asked = np.arange(n) if count == n else np.sort(generator.choice(n, count, replace=False))
     penalties = np.zeros((len(drawings), 2))
     near = np.empty((len(drawings) + 1, count, k), np.int64)  # the last: in the full space
-    space = torch.from_numpy(values - values[:: max(n // 10_000, 1)].mean(axis=0))
-    lengths = space.square().sum(1)
     planes = [torch.from_numpy(drawing.T.copy()) for drawing in drawings]
-    lines = max(BLOCK // n, 1)
-    for start in range(0, count, lines):
-        rows = asked[start : start + lines]
-        full = _far_apart(space, lengths, rows)
-        true = _nearest(full, k)
-        near[-1, start : start + lines] = true
-        for number, plane in enumerate(planes):
-            drawn = _drawn_apart(plane, rows)
-            shown = _nearest(drawn, k)
-            near[number, start : start + lines] = shown
-            penalties[number] += _too_far(full, shown, k), _too_far(drawn, true, k)
+    centre = values[:: max(n // 10_000, 1)].mean(axis=0)
+    for start in range(0, count, max(FULL // n, 1)):
+        rows = asked[start : start + max(FULL // n, 1)]
+        full = _far_apart(values, centre, rows)
+        for first in range(0, len(rows), max(BLOCK // n, 1)):
+            part = slice(first, first + max(BLOCK // n, 1))
+            true, place = _nearest(full[part], k), start + first
+            near[-1, place : place + len(true)] = true
+            for number, plane in enumerate(planes):
+                drawn = _drawn_apart(plane, rows[part])
+                shown = _nearest(drawn, k)
+                near[number, place : place + len(true)] = shown
+                penalties[number] += _too_far(full[part], shown, k), _too_far(drawn, true, k)
         if progress is not None:
-            progress(min(start + lines, count) / count)
+            progress((start + len(rows)) / count)
     scale = 2 / (count * k * (2 * n - 3 * k - 1))
     alike = [_alike(asked, each, labels, known) for each in near]
     return [
@@ -74,11 +75,15 @@ def how_far(
     ]
 
 
-def _far_apart(points: torch.Tensor, lengths: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+def _far_apart(values: np.ndarray, centre: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Squared distances of some rows to all, (q, n), to itself infinite; rounded, but fast if wide."""
-    own = torch.from_numpy(rows)
-    squares = torch.addmm(lengths, points[own], points.T, alpha=-2).add_(lengths[own, None])
-    squares[torch.arange(len(rows)), own] = torch.inf
+    own = torch.from_numpy(values[rows] - centre)
+    squares = torch.empty(len(rows), len(values))
+    for start in range(0, len(values), CHUNK):
+        others = torch.from_numpy(values[start : start + CHUNK] - centre)
+        squares[:, start : start + CHUNK] = torch.addmm(others.square().sum(1), own, others.T, alpha=-2)
+    squares += own.square().sum(1, keepdim=True)
+    squares[torch.arange(len(rows)), torch.from_numpy(rows)] = torch.inf
     return squares.numpy()
 
 

@@ -59,7 +59,8 @@ def draw_maps(
         return []
     tell = progress if progress is not None else lambda share: None
     drawn, base = chosen(n, seed, seconds)
-    values = np.ascontiguousarray(representation.values[drawn], np.float32)
+    chosen_values = representation.values if len(drawn) == n else representation.values[drawn]
+    values = np.ascontiguousarray(chosen_values, np.float32)
     flat = principal(values, COMPONENTS, seed)
     near = _graph_of(values, base, graph if len(drawn) == n else None)
     tell(0.1)
