@@ -317,7 +317,7 @@ async function start() {
   (A.thumb || []).forEach((row, at) => thumb.set(row, at));
   [groups, valueEnds] = [makeGroups(), findEnds()];
   options("map", ["pca", "tsne", "umap"].filter((m) => data.fit[m + 2] || data.fit[m + 3]).map((m) => [m, data.titles[m] || m]));
-  options("colour", [classed ? ["class", "class"] : A.value ? ["value", "value"] : null, A.sealed.includes(1) ? ["split", "split"] : null, A.suspicion ? ["suspicion", "suspicion"] : null].filter(Boolean));
+  options("colour", [classed ? ["class", "class"] : A.value ? ["value", "value"] : null, A.sealed.includes(1) ? ["split", "split"] : null, A.suspicion && A.suspicion.some((v) => v !== UNKNOWN) ? ["suspicion", "suspicion"] : null].filter(Boolean));
   const maps = [...document.querySelectorAll('input[name="look-map"]')].map((input) => input.value);
   const colours = [...document.querySelectorAll('input[name="look-colour"]')].map((input) => input.value);
   if (!maps.length) { get("look-section").hidden = true; return; }
