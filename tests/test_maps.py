@@ -246,6 +246,14 @@ def test_the_grid_repels_as_the_pairs_do(spread: float) -> None:
     assert np.abs(force - expected).max() < 0.03 * np.abs(expected).max()
 
 
+def test_a_row_far_away_makes_the_grid_coarse_but_not_large() -> None:
+    points = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
+    points[:, 5] = 1e5
+    force, total = tsne.on_a_grid(points)
+    assert np.isfinite(force).all()
+    assert total > 0
+
+
 def test_springs_pull_at_both_ends() -> None:
     generator = np.random.default_rng(0)
     points = generator.normal(size=(3, 200)).astype(np.float32)

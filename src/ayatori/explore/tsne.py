@@ -21,6 +21,7 @@ EXAGGERATION = 12.0  # of the attraction, in the first steps
 LONGEST = 5.0  # step, in units of the map
 PAIRS_UP_TO = 1000  # rows: beyond, a grid is faster
 SPACING = 0.5  # of the grid; the kernel is one unit wide
+LARGEST = 1024  # nodes of the grid in a dimension; a map that is wider yet gets a coarser one
 NODES = 4  # of the grid that a row touches, in each dimension
 BLOCK = 1 << 16  # pairs at once, so that they stay in the cache
 
@@ -123,9 +124,10 @@ def on_a_grid(points: np.ndarray) -> tuple[np.ndarray, float]:
     """The sums of `pair_by_pair` in 2 dimensions, through a grid and its Fourier transform."""
     n = points.shape[1]
     low = points.min(axis=1, keepdims=True)
-    size = _even(int((points - low).max() / SPACING) + NODES + 1)
-    near, squared = _kernels(size)
-    place = (points - low) / np.float32(SPACING) + np.float32(1)
+    spacing = max(SPACING, float((points - low).max()) / (LARGEST - NODES - 2))
+    size = _even(int((points - low).max() / spacing) + NODES + 1)
+    near, squared = _kernels(size, spacing)
+    place = (points - low) / np.float32(spacing) + np.float32(1)
     nodes, weights = _touched(place, size)
     charges = torch.empty(3, size, size)
     middle = points - points.mean(axis=1, keepdims=True)
@@ -168,15 +170,15 @@ def _even(size: int) -> int:
 
 @cache
 def _sizes() -> list[int]:
-    return sorted(base * 2**power for base in (5, 6, 8, 9) for power in range(3, 12))
+    return sorted(base * 2**power for base in (5, 6, 8, 9) for power in range(3, 8))
 
 
 @lru_cache(maxsize=4)  # a map grows slowly, and the large ones take 20 MB
-def _kernels(size: int) -> tuple[Tensor, Tensor]:
+def _kernels(size: int, spacing: float) -> tuple[Tensor, Tensor]:
     """The Fourier transforms of q and of q^2 on a padded grid, less what splines smooth at both ends."""
     away = torch.arange(2 * size)
     smooth = (2 + torch.cos(away.double() * torch.pi / size)) / 3
-    away = torch.minimum(away, 2 * size - away).double() * SPACING
+    away = torch.minimum(away, 2 * size - away).double() * spacing
     near = 1 / (1 + away.square()[:, None] + away.square()[None])
     sharper = 1 / (smooth[:, None] * smooth[None, : size + 1]).square()
     near, squared = torch.fft.rfft2(near).real * sharper, torch.fft.rfft2(near.square()).real * sharper
