@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 # public name -> module that holds it; imported when first asked for, so that `import ayatori` is quick
 _WHERE = {
     "load": "ayatori.data",
+    "explore": "ayatori.explore",
     "run": "ayatori.run",
     "resume": "ayatori.run",
     "Result": "ayatori.run",
@@ -22,6 +23,7 @@ _WHERE = {
     "LossRecipe": "ayatori.recipe",
     "TrainRecipe": "ayatori.recipe",
     "EvaluateRecipe": "ayatori.recipe",
+    "ExploreRecipe": "ayatori.recipe",
     "make_plan": "ayatori.plan",
     "load_model": "ayatori.model",
     "AyatoriError": "ayatori.errors",
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
     from ayatori.errors import AyatoriError as AyatoriError
     from ayatori.estimators import Classifier as Classifier
     from ayatori.estimators import Regressor as Regressor
+    from ayatori.explore import explore as explore
     from ayatori.model import load_model as load_model
     from ayatori.plan import make_plan as make_plan
     from ayatori.recipe import DataRecipe as DataRecipe
     from ayatori.recipe import EvaluateRecipe as EvaluateRecipe
+    from ayatori.recipe import ExploreRecipe as ExploreRecipe
     from ayatori.recipe import LossRecipe as LossRecipe
     from ayatori.recipe import NetRecipe as NetRecipe
     from ayatori.recipe import PlanRecipe as PlanRecipe

@@ -13,10 +13,12 @@ from rich.console import Console
 
 import ayatori
 from ayatori.errors import AyatoriError
-from ayatori.options import RunOptions, recipe_of
+from ayatori.options import ExploreOptions, RunOptions, recipe_of
 from ayatori.recipe import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ayatori.run import Result
 
 app = App(
@@ -54,6 +56,57 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     with Terminal() as show:
         result = run_flow(pictures, Recipe(seed=seed), out=out, y=digits.target, show=show, name="digits")
         _finish(result, out, show)
+
+
+@app.command
+def explore(
+    data: Path,
+    /,
+    options: ExploreOptions = ExploreOptions(),  # noqa: B008 (frozen)
+    *,
+    out: Path | None = None,
+    features: Path | None = None,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """Look first: what to expect of a network, what the data allow, what is wrong with them -> explore.html.
+
+    Parameters
+    ----------
+    data
+        As for run; the rows that run would seal keep their labels to themselves.
+    out
+        Where explore.html goes; by default runs/NAME-explored.
+    features
+        A .npy file with numbers of your own for each row, such as a pretrained network's.
+    quiet
+        Print only the verdict.
+    json
+        Print explore.json instead.
+    """
+    recipe = recipe_of(options)
+
+    from ayatori.explore import explore as look_at
+    from ayatori.report.look import write_look
+    from ayatori.run import Event
+    from ayatori.show import Terminal
+    from ayatori.store import RunFolder
+
+    out = out or _free_folder(data, "-explored")
+    own = None if features is None else _numbers(features)
+    with Terminal(quiet=quiet or json) as show:
+        look = look_at(
+            str(data),
+            recipe=recipe,
+            features=own,
+            show=lambda text, share: show(Event("explore", text, share)),
+        )
+        RunFolder.of_look(out, look)
+        page = write_look(out)
+        if json:
+            _print((out / "explore.json").read_text(encoding="utf-8").rstrip())
+        else:
+            show.look(look, page)
 
 
 @app.command
@@ -200,13 +253,23 @@ def _finish(result: Result, out: Path, show: Any, json: bool = False) -> None:
         show.summary(result, page)
 
 
+def _numbers(path: Path) -> np.ndarray:
+    """The array in a .npy file."""
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise AyatoriError(f"'{path}' must be a .npy file of numbers, however: {error}") from None
+
+
 def _print(text: str) -> None:
     print(text)
 
 
-def _free_folder(data: Path) -> Path:
+def _free_folder(data: Path, ending: str = "") -> Path:
     """runs/NAME, or runs/NAME-2 and so on when that is taken."""
-    stem = data.resolve().stem or "data"
+    stem = (data.resolve().stem or "data") + ending
     number, path = 1, Path("runs") / stem
     while path.exists():
         number += 1

@@ -43,6 +43,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "layout": ("engine", "layout"),
     "tune": ("engine", "tune"),
     "baselines": ("evaluate", "baselines"),
+    "look": ("explore", "look"),
+    "target_accuracy": ("explore", "target_accuracy"),
 }
 
 ENGINE = Parameter(group="Speed")
@@ -99,6 +101,10 @@ class RunOptions:
         Refuse a broken picture instead of skipping it.
     baselines
         Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none.
+    look
+        Look at the data before training (--no-look to leave it out).
+    target_accuracy
+        The accuracy (R2 for numbers) that you need: can it be reached?
     device
         cpu, cuda or mps; by default the fastest there is.
     mode
@@ -145,6 +151,8 @@ class RunOptions:
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     baselines: str | None = None
+    look: Annotated[bool | None, Parameter(negative="--no-look")] = None
+    target_accuracy: float | None = None
     device: str | None = None
     mode: Annotated[Literal["stacked", "turns"] | None, ENGINE] = None
     threads: Annotated[int | None, ENGINE] = None
@@ -158,7 +166,54 @@ class RunOptions:
     recipe: Path | None = None
 
 
-def recipe_of(options: RunOptions) -> Recipe:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions:
+    """What can be said of the data, and what is asked of them; as for run.
+
+    Parameters
+    ----------
+    target
+        The column to predict (several, with commas); by default the last one.
+    target_accuracy
+        The accuracy (R2 for numbers) that you need: can it be reached?
+    test
+        A file or folder of test rows, or the share of rows that run would seal (0.2); 0 for none.
+    task
+        classification, multilabel or regression, when the target does not tell.
+    groups
+        Column whose rows stay together, such as a patient.
+    time
+        Column that orders the rows: earlier ones train, later ones are scored.
+    ids
+        Column that names the rows.
+    drop
+        Columns to leave out, with commas.
+    size
+        Side of the square pictures in pixels.
+    strict
+        Refuse a broken picture instead of skipping it.
+    seed
+        Every random number follows from it (0).
+    recipe
+        A TOML file of settings, such as the recipe.toml of a run; options given here win.
+    """
+
+    target: str | None = None
+    target_accuracy: float | None = None
+    test: str | None = None
+    task: Literal["classification", "multilabel", "regression"] | None = None
+    groups: str | None = None
+    time: str | None = None
+    ids: str | None = None
+    drop: str | None = None
+    size: int | None = None
+    strict: Annotated[bool | None, Parameter(negative=())] = None
+    seed: int | None = None
+    recipe: Path | None = None
+
+
+def recipe_of(options: RunOptions | ExploreOptions) -> Recipe:
     """The recipe file that was named, or the defaults, with what was said on the command line on top.
 
     >>> recipe_of(RunOptions(folds=1, drop="a, b")).plan.strategy
@@ -166,13 +221,13 @@ def recipe_of(options: RunOptions) -> Recipe:
     """
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     for option, (stage, name) in STAGES.items():
-        said = getattr(options, option)
+        said = getattr(options, option, None)
         if said is not None:
             recipe = change(recipe, stage, **{name: _meant(option, said)})
-    if options.folds == 1:
+    if getattr(options, "folds", None) == 1:
         recipe = change(recipe, "plan", strategy="holdout")
     for name in ("preset", "seed", "time_limit"):
-        said = getattr(options, name)
+        said = getattr(options, name, None)
         if said is not None:
             recipe = dataclasses.replace(recipe, **{name: said})
     return recipe

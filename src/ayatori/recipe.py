@@ -44,6 +44,17 @@ class PlanRecipe:
 
 
 @dataclass(frozen=True)
+class ExploreRecipe:
+    """What is looked at before training."""
+
+    look: bool = True  # at the head of a run
+    target_accuracy: float = 0.0  # (R2 of numbers) that the verdict is asked about; 0 = none
+    look_rows: int = 10_000  # that quick models learn from and are judged on
+    look_seconds: float = 60.0  # of one core, for the maps; more rows than fit are placed among the others
+    permutations: int = 499  # of the labels, to see whether they have structure at all
+
+
+@dataclass(frozen=True)
 class NetRecipe:
     """Which network. ``name``: auto, mlp, linear, cnn, or ``package:factory``, or a callable or module."""
 
@@ -119,6 +130,7 @@ class Recipe:
 
     data: DataRecipe = DataRecipe()
     plan: PlanRecipe = PlanRecipe()
+    explore: ExploreRecipe = ExploreRecipe()
     net: NetRecipe = NetRecipe()
     loss: LossRecipe = LossRecipe()
     train: TrainRecipe = TrainRecipe()

@@ -299,3 +299,4 @@ class Look:
     outliers: Any
     table: Any
     facts: Mapping[str, Any]
+    pictures: Mapping[str, np.ndarray] | None = None  # "rows" (t,), "pixels" (t, c, s, s) uint8

@@ -11,22 +11,24 @@ import importlib.metadata
 import itertools
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ayatori.data import load
+from ayatori.data.twins import Twins, bind, find_twins
 from ayatori.ensemble import blends
 from ayatori.evaluate import chosen, fit_baselines, leaderboard
+from ayatori.explore import explore
 from ayatori.model import Model, save_model
 from ayatori.nets import find_net
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
 from ayatori.recipe import Recipe, change, from_toml, to_toml
-from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Member, Plan, Predictions
+from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
 from ayatori.store import RunFolder
 from ayatori.train import predict, sentence, settle, train
 
@@ -60,6 +62,8 @@ class Result:
     chosen: str
     model: Model
     seconds: dict[str, float]
+    look: Look | None = None  # what was seen before training; None where it was left out, or after a resume
+    verdict: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -72,7 +76,7 @@ class Result:
             "leaderboard": self.leaderboard,
             "chosen": self.chosen,
             "delivered": self.model.name,
-            "verdict": {},
+            "verdict": self.verdict,
             "seconds": self.seconds,
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -173,14 +177,18 @@ def _flow(
             "the data must be what the run began with, however it has changed; start a new run"
         )
     clock.lap("read")
+    twins = find_twins(dataset)
+    dataset, bound = bind(dataset, twins, recipe.plan)
     plan = make_plan(dataset, recipe.plan, recipe.seed, find_net(recipe.net, "image" in dataset.inputs)[0])
     recipe = settle(recipe, dataset, plan)
     if folder:
         folder.write_dataset(dataset)
         folder.write_plan(plan)
         folder.write_text("recipe.toml", to_toml(recipe))
-    _tell(show, dataset, plan, recipe)
+    _tell(show, dataset, plan, recipe, bound)
     clock.lap("plan")
+    look, seen = _look(dataset, plan, recipe, twins, folder, show)
+    clock.lap("explore")
     members = _train(dataset, plan, recipe, folder, show)
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
     clock.lap("train")
@@ -210,6 +218,8 @@ def _flow(
         chosen=name,
         model=_model(name, made, members, dataset, losses),
         seconds=clock.laps,
+        look=look,
+        verdict=seen,
         folder=folder.path if folder else None,
     )
     if folder:
@@ -230,6 +240,25 @@ def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Sho
         progress=lambda done, whole: show(Event("read", share=done / max(whole, 1))),
     )
     return dataclasses.replace(dataset, source=dataset.source or name)
+
+
+def _look(
+    dataset: Dataset, plan: Plan, recipe: Recipe, twins: Twins, folder: RunFolder | None, show: Show
+) -> tuple[Look | None, Mapping[str, Any]]:
+    """What can be said before training, and its verdict; a resumed run has it already."""
+    if not recipe.explore.look:
+        return None, {}
+    if folder and (folder.path / "explore.json").exists():
+        return None, folder.read_json("explore.json")["verdict"]
+    look = explore(
+        dataset, plan, recipe, twins=twins, show=lambda text, share: show(Event("explore", text, share))
+    )
+    if folder:
+        folder.write_look(look)
+    show(Event("explore", f"{look.verdict}: {look.sentence}"))
+    for odd in look.facts["audit"]["sentences"]:
+        show(Event("explore", odd))
+    return look, look.facts["verdict"]
 
 
 def _train(
@@ -284,7 +313,7 @@ def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
     folder.finish()
 
 
-def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:
+def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe, bound: str) -> None:
     """What was read and decided, before training begins."""
     shapes = {name: values.shape[1:] for name, values in dataset.inputs.items()}
     what = [
@@ -293,7 +322,7 @@ def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe) -> None:
         if shape[0]
     ]
     show(Event("read", f"{len(dataset):,} rows: {', '.join(what)}"))
-    for note in dataset.notes:
+    for note in (*dataset.notes, *([bound] if bound else [])):
         show(Event("read", note))
     sealed = int(plan.sealed.sum())
     test = f"{sealed:,} of {len(dataset):,} rows are sealed as the test" if sealed else "no rows are sealed"

@@ -12,11 +12,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ayatori.records import Entry, Epoch, Score
+from ayatori.records import Entry, Epoch, Look, Score
 from ayatori.run import Event, Result
 
 EVERY = 15.0  # seconds between lines where there is no terminal
-LABELS = {"read": "read", "plan": "plan", "train": "train", "rivals": "compare", "score": "score"}
+LABELS = {
+    "explore": "look",
+    "read": "read",
+    "plan": "plan",
+    "train": "train",
+    "rivals": "compare",
+    "score": "score",
+}
 SPLITS = {"out_of_fold": "held-out rows", "test": "sealed test"}
 SHOWN = {
     "classification": ("accuracy", "log_loss"),
@@ -115,6 +122,47 @@ class Terminal:
             self.console.print(
                 Text(f"use   ayatori predict {result.folder} NEW_DATA -o predictions.csv"), soft_wrap=True
             )
+
+    def look(self, look: Look, page: Path) -> None:
+        """The verdict, what it rests on, what is odd, and where the page is."""
+        self.progress.stop()
+        if not self.quiet:
+            self.console.print()
+            self.console.print(ruler_table(look.facts))
+            self.console.print()
+            for sentence in look.facts["audit"]["sentences"]:
+                self.console.print(f"· {sentence}", soft_wrap=True, markup=False)
+        for sentence in look_sentences(look.facts):
+            self.console.print(sentence, soft_wrap=True, markup=False)
+        self.console.print(Text.assemble("page  ", (str(page), "bold")), soft_wrap=True)
+
+
+def look_sentences(facts: Mapping[str, Any]) -> list[str]:
+    """The verdict in a sentence, and the cheapest next step."""
+    said = facts["verdict"]
+    return [f"{said['word']}: {said['sentence']}", said["next"]]
+
+
+def ruler_table(facts: Mapping[str, Any]) -> Table:
+    """Chance, quick models, what to expect, and what the data allow, one under the other."""
+    ruler = facts["ruler"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"{facts['metric']}, {facts['development']:,} rows", no_wrap=True, min_width=36)
+    table.add_column("", justify="right")
+    table.add_column("90 %", style="dim", no_wrap=True)
+    if ruler["chance"] is not None:
+        table.add_row("chance", figure(ruler["chance"]), "")
+    for probe in facts["probes"]:
+        table.add_row(
+            probe["name"], figure(probe["value"]), f"{figure(probe['low'])} – {figure(probe['high'])}"
+        )
+    for name, title in (("expected", "a network trained now"), ("ceiling", "the best these data allow")):
+        if ruler[name] is not None:
+            low, middle, high = ruler[name]
+            table.add_row(title, figure(middle), f"{figure(low)} – {figure(high)}", style="bold")
+    if ruler["target"] is not None:
+        table.add_row("your target", figure(ruler["target"]), "")
+    return table
 
 
 def leaderboard_table(result: Result, split: str) -> Table:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import safetensors
 
-from ayatori.records import AyatoriError, Dataset, Epoch, Member, Plan
+from ayatori.records import AyatoriError, Dataset, Epoch, Look, Member, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,25 @@ class RunFolder:
         try:
             folder.write_text("recipe.toml", recipe_toml)
             folder.write_json("data.json", {"source": source})
+            with _said(path):
+                draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return cls(path)
+
+    @classmethod
+    def of_look(cls, path: str | Path, look: Look) -> RunFolder:
+        """A new folder with nothing but a look in it, there whole or not at all."""
+        path = Path(path)
+        if path.exists():
+            raise AyatoriError(
+                f"the output folder must be new, however '{path}' exists; choose another with --out"
+            )
+        draft = path.with_name(f".{path.name}.new-{os.getpid()}")
+        with _said(path):
+            draft.mkdir(parents=True)
+        try:
+            cls(draft).write_look(look)
             with _said(path):
                 draft.rename(path)
         finally:
@@ -193,6 +212,16 @@ class RunFolder:
                     "network": dataclasses.asdict(member.network.spec),
                 },
             )
+
+    def write_look(self, look: Look) -> None:
+        """explore.json, explore.parquet, and small pictures of some rows: what explore.html is made of."""
+        if look.pictures is not None:
+            import torch
+
+            tensors = {name: torch.from_numpy(values) for name, values in look.pictures.items()}
+            self.write_tensors("explore_pictures.safetensors", tensors, {})
+        self.write_table("explore.parquet", look.table)
+        self.write_json("explore.json", look.facts)
 
     def log_opening(self, what: str, rows: int, seed: int) -> None:
         """test_openings.jsonl: each time the labels of the sealed rows were read."""

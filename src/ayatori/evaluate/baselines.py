@@ -8,6 +8,7 @@ on the same rows as the rival, inside one scikit-learn pipeline.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,17 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.recipe import EvaluateRecipe, nearest
@@ -44,8 +51,13 @@ NAMES: Mapping[str, Mapping[Task, str]] = {
     },
     "neighbours": dict.fromkeys(("classification", "multilabel", "regression"), "nearest neighbours"),
     "boosting": dict.fromkeys(("classification", "multilabel", "regression"), "gradient boosting"),
+    "trees": dict.fromkeys(("classification", "multilabel", "regression"), "extra trees"),
+    "perceptron": dict.fromkeys(("classification", "multilabel", "regression"), "small network"),
 }
 
+# scikit-learn's own parallel parts reset the filters of warnings for all threads while they run
+_PREPARING = threading.Lock()
+TREES = 60
 SIDE = 14  # pictures are averaged down to at most this side
 NEIGHBOURS = 10
 DISTANCES = 1_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
@@ -66,23 +78,29 @@ def fit_baselines(
     plan: Plan,
     recipe: EvaluateRecipe,
     progress: Callable[[str], None] | None = None,
+    points: np.ndarray | None = None,
 ) -> tuple[list[Predictions], list[str]]:
     """Fit every rival of the recipe on every column of the Plan; and notes on what was left out.
 
     Predictions are (m members, n rows, c outputs) as those of the networks, and NaN except on
     the SCORE and SEALED rows of a column. At most ``recipe.baseline_rows`` rows of a column are learned
-    from, classes in proportion. Errors: an unknown rival.
+    from, classes in proportion. ``points`` (n, features) stand in for the inputs, and keep their scale.
+    Errors: an unknown rival.
     """
     check_baselines(recipe)
     if not recipe.baselines:
         return [], []
-    table, kinds = _table(dataset)
+    if points is None:
+        table, kinds = whole_table(dataset)
+    else:
+        table, kinds = points, {"pixels": slice(0, points.shape[1])}
     found: list[Predictions] = []
     notes: list[str] = []
     thinned: dict[int, list[str]] = {}
     largest = max(len(_learn_rows(plan, member)) for member in range(plan.members))
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # a rival stops after a fixed number of steps
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50")
         for name in recipe.baselines:
             try:
                 rival, most = _rival(name, dataset, plan, recipe.baseline_rows, table, kinds, progress)
@@ -165,7 +183,7 @@ def _subsample(dataset: Dataset, rows: np.ndarray, most: int, seed: int) -> np.n
     return np.sort(shuffled[np.arange(most) * len(rows) // most])
 
 
-def _table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
+def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
     """All inputs as one matrix (n, features); which of its columns hold numbers, pixels and categories."""
     n = len(dataset)
     blocks = {}
@@ -219,19 +237,32 @@ def _fit(
     elif task == "regression" and target.shape[1] == 1:
         target = target[:, 0]
     model = _pipeline(name, task, table, target, kinds)
-    model.fit(table, target)
+    prepare, last = model[:-1] if len(model) > 1 else None, model[-1]
+
+    def prepared(rows: np.ndarray) -> np.ndarray:
+        if prepare is None:
+            return rows
+        with _PREPARING:
+            return prepare.transform(rows)
+
+    if prepare is not None:
+        with _PREPARING:
+            prepare.fit(table, target)
+    last.fit(prepared(table), target)
     counts = np.unique(target, return_counts=True) if task == "classification" else None
 
     def predict(rows: np.ndarray, outputs: int) -> np.ndarray:
         if task == "regression":
-            return model.predict(rows).reshape(len(rows), outputs)
+            return last.predict(prepared(rows)).reshape(len(rows), outputs)
         if task == "multilabel":
             said = np.tile(shares, (len(rows), 1))
-            said[:, varies] = np.stack([one[:, 1] for one in model.predict_proba(rows)], axis=1)
+            found = last.predict_proba(prepared(rows))  # of a network one array, of others one for each label
+            several = isinstance(found, list)
+            said[:, varies] = np.stack([one[:, 1] for one in found], axis=1) if several else found
             return _softened(said, shares) if name == "neighbours" else said
         assert counts is not None
         said = np.zeros((len(rows), outputs))
-        said[:, counts[0]] = model.predict_proba(rows)
+        said[:, counts[0]] = last.predict_proba(prepared(rows))
         prior = np.zeros(outputs)
         prior[counts[0]] = counts[1] / counts[1].sum()
         return _softened(said, prior) if name == "neighbours" else said
@@ -254,11 +285,17 @@ def _pipeline(
         return make_pipeline(DummyRegressor() if regression else DummyClassifier(strategy="prior"))
     if name == "linear":
         model: Any = Ridge() if regression else LogisticRegression(max_iter=200, tol=1e-3)
-        return make_pipeline(_scaled(kinds), _each(model, task, several))
+        return make_pipeline(scaled(kinds), _each(model, task, several))
     if name == "neighbours":
         kind = KNeighborsRegressor if regression else KNeighborsClassifier
         model = kind(min(NEIGHBOURS, rows), weights="distance")
-        return make_pipeline(_scaled(kinds, pca=True, rows=rows), FunctionTransformer(np.float32), model)
+        return make_pipeline(scaled(kinds, pca=True, rows=rows), FunctionTransformer(np.float32), model)
+    if name == "trees":
+        return make_pipeline(_encoded(kinds, rows, fill=True), _each(Trees(regression), task, several))
+    if name == "perceptron":
+        return make_pipeline(
+            scaled(kinds, pca=True, rows=rows), _each(_perceptron(task, target), task, several)
+        )
     kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
     trees = len(np.unique(target)) if task == "classification" else 1
     settings = _boosting(rows, trees if trees > 2 else 1)
@@ -271,7 +308,53 @@ def _pipeline(
     return make_pipeline(categories, _each(model, task, several))
 
 
+class Trees(BaseEstimator):
+    """Extremely randomised trees (Geurts, Ernst & Wehenkel, 2006), without scikit-learn's own threads."""
+
+    def __init__(self, regression: bool = False) -> None:
+        self.regression = regression
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Trees:
+        x = np.asarray(x, np.float32)
+        kind = ExtraTreeRegressor if self.regression else ExtraTreeClassifier
+        share = 1.0 if self.regression else "sqrt"
+        self.trees_ = [
+            kind(min_samples_leaf=2, max_features=share, random_state=seed).fit(x, y) for seed in range(TREES)
+        ]
+        if not self.regression:
+            self.classes_ = self.trees_[0].classes_
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        if not self.regression:
+            return self.classes_[self.predict_proba(x).argmax(axis=1)]
+        return np.mean([tree.predict(np.asarray(x, np.float32)) for tree in self.trees_], axis=0)
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        return np.mean([tree.predict_proba(np.asarray(x, np.float32)) for tree in self.trees_], axis=0)
+
+
+def _perceptron(task: Task, target: np.ndarray) -> MLPClassifier | MLPRegressor:
+    """Two layers, which learn a parity of three bits and a checkerboard where one layer does not."""
+    rows = len(target)
+    # scikit-learn keeps a tenth of the rows to stop by, with some of each class
+    counts = np.unique(target, return_counts=True)[1] if task == "classification" else np.array([rows])
+    kind = MLPRegressor if task == "regression" else MLPClassifier
+    return kind(
+        hidden_layer_sizes=(128, 128),
+        learning_rate_init=0.003,
+        alpha=0.001,
+        batch_size=int(np.clip(rows // 8, 1, 128)),
+        max_iter=100,
+        early_stopping=bool(counts.min() >= 2 and rows >= 10 * len(counts) and rows >= 40),
+        n_iter_no_change=10,
+        random_state=0,
+    )
+
+
 def _each(model: Any, task: Task, several: bool) -> Any:
+    if several and isinstance(model, MLPClassifier | MLPRegressor):
+        return model
     if task == "multilabel":
         return MultiOutputClassifier(model)
     if several and not isinstance(model, Ridge):
@@ -292,7 +375,7 @@ def _boosting(rows: int, trees: int) -> dict[str, Any]:
     }
 
 
-def _scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> ColumnTransformer:
+def scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> ColumnTransformer:
     """Numbers filled in and scaled, categories one-hot, pixels as they are or their principal components."""
     steps: list[tuple[str, Any, slice]] = []
     if "numbers" in kinds:
@@ -308,14 +391,20 @@ def _scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> Col
     return ColumnTransformer(steps)
 
 
-def _encoded(kinds: Mapping[str, slice], rows: int) -> ColumnTransformer:
-    """For trees: categories first, as codes (unknown = missing), numbers as they are, pixels' components."""
+def _encoded(kinds: Mapping[str, slice], rows: int, fill: bool = False) -> ColumnTransformer:
+    """For trees: categories first, as codes (unknown = missing), numbers as they are, pixels' components.
+
+    ``fill``: gaps get a value below all others, for trees that know no gaps.
+    """
     steps: list[tuple[str, Any, slice]] = []
     if "categories" in kinds:
-        encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=250)
+        encode = OrdinalEncoder(
+            handle_unknown="use_encoded_value", unknown_value=-1 if fill else np.nan, max_categories=250
+        )
         steps.append(("categories", encode, kinds["categories"]))
     if "numbers" in kinds:
-        steps.append(("numbers", "passthrough", kinds["numbers"]))
+        numbers = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
+        steps.append(("numbers", numbers if fill else "passthrough", kinds["numbers"]))
     if "pixels" in kinds:
         steps.append(("pixels", _components(kinds["pixels"], rows), kinds["pixels"]))
     return ColumnTransformer(steps)

@@ -1,0 +1,219 @@
+"""Stage 3e. Probes and neighbours -> one pooled answer a row, its score, and the two intervals.
+
+The *ceiling* is the best accuracy that these labels and features allow; *expected* is what the network that
+``run`` would train reaches out of fold. Both are regressions on what the probes did, with 90 % intervals;
+their coefficients are in ``calibration.json``, written by ``benchmarks/explore.py fit`` from data whose
+truth is known, and judged on other data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import nnls
+
+from ayatori.evaluate.intervals import wilson
+from ayatori.explore.ceiling import cover_hart, pool
+from ayatori.explore.curve import learning_curve
+from ayatori.explore.probes import Probe
+from ayatori.records import Dataset, Graph
+
+VOTERS = (5, 25)  # nearest rows that vote
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the probes say together. Scores are accuracies, or R2 of numbers.
+
+    **Shape** ``answers`` (m, c): pooled out-of-fold probabilities (or values) of the judged rows.
+    """
+
+    answers: np.ndarray
+    chance: float
+    score: float
+    probes: tuple[dict[str, Any], ...]
+    p: float  # that the best probe is no better than chance
+    ceiling: Interval
+    expected: Interval
+    nearest: float  # score of the nearest row's label
+    features: dict[str, float]
+    curve: dict[str, Any] | None
+
+
+def find_bounds(
+    judged: Dataset,
+    graphs: Sequence[Graph],
+    probes: Sequence[Probe],
+    everyone: np.ndarray,
+    rows: int,
+    target: float | None,
+    seed: int,
+) -> Bounds:
+    """Pool, score and bound.
+
+    ``judged``: the m rows that the probes answered; ``graphs``: their neighbours among the development rows;
+    ``everyone`` (n, ...): the targets of the development rows; ``rows``: those a fold of a run learns from.
+    """
+    task, truth = judged.task, judged.labels
+    whole = {one.name: one.values for one in probes if one.size == 1.0}
+    blind = next(iter(whole))  # the first one looks at no input
+    votes = [_votes(graph, everyone, task, k) for graph in graphs for k in VOTERS]
+    sizes = sorted({one.size for one in probes})
+    pooled, errors, learned = np.empty(0), [], []
+    for size in sizes:
+        answers = [one.values for one in probes if one.size == size and one.name != blind]
+        pooled = _pooled(answers + (votes if size == 1.0 else []), truth, task)
+        errors.append(1 - _score(pooled, truth, task))
+        learned.append(next(one.rows for one in probes if one.size == size))
+    chance = max(_score(whole[blind], truth, task), 0.0)
+    named = {name: values for name, values in whole.items() if name != blind}
+    named["nearest neighbours"] = max(votes, key=lambda one: _score(one, truth, task))
+    scored = {name: _score(values, truth, task) for name, values in named.items()}
+    n, error = len(truth), errors[-1]
+    nearest = _score(votes[0], truth, task)
+    features = evidence(errors, pooled, max(scored.values()), nearest, chance, judged)
+    return Bounds(
+        answers=pooled,
+        chance=chance,
+        score=1 - error,
+        probes=tuple(
+            _line(name, scored[name], n, task) for name in sorted(scored, key=lambda one: -scored[one])
+        ),
+        p=_p(max(scored.values()), chance, n, len(scored), task),
+        ceiling=_ceiling(features, error, n),
+        expected=_expected(features, error, learned[-1], rows),
+        nearest=nearest,
+        features=features,
+        curve=learning_curve(np.array(learned), np.array(errors), n, target, seed),
+    )
+
+
+def _pooled(answers: list[np.ndarray], truth: np.ndarray, task: str) -> np.ndarray:
+    """(m, c): the answers as one; each label of several apart, values by non-negative least squares."""
+    if task == "classification":
+        return pool(answers, truth)
+    if task == "multilabel":
+        flat = [np.stack([1 - one.ravel(), one.ravel()], axis=1) for one in answers]
+        return pool(flat, truth.ravel().astype(np.int64))[:, 1].reshape(truth.shape)
+    middle = truth.mean(axis=0)
+    columns = []
+    for output in range(truth.shape[1]):
+        design = np.stack([one[:, output] - middle[output] for one in answers], axis=1)
+        weights, _ = nnls(design, truth[:, output] - middle[output])
+        columns.append(middle[output] + design @ weights)
+    return np.stack(columns, axis=1)
+
+
+def _votes(graph: Graph, everyone: np.ndarray, task: str, k: int) -> np.ndarray:
+    """(m, c): what the k nearest rows say, each never itself."""
+    near = everyone[graph.indices[:, :k]]
+    if task == "regression":
+        return near.mean(axis=1)
+    if task == "multilabel":
+        return (k * near.mean(axis=1) + everyone.mean(axis=0)) / (k + 1)
+    classes = int(everyone.max()) + 1
+    counts = np.zeros((len(near), classes))
+    np.add.at(counts, (np.arange(len(near))[:, None], near), 1.0)
+    return (counts + np.bincount(everyone, minlength=classes) / len(everyone)) / (near.shape[1] + 1)
+
+
+def _score(values: np.ndarray, truth: np.ndarray, task: str) -> float:
+    """Accuracy, share of right labels, or mean R2."""
+    if task == "classification":
+        return float((values.argmax(axis=1) == truth).mean())
+    if task == "multilabel":
+        return float(((values > 0.5) == (truth > 0.5)).mean())
+    residual = np.square(truth - values).sum(axis=0)
+    total = np.square(truth - truth.mean(axis=0)).sum(axis=0)
+    return float((1 - residual / np.maximum(total, 1e-30)).mean())
+
+
+def evidence(
+    errors: Sequence[float], pooled: np.ndarray, best: float, nearest: float, chance: float, judged: Dataset
+) -> dict[str, float]:
+    """What the regressions look at: the errors, how they fall with more rows, and the kind of data."""
+    error, task = errors[-1], judged.task
+    scale = error + 0.01
+    before = errors[-2] if len(errors) > 1 else error
+    first = errors[-3] if len(errors) > 2 else before
+    classes = max(len(judged.classes), 2)
+    gini = error
+    if task == "classification":
+        gini = cover_hart(float(1 - np.square(pooled).sum(axis=1).mean()), classes)
+    columns = sum(int(np.prod(values.shape[1:])) for values in judged.inputs.values())
+    return {
+        "error": error,
+        "half": (before - error) / scale,
+        "quarter": (first - before) / scale,
+        "gini": min(gini / scale, 2.0),
+        "nearest": min((1 - nearest) / scale, 5.0),
+        "best": min((1 - best) / scale, 2.0),
+        "level": error / max(1 - chance, 1e-9),
+        "width": float(np.log10(columns / len(judged))),
+        "rows": float(np.log10(len(judged))),
+        "classes": float(np.log10(classes)),
+        "pictures": float("image" in judged.inputs),
+        "values": float(task == "regression"),
+    }
+
+
+@cache
+def calibration() -> dict[str, Any]:
+    """The content of calibration.json."""
+    found: dict[str, Any] = json.loads(
+        files("ayatori.explore").joinpath("calibration.json").read_text("utf-8")
+    )
+    return found
+
+
+def predicted(kind: str, features: dict[str, float]) -> Interval:
+    """Low, middle and high of log((wanted + 0.005) / (error + 0.005)), sorted."""
+    lines = calibration()[kind]
+    low, middle, high = (
+        line["constant"] + sum(weight * features[name] for name, weight in line["weights"].items())
+        for line in (lines["low"], lines["middle"], lines["high"])
+    )
+    return min(low, middle), middle, max(high, middle)
+
+
+def _ceiling(features: dict[str, float], error: float, judged: int) -> Interval:
+    """Low, middle and high of the best accuracy; the sampling error of the pool's own is added."""
+    ratios = np.exp(np.clip(predicted("ceiling", features), -6.0, 0.3))
+    noise = 1.645 * np.sqrt(max(error * (1 - min(error, 0.99)), 1.0 / judged) / judged)
+    few, some, many = (max((error + 0.005) * ratio - 0.005, 0.0) for ratio in ratios)
+    return 1 - min(many + noise, 1.0), 1 - some, 1 - max(few - noise, 0.0)
+
+
+def _expected(features: dict[str, float], error: float, learned: int, rows: int) -> Interval:
+    """Low, middle and high of what the default network reaches; more rows help as they did."""
+    ratios = np.exp(np.clip(predicted("expected", features), -3.0, 3.0))
+    gain = np.clip(features["half"] * (error + 0.01) * np.log2(max(rows / learned, 1.0)), 0.0, 0.5 * error)
+    many, some, few = (min(max((error + 0.005) * ratio - 0.005 - gain, 0.0), 1.5) for ratio in ratios[::-1])
+    return 1 - many, 1 - some, 1 - few
+
+
+def _p(best: float, chance: float, n: int, tried: int, task: str) -> float:
+    """One-sided p that the best of ``tried`` probes is no better than chance (Bonferroni)."""
+    if task == "regression":
+        z = np.arctanh(np.sqrt(np.clip(best, 0.0, 0.9999))) * np.sqrt(max(n - 3, 1))
+    else:
+        z = (best - chance) / np.sqrt(max(chance * (1 - chance), 1e-9) / n)
+    # folds share rows, so that their scores vary more than a share of independent rows would
+    return float(min(1.0, tried * stats.norm.sf(z / 1.2)))
+
+
+def _line(name: str, value: float, n: int, task: str) -> dict[str, Any]:
+    if task == "regression":
+        half = 2 * np.sqrt(max(1 - value, 0.0) ** 2 / n)
+        low, high = value - half, min(value + half, 1.0)
+    else:
+        low, high = wilson(value, n)
+    return {"name": name, "value": value, "low": low, "high": high, "n": n}

@@ -1,0 +1,250 @@
+"""Stage 3. Dataset, Plan -> a Look: the map, the numbers, the verdict. Never the labels of sealed rows."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ayatori.data import load
+from ayatori.data.twins import Twins, bind, find_twins
+from ayatori.explore.audit import Audit, audit
+from ayatori.explore.bounds import Bounds, find_bounds
+from ayatori.explore.features import representations
+from ayatori.explore.maps import draw_maps
+from ayatori.explore.neighbours import find_neighbours, structure
+from ayatori.explore.probes import fit_probes, probe_plan, sample_rows, take_rows
+from ayatori.explore.sheet import Seen, look_of
+from ayatori.plan import make_plan, strata
+from ayatori.recipe import Recipe
+from ayatori.records import Dataset, Graph, Look, Map, Plan, Representation
+
+NEIGHBOURS = 25  # nearest rows that are known of a row
+MOST = 200_000  # rows that are looked at
+LEAST, LEAST_OF_CLASS = 40, 5  # rows that probes can be judged on
+Show = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a look. ``drawn`` (n,): numbers of those looked at, ``dataset`` and ``plan`` are of
+    them alone; ``known`` (m,): the development rows among them, and ``open`` these rows: no other label is
+    read; ``asked`` (k,): those of ``known`` that the probes judge."""
+
+    whole: Dataset
+    whole_plan: Plan
+    twins: Twins
+    drawn: np.ndarray
+    dataset: Dataset
+    plan: Plan
+    known: np.ndarray
+    open: Dataset
+    asked: np.ndarray
+    notes: tuple[str, ...]
+
+
+def explore(
+    data: Any,
+    plan: Plan | None = None,
+    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    *,
+    y: Any = None,
+    features: np.ndarray | None = None,
+    twins: Twins | None = None,
+    show: Show | None = None,
+) -> Look:
+    """Look before training: what accuracy to expect, what these labels and features allow, what is wrong.
+
+    Parameters
+    ----------
+    data
+        A path, a DataFrame, arrays (with ``y``), a torch Dataset, or what ``ayatori.load`` gave.
+    plan
+        Who is sealed; by default the Plan that ``run`` would make of the same recipe.
+    recipe
+        ``recipe.explore`` says for which target, and how long; ``recipe.plan`` what is sealed.
+    y
+        (n,) or (n, labels), where ``data`` is an array.
+    features
+        (n, d) numbers of your own for each row, such as a pretrained network's.
+    twins
+        The copies among the rows, where they are known already.
+    show
+        Is told what happens, and which share of it is done.
+
+    Raises
+    ------
+    AyatoriError
+        With one sentence, for everything that the caller can mend.
+
+    >>> import numpy as np
+    >>> chance = np.random.default_rng(0)
+    >>> y = np.repeat(["cat", "dog"], 100)
+    >>> x = chance.normal(size=(200, 3)) + 4.0 * (y == "cat")[:, None]
+    >>> explore(x, y=y).verdict
+    'feasible'
+    """
+    say = show or (lambda text, share: None)
+    clock = Clock()
+    dataset = data if isinstance(data, Dataset) else _read(data, y, recipe, say)
+    clock.lap("read")
+    rows = _rows(dataset, plan, recipe, twins)
+    clock.lap("copies")
+    say("neighbours", 0.08)
+    own = None if features is None else np.asarray(features)[rows.drawn]
+    ways = representations(rows.dataset, rows.known, recipe.seed, own)
+    graphs = [find_neighbours(way.values[rows.known], NEIGHBOURS, rows.asked) for way in ways]
+    structures = [_structure(graph, rows.open, recipe) for graph in graphs]
+    best = int(np.argmax([np.nan_to_num(one["agreement"]) for one in structures]))
+    clock.lap("neighbours")
+    bounds, notes = _bounds(rows, ways[best], graphs, recipe, say)
+    clock.lap("probes")
+    say("audit", 0.6)
+    found = _audited(rows, ways[best], graphs[best], bounds, recipe)
+    clock.lap("audit")
+    maps = _maps(rows, ways[best], recipe, say)
+    clock.lap("maps")
+    p = min(1.0, 1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures))
+    seen = Seen(
+        whole=rows.whole,
+        rows=rows.drawn,
+        dataset=rows.dataset,
+        sealed=rows.plan.sealed,
+        open=rows.open,
+        asked=rows.asked,
+        ways=ways,
+        structures=structures,
+        best=best,
+        bounds=bounds,
+        p=p,
+        found=found,
+        maps=maps,
+        notes=(*rows.notes, *notes),
+        seconds=clock.laps,
+    )
+    return look_of(seen, recipe)
+
+
+def _read(data: Any, y: Any, recipe: Recipe, say: Show) -> Dataset:
+    test = recipe.plan.test if isinstance(recipe.plan.test, str) else None
+    cache = Path(tempfile.mkdtemp(prefix="ayatori-"))
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    return load(
+        data,
+        y,
+        recipe.data,
+        test=test,
+        cache=cache,
+        progress=lambda done, whole: say("read", 0.02 * done / max(whole, 1)),
+    )
+
+
+def _rows(dataset: Dataset, plan: Plan | None, recipe: Recipe, twins: Twins | None) -> _Rows:
+    twins = find_twins(dataset) if twins is None else twins
+    notes: list[str] = []
+    if plan is None:
+        dataset, bound = bind(dataset, twins, recipe.plan)
+        plan = make_plan(dataset, recipe.plan, recipe.seed)
+        notes += [bound] if bound else []
+    sealed = plan.sealed
+    drawn = np.arange(len(dataset))
+    if len(drawn) > MOST:
+        drawn = np.sort(np.random.default_rng([recipe.seed, 3]).choice(drawn, MOST, replace=False))
+        notes.append(f"{MOST:,} of {len(dataset):,} rows were drawn to be looked at")
+    some = take_rows(dataset, drawn)
+    known = np.flatnonzero(~sealed[drawn])
+    open_ = take_rows(some, known)
+    asked = sample_rows(strata(open_), _judgeable(open_), recipe.explore.look_rows, recipe.seed)
+    part = dataclasses.replace(plan, roles=plan.roles[drawn])
+    return _Rows(dataset, plan, twins, drawn, some, part, known, open_, asked, tuple(notes))
+
+
+def _judgeable(open_: Dataset) -> np.ndarray:
+    """Rows that probes can be judged on: of classes with so many rows that every fold has some."""
+    rows = np.arange(len(open_))
+    if open_.task != "classification":
+        return rows
+    counts = np.bincount(open_.labels, minlength=len(open_.classes))
+    return rows[counts[open_.labels] >= LEAST_OF_CLASS]
+
+
+def _structure(graph: Graph, open_: Dataset, recipe: Recipe) -> dict[str, float]:
+    """How much neighbours agree, beside shuffled labels."""
+    labels = open_.labels
+    if open_.task == "regression":
+        labels = labels.astype(np.float64)
+    everyone = np.ones(len(open_), bool)
+    count = recipe.explore.permutations
+    agreement, by_chance, p = structure(graph, labels, everyone, open_.groups, count, recipe.seed)
+    return {"agreement": agreement, "by_chance": by_chance, "p": p, "permutations": count}
+
+
+def _bounds(
+    rows: _Rows, way: Representation, graphs: list[Graph], recipe: Recipe, say: Show
+) -> tuple[Bounds | None, list[str]]:
+    """What the probes say; None where there are too few rows for them."""
+    judged = take_rows(rows.open, rows.asked)
+    kinds = len(np.unique(judged.labels, axis=0))
+    if len(judged) < LEAST or kinds < 2 or (judged.groups is not None and len(np.unique(judged.groups)) < 4):
+        return None, []
+    points = way.values[rows.known[rows.asked]] if "image" in judged.inputs else None
+    probes, notes = fit_probes(
+        judged,
+        probe_plan(judged, recipe.seed),
+        recipe.seed,
+        points,
+        lambda text, share: say(f"quick models: {text}", 0.1 + 0.5 * share),
+    )
+    learn = float((rows.whole_plan.roles <= 250).mean(axis=0).mean() * len(rows.whole))
+    wanted = recipe.explore.target_accuracy or None
+    return (
+        find_bounds(judged, graphs, probes, rows.open.labels, round(learn), wanted, recipe.seed),
+        notes,
+    )
+
+
+def _audited(rows: _Rows, way: Representation, graph: Graph, bounds: Bounds | None, recipe: Recipe) -> Audit:
+    """The audit of all rows, with what the probes and the neighbours said of some."""
+    known = rows.drawn[rows.known]
+    answers = None
+    if bounds is not None:
+        answers = np.full((len(rows.whole), *bounds.answers.shape[1:]), np.nan, np.float32)
+        answers[known[rows.asked]] = bounds.answers
+    near = Graph(known[graph.rows], known[graph.indices], graph.distances)
+    return audit(rows.whole, rows.whole_plan, rows.twins, near, way, answers, recipe.seed)
+
+
+def _maps(rows: _Rows, way: Representation, recipe: Recipe, say: Show) -> list[Map]:
+    own = rows.open.labels
+    labels = np.zeros((len(rows.dataset), *own.shape[1:]), own.dtype)
+    labels[rows.known] = own
+    return draw_maps(
+        way,
+        labels,
+        ~rows.plan.sealed,
+        recipe.seed,
+        recipe.explore.look_seconds,
+        lambda share: say("maps", 0.65 + 0.35 * share),
+    )
+
+
+class Clock:
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        now = time.monotonic()
+        self.laps[step] = now - self._last
+        self.laps["total"] = now - self._start
+        self._last = now
