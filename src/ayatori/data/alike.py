@@ -15,6 +15,7 @@ from scipy.fft import dct
 NEIGHBOURS = 10
 FEWEST = 50  # rows that can say what is near
 CELL = 500  # rows around a landmark, on average
+GROUPED = 32
 ROWS_AT_ONCE, PICTURES_AT_ONCE = 2048, 128
 LOW = 8  # so many low frequencies of each axis describe a picture
 SIDE = 32  # pictures are compared at this size at most
@@ -64,7 +65,19 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _closest(squares: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the ``k`` smallest in each row; the very smallest first."""
+    """Columns of the ``k`` smallest in each row, in order.
+
+    They lie in the ``k`` groups of columns whose smallest is smallest: a minimum is cheaper than a selection.
+    """
+    rows, columns = squares.shape
+    many = columns // GROUPED
+    if many >= 4 * k:
+        whole = squares[:, : many * GROUPED].reshape(rows, GROUPED, many)
+        groups = _closest(whole.min(axis=1), k)
+        inside = (groups[:, :, None] + many * np.arange(GROUPED)).reshape(rows, -1)
+        rest = np.broadcast_to(np.arange(many * GROUPED, columns), (rows, columns - many * GROUPED))
+        some = np.concatenate([inside, rest], axis=1)
+        return np.take_along_axis(some, _closest(np.take_along_axis(squares, some, axis=1), k), axis=1)
     found = squares.argpartition(k - 1, axis=1)[:, :k] if k < squares.shape[1] else None
     if found is None:
         return squares.argsort(axis=1, kind="stable")

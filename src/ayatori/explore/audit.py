@@ -95,34 +95,25 @@ def audit(
         "outliers": len(outliers),
         "bound": _bound(dataset, twins),
     }
-    sentences = [
-        *_of_copies(counts, dataset, twins),
-        *_of_labels(counts, floor, len(open_), dataset),
-        *(one["sentence"] for one in columns if one["what"] == "gives the target away"),
-        *([classes["sentence"]] if classes and classes["sentence"] else []),
-        *([moved["sentence"]] if moved and moved["alarm"] else []),
-        *_of_outliers(counts, representation),
-    ]
     facts = {
         "counts": counts,
         "columns": columns,
         "classes": classes,
         "shift": moved,
-        "sentences": sentences,
+        "sentences": [
+            *_of_copies(counts, dataset, twins),
+            *_of_labels(counts, floor, len(open_), dataset),
+            *(one["sentence"] for one in columns if one["what"] == "gives the target away"),
+            *(one["sentence"] for one in (classes, moved) if one and one.get("alarm", one["sentence"])),
+            *_of_outliers(counts, representation),
+        ],
         "duplicates": _records(duplicates),
         "suspects": _records(suspects),
         "outliers": _records(outliers),
         "error_floor": floor,
     }
-    return Audit(
-        facts,
-        duplicates,
-        leaks,
-        suspects,
-        outliers,
-        suspicion.score.astype(np.float32),
-        outlier.astype(np.float32),
-    )
+    scores = [one.astype(np.float32) for one in (suspicion.score, outlier)]
+    return Audit(facts, duplicates, leaks, suspects, outliers, *scores)
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -168,13 +159,16 @@ def _conflicts(twins: Twins, labels: np.ndarray, sealed: np.ndarray, dataset: Da
     exact = twins.pairs[twins.kind == "exact"]
     first = np.arange(len(dataset))
     first[exact[:, 1]] = exact[:, 0]
-    rows = np.flatnonzero(~sealed)
+    open_ = np.flatnonzero(~sealed)
+    rows = open_[np.isin(first[open_], exact[:, 0])]  # any other row agrees with itself
+    if not len(rows):
+        return 0, 0.0
     _, group, sizes = np.unique(first[rows], return_inverse=True, return_counts=True)
     own = labels[rows].reshape(len(rows), -1)
     if dataset.task == "regression":
         mean = np.stack([np.bincount(group, column) for column in own.T], axis=1) / sizes[:, None]
         within = np.square(own - mean[group])
-        total = np.square(own - own.mean(axis=0)).sum(axis=0)
+        total = labels[open_].reshape(len(open_), -1).var(axis=0) * len(open_)
         differs = (within > 1e-18 * (1 + np.square(own))).any(axis=1)
         floor = float((within.sum(axis=0) / np.where(total > 0, total, 1)).mean())
     else:
@@ -183,7 +177,7 @@ def _conflicts(twins: Twins, labels: np.ndarray, sealed: np.ndarray, dataset: Da
         most = np.zeros(len(sizes), np.int64)
         np.maximum.at(most, pairs[:, 0], counts)
         differs = most[group] < sizes[group]
-        floor = float((sizes - most).sum() / len(rows))
+        floor = float((sizes - most).sum() / len(open_))
     return int(np.isin(group, group[differs]).sum()), floor
 
 

@@ -7,6 +7,7 @@ sides are drawn alike.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,9 @@ def shift(
     if min(map(len, sides)) < FEWEST:
         return None
     rows = np.concatenate([chance.permutation(side)[:MOST] for side in sides])
-    table = np.nan_to_num(whole_table(dataset)[0][rows], nan=-1e30).clip(-1e30, 1e30).astype(np.float32)
+    inputs = {name: values[rows] for name, values in dataset.inputs.items()}
+    drawn = dataclasses.replace(dataset, inputs=inputs, ids=dataset.ids[rows])
+    table = np.nan_to_num(whole_table(drawn)[0], nan=-1e30).clip(-1e30, 1e30).astype(np.float32)
     auc, p = two_sample(table, sealed[rows], seed)
     alarm = p < SURE and auc >= PLAIN
     return {"auc": auc, "p": p, "alarm": alarm, "sentence": _sentence(auc, alarm, dataset)}
