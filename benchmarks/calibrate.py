@@ -21,7 +21,7 @@ from ayatori.explore.neighbours import find_neighbours
 from ayatori.explore.probes import fit_probes, probe_plan
 from ayatori.records import Dataset
 
-Line = dict[str, Any]  # "features", "wanted" (an error, or 1 - R2), "group"
+Line = dict[str, Any]  # "features", "wanted" (an error, or 1 - R2), "group", "noise" (added to both sides)
 SIDES = {"low": 0.05, "middle": 0.5, "high": 0.95}
 LEVEL, FLOOR = 0.9, 0.005
 PENALTY = {"ceiling": 0.003, "expected": 0.02}  # on the weights of standardised features
@@ -47,8 +47,8 @@ def fitted(kind: str, lines: Sequence[Line]) -> dict[str, Any]:
         for line in lines:
             if line["group"] == group:
                 low, _, high = said(part, line["features"])
-                wanted = _ratio(line)
-                off.append(max(low - wanted, wanted - high))
+                noise = line.get("noise", 0.0)
+                off.append(max(low - _ratio(line, noise), _ratio(line, -noise) - high))
     shift = float(np.quantile(off, LEVEL, method="higher"))
     found["low"]["constant"] -= shift
     found["high"]["constant"] += shift
@@ -64,8 +64,9 @@ def said(lines: dict[str, Any], features: dict[str, float]) -> tuple[float, floa
     return min(low, middle), middle, max(high, middle)
 
 
-def _ratio(line: Line) -> float:
-    return float(np.log((line["wanted"] + FLOOR) / (line["features"]["error"] + FLOOR)))
+def _ratio(line: Line, noise: float = 0.0) -> float:
+    wanted = max(line["wanted"] + noise + FLOOR, FLOOR / 10)
+    return float(np.log(wanted / (line["features"]["error"] + FLOOR)))
 
 
 def _fit(kind: str, lines: Sequence[Line]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ayatori import cli
 
-QUICK = ("--epochs", "2", "--folds", "2", "--baselines", "none", "--quiet")
+QUICK = ("--epochs", "2", "--folds", "2", "--baselines", "none", "--no-look", "--quiet")
 Ayatori = Callable[..., tuple[int, str, str]]
 
 
@@ -448,7 +448,7 @@ def test_resume_of_a_complete_run_says_so(ayatori: Ayatori) -> None:
 def test_random_labels_are_scored_at_chance(ayatori: Ayatori) -> None:
     random = np.random.default_rng(1)
     data = write(table(400).assign(y=random.choice(["heads", "tails"], 400)))
-    assert ayatori("run", data, "--folds", "3", "--epochs", "20", "--quiet", "--out", "mine")[0] == 0
+    assert ayatori("run", data, "--folds", "3", "--epochs", "20", "--no-look", "--quiet", "--out", "mine")[0] == 0
     for entry in json.loads(Path("mine/result.json").read_text())["leaderboard"]:
         for name in ("roc_auc", "balanced_accuracy"):
             score = entry["scores"][name]

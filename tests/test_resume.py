@@ -30,6 +30,8 @@ folds = 3
 epochs = 40
 patience = 40
 checkpoint_seconds = 0.0
+[explore]
+look = false
 [evaluate]
 baselines = ["linear"]
 """

@@ -227,12 +227,13 @@ def test_an_array_that_lies_in_a_file_is_not_written_again(tmp_path: Path) -> No
 SCRIPT = """
 import numpy as np
 import ayatori
-from ayatori.recipe import EngineRecipe, PlanRecipe, Recipe, TrainRecipe
+from ayatori.recipe import EngineRecipe, ExploreRecipe, PlanRecipe, Recipe, TrainRecipe
 
 print("begins", flush=True)
 values = np.random.default_rng(0).normal(size=(120, 3))
 recipe = Recipe(
     plan=PlanRecipe(folds=2),
+    explore=ExploreRecipe(look=False),
     train=TrainRecipe(epochs=10**6, patience=10**6, checkpoint_seconds=0.0),
     engine=EngineRecipe(workers=2),
 )

@@ -181,11 +181,11 @@ class _Estimator(BaseEstimator):
         class_weights: tuple[float, ...],
         groups: Any,
     ) -> Self:
-        """One run without sealed rows and rivals: the caller's split is outside."""
+        """One run without sealed rows, rivals and a look: the caller's split is outside."""
         given = {**self.get_params(deep=False), "class_weights": class_weights, "options": self.options or {}}
-        given |= {"seed": _seed(given.pop("random_state")), "task": task, "test": 0.0, "baselines": ()}
-        del given["verbose"]
-        recipe = from_flat(given)
+        given |= {"task": task, "test": 0.0, "baselines": (), "look": False}
+        given["seed"] = _seed(given.pop("random_state"))
+        recipe = from_flat({name: value for name, value in given.items() if name != "verbose"})
         dataset = load_data(X, y, recipe.data)
         if groups is not None:
             check_consistent_length(X, groups)

@@ -189,7 +189,7 @@ def _ceiling(features: dict[str, float], error: float, judged: int) -> Interval:
     ratios = np.exp(np.clip(predicted("ceiling", features), -6.0, 0.3))
     noise = 1.645 * np.sqrt(max(error * (1 - min(error, 0.99)), 1.0 / judged) / judged)
     few, some, many = (max((error + 0.005) * ratio - 0.005, 0.0) for ratio in ratios)
-    return 1 - min(many + noise, 1.0), 1 - some, 1 - max(few - noise, 0.0)
+    return float(1 - min(many + noise, 1.0)), float(1 - some), float(1 - max(few - noise, 0.0))
 
 
 def _expected(features: dict[str, float], error: float, learned: int, rows: int) -> Interval:
@@ -197,7 +197,7 @@ def _expected(features: dict[str, float], error: float, learned: int, rows: int)
     ratios = np.exp(np.clip(predicted("expected", features), -3.0, 3.0))
     gain = np.clip(features["half"] * (error + 0.01) * np.log2(max(rows / learned, 1.0)), 0.0, 0.5 * error)
     many, some, few = (min(max((error + 0.005) * ratio - 0.005 - gain, 0.0), 1.5) for ratio in ratios[::-1])
-    return 1 - many, 1 - some, 1 - few
+    return float(1 - many), float(1 - some), float(1 - few)
 
 
 def _p(best: float, chance: float, n: int, tried: int, task: str) -> float:

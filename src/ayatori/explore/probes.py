@@ -122,10 +122,9 @@ def thinned(plan: Plan, kinds: np.ndarray, size: float, seed: int) -> Plan:
     roles = plan.roles.copy()
     learned = (roles > UNUSED) & (roles <= STOP)
     roles[learned & ~keep[:, None]] = UNUSED
-    for member in range(plan.members):  # every member keeps some of both roles
+    for member in range(plan.members):  # a few of both roles are kept at every size
         for role in (1, STOP):
-            if not (roles[:, member] == role).any():
-                roles[np.flatnonzero(plan.roles[:, member] == role)[:4], member] = role
+            roles[np.flatnonzero(plan.roles[:, member] == role)[:2], member] = role
     return dataclasses.replace(plan, roles=roles)
 
 

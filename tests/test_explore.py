@@ -1,0 +1,311 @@
+"""What is said before training: honest, the same each time, and right where the truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+
+import ayatori
+from ayatori.cli import main
+from ayatori.data import load
+from ayatori.evaluate.baselines import Trees
+from ayatori.explore.bounds import calibration, predicted
+from ayatori.explore.ceiling import cover_hart, pool
+from ayatori.explore.curve import learning_curve
+from ayatori.explore.features import representations
+from ayatori.explore.probes import fit_probes, probe_plan, sample_rows, take_rows, thinned
+from ayatori.explore.verdict import Evidence, verdict
+from ayatori.plan import make_plan, strata
+from ayatori.recipe import ExploreRecipe, PlanRecipe, Recipe, TrainRecipe
+from ayatori.records import SCORE, STOP, AyatoriError, Look
+
+QUICK = Recipe(explore=ExploreRecipe(permutations=99, look_rows=400), plan=PlanRecipe(folds=2))
+
+
+def clumps(rows: int, apart: float, seed: int = 0, columns: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Two Gaussians whose Bayes error is that of a normal beyond ``apart`` / 2."""
+    chance = np.random.default_rng(seed)
+    y = np.repeat(["cat", "dog"], rows // 2)
+    x = chance.normal(size=(rows, columns))
+    x[:, 0] += apart * (y == "dog")
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def look() -> Look:
+    x, y = clumps(400, 2.5)
+    return ayatori.explore(x, y=y, recipe=QUICK)
+
+
+def test_labels_of_sealed_rows_change_nothing(look: Look) -> None:
+    x, y = clumps(400, 2.5)
+    data = load(x, y=y)
+    sealed = make_plan(data, QUICK.plan, QUICK.seed).sealed
+    assert sealed.sum() == 80
+    other = data.labels.copy()
+    other[sealed] = 1 - other[sealed]
+    poisoned = dataclasses.replace(data, target=other)
+    plan = make_plan(data, QUICK.plan, QUICK.seed)
+    found = ayatori.explore(poisoned, plan, QUICK)
+    assert _steady(found) == _steady(look)
+    assert set(found.table.loc[sealed, "class"]) == {-1}
+
+
+def _steady(look: Look) -> str:
+    facts = {name: value for name, value in look.facts.items() if name != "seconds"}
+    return json.dumps(facts, default=float) + look.table.to_json()
+
+
+def test_the_same_seed_says_the_same_and_leaves_global_chance_alone(look: Look) -> None:
+    x, y = clumps(400, 2.5)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    again = ayatori.explore(x, y=y, recipe=QUICK)
+    assert _steady(again) == _steady(look)
+    assert all(again.maps[name].tobytes() == look.maps[name].tobytes() for name in look.maps)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+def test_a_look_knows_what_the_data_allow(look: Look) -> None:
+    best = norm.cdf(1.25)  # 0.894
+    assert look.ceiling is not None and look.ceiling[0] <= best <= look.ceiling[1]
+    assert look.expected is not None and look.expected[0] < best
+    assert look.verdict == "feasible"
+    assert {name: points.shape for name, points in look.maps.items()} == {
+        "pca": (400, 3),
+        "tsne": (400, 3),
+        "tsne_2d": (400, 2),
+        "umap": (400, 3),
+        "umap_2d": (400, 2),
+    }
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_shuffled_labels_have_no_structure(seed: int) -> None:
+    x, y = clumps(300, 3.0)
+    shuffled = np.random.default_rng(seed).permutation(y)
+    found = ayatori.explore(x, y=shuffled, recipe=dataclasses.replace(QUICK, seed=seed))
+    assert found.verdict == "no class structure"
+    assert found.ceiling is not None and found.ceiling[1] == 1.0  # a pattern may hide all the same
+
+
+def test_a_parity_of_three_bits_is_never_out_of_reach() -> None:
+    chance = np.random.default_rng(0)
+    bits = chance.integers(0, 2, (600, 8))
+    asked = Recipe(explore=ExploreRecipe(permutations=99, target_accuracy=0.95))
+    found = ayatori.explore(
+        bits + 0.1 * chance.normal(size=bits.shape), y=bits[:, :3].sum(1) % 2, recipe=asked
+    )
+    assert found.verdict != "not with this data"
+    assert found.ceiling is not None and found.ceiling[1] > 0.95
+
+
+def test_a_target_beyond_noisy_labels_is_said_to_be_beyond() -> None:
+    x, y = clumps(1000, 9.0)
+    chance = np.random.default_rng(0)
+    y = np.where(chance.random(1000) < 0.3, chance.permutation(y), y)  # 15 % are wrong now
+    asked = dataclasses.replace(QUICK, explore=ExploreRecipe(permutations=99, target_accuracy=0.97))
+    found = ayatori.explore(x, y=y, recipe=asked)
+    assert found.verdict == "not with this data"
+    assert "97 %" in found.sentence
+
+
+def test_numbers_and_several_labels_are_looked_at_too() -> None:
+    data = load_diabetes()
+    found = ayatori.explore(data.data, y=data.target, recipe=QUICK)
+    assert found.facts["metric"] == "r2"
+    assert found.expected is not None and 0.2 < found.expected[0] < found.expected[1] < 0.8
+    x, _ = clumps(300, 0.0)
+    labels = np.stack([x[:, 0] > 0, x[:, 1] > 0], axis=1).astype(float)
+    several = ayatori.explore(x, y=labels, recipe=QUICK)
+    assert several.expected is not None and several.expected[1] > 0.8
+
+
+@pytest.mark.parametrize("rows", [6, 12, 60])
+def test_few_rows_get_no_number(rows: int) -> None:
+    x, y = clumps(rows, 5.0)
+    found = ayatori.explore(x, y=y, recipe=QUICK)
+    assert (found.verdict, found.expected) == ("too few rows", None)
+    assert "too few" in found.sentence
+
+
+def test_rows_become_points_by_what_development_rows_say() -> None:
+    pictures = (load_digits().images[:120, None] * 15).astype(np.uint8)
+    table = load_breast_cancer().data[:120]
+    for values in (pictures, table):
+        data = load(values, y=["a", "b"] * 60)
+        changed = values.copy()
+        changed[100:] = changed[100:] // 2 + 3 if values.dtype == np.uint8 else changed[100:] * 7 + 1
+        own = np.arange(100)
+        for one, other in zip(
+            representations(data, own), representations(load(changed, y=["a", "b"] * 60), own), strict=True
+        ):
+            assert one.name == other.name
+            np.testing.assert_array_equal(one.values[:100], other.values[:100])
+            assert not np.array_equal(one.values[100:], other.values[100:])
+
+
+def test_your_own_features_must_fit() -> None:
+    x, y = clumps(60, 1.0)
+    with pytest.raises(AyatoriError, match=r"59 lines for 60 rows"):
+        representations(load(x, y=y), np.arange(60), given=x[:59])
+    assert representations(load(x, y=y), np.arange(60), given=x)[-1].name == "your own features"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.sampled_from([0.1, 0.25, 0.5, 0.8]), min_size=2, max_size=2))
+def test_a_smaller_share_is_a_part_of_a_larger_one(seed: int, sizes: list[float]) -> None:
+    x, y = clumps(120, 1.0, seed)
+    data = load(x, y=y)
+    plan = probe_plan(data, seed)
+    small, large = (thinned(plan, strata(data), size, seed).roles for size in sorted(sizes))
+    learned = (small > 0) & (small <= STOP)
+    assert ((large > 0) & (large <= STOP))[learned].all()
+    assert learned.any(axis=0).all()
+    assert np.array_equal(small == SCORE, plan.roles == SCORE)
+
+
+def test_probes_say_what_cross_validation_says() -> None:
+    x, y = clumps(300, 2.0)
+    data = load(x, y=y)
+    probes, notes = fit_probes(data, probe_plan(data, 0), 0)
+    scores = {one.name: (one.values.argmax(1) == data.labels).mean() for one in probes if one.size == 1.0}
+    reference = (cross_val_predict(LogisticRegression(), x, y, cv=5) == y).mean()
+    assert abs(scores["logistic regression"] - reference) < 0.02
+    assert not notes
+    assert scores["majority class"] == 0.5
+
+
+def test_trees_do_as_well_as_those_of_scikit_learn() -> None:
+    x, y = load_digits(return_X_y=True)
+    ours = Trees().fit(x[:900], y[:900])
+    theirs = ExtraTreesClassifier(60, min_samples_leaf=2, random_state=0).fit(x[:900], y[:900])
+    assert abs((ours.predict(x[900:]) == y[900:]).mean() - theirs.score(x[900:], y[900:])) < 0.02
+
+
+def test_a_pool_beats_its_members_and_ignores_the_blind() -> None:
+    chance = np.random.default_rng(0)
+    truth = chance.integers(0, 3, 3000)
+
+    def told(rate: float) -> np.ndarray:
+        said = np.full((3000, 3), (1 - rate) / 2)
+        right = np.where(chance.random(3000) < rate, truth, chance.integers(0, 3, 3000))
+        said[np.arange(3000), right] = rate
+        return said
+
+    one, other, blind = told(0.7), told(0.7), np.full((3000, 3), 1 / 3)
+    pooled = pool([one, other, blind], truth)
+    assert np.allclose(pooled.sum(axis=1), 1)
+    losses = [-np.log(said[np.arange(3000), truth]).mean() for said in (pooled, one, other)]
+    assert losses[0] < min(losses[1:]) - 0.05
+
+
+def test_cover_and_hart_bound_is_tight_for_uniform_noise() -> None:
+    for classes, rate in ((2, 0.1), (10, 0.3)):
+        wrong = rate * (classes - 1) / classes
+        twice = 2 * wrong - classes / (classes - 1) * wrong**2
+        assert cover_hart(twice, classes) == pytest.approx(wrong)
+
+
+def test_the_numbers_behind_the_intervals_are_in_order() -> None:
+    assert set(calibration()) >= {"ceiling", "expected"}
+    names = {name for line in calibration()["ceiling"].values() for name in line["weights"]}
+    low, middle, high = predicted("ceiling", dict.fromkeys(names, 0.5))
+    assert low <= middle <= high
+
+
+def test_a_learning_curve_finds_its_floor() -> None:
+    rows = np.array([250, 500, 1000, 2000])
+    found = learning_curve(rows, 0.1 + 3 * rows**-0.6, 100_000, target=0.85)
+    assert found is not None
+    at = found["forecast"]["rows"].index(20_000)
+    truth = 1 - (0.1 + 3 * 20_000**-0.6)
+    assert found["forecast"]["low"][at] - 0.01 <= truth <= found["forecast"]["high"][at] + 0.01
+    needed = (3 / 0.05) ** (1 / 0.6)  # rows until 0.85
+    assert needed / 1.5 < found["needed"]["rows"] < needed * 1.5 if found["needed"] else needed < 2000
+    far = learning_curve(rows, 0.3 + 0 * rows, 100_000, target=0.95)
+    assert far is not None and far["needed"] is None and "will not reach it" in far["sentence"]
+
+
+GOOD = (0.90, 0.93, 0.95), (0.93, 0.95, 0.97)
+
+
+@pytest.mark.parametrize(
+    ("target", "p", "rows", "word"),
+    [
+        (0.89, 0.001, 1000, "feasible"),
+        (0.92, 0.001, 1000, "likely"),
+        (0.96, 0.001, 1000, "undecided"),
+        (0.98, 0.001, 1000, "not with this data"),
+        (None, 0.001, 1000, "feasible"),
+        (0.98, 0.3, 1000, "no class structure"),
+        (0.89, 0.001, 50, "too few rows"),
+    ],
+)
+def test_the_verdict_follows_from_the_figures(target: float | None, p: float, rows: int, word: str) -> None:
+    said = verdict(Evidence("classification", rows, 2, 0.5, 0.92, "trees", p, *GOOD, target=target))
+    assert said["word"] == word
+    assert said["sentence"].endswith(".") and said["next"].endswith(".")
+    assert "impossible" not in json.dumps(said).lower()
+
+
+def test_rows_are_drawn_in_proportion() -> None:
+    kinds = np.repeat([0, 1, 2], [600, 300, 100])
+    drawn = sample_rows(kinds, np.arange(1000), 100, 0)
+    assert np.bincount(kinds[drawn]).tolist() == [60, 30, 10]
+    data = load(np.arange(2000.0).reshape(1000, 2), y=kinds.astype(str))
+    assert take_rows(data, drawn).ids.tolist() == data.ids[drawn].tolist()
+
+
+def test_the_command_writes_a_page_and_asks_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = clumps(300, 6.0)
+    rows = "\n".join(f"{a:.3f},{b:.3f},{label}" for (a, b), label in zip(x[:, :2], y, strict=True))
+    Path("größe n.csv").write_text(f"länge,b,art\n{rows}\n", encoding="utf-8")
+    words = ["ayatori", "explore", "größe n.csv", "--target-accuracy", "0.9", "--out", "seen"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    assert "feasible" in out and "explore.html" in out
+    facts = json.loads(Path("seen/explore.json").read_text(encoding="utf-8"))
+    assert facts["ruler"]["target"] == 0.9 and facts["sealed"] == 60
+    assert Path("seen/explore.html").stat().st_size < 5_000_000
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "must be new" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_looks_first_and_a_resumed_run_does_not_look_again(tmp_path: Path) -> None:
+    x, y = clumps(200, 4.0)
+    recipe = dataclasses.replace(QUICK, train=TrainRecipe(epochs=2))
+    heard: list[str] = []
+    result = ayatori.run(x, recipe, tmp_path / "run", y=y, show=lambda event: heard.append(event.stage))
+    assert heard.index("explore") < heard.index("train")
+    assert result.look is not None and result.verdict["word"] == result.look.verdict
+    told = json.loads((tmp_path / "run" / "result.json").read_text())["verdict"]
+    assert told["word"] == result.look.verdict
+    before = (tmp_path / "run" / "explore.json").read_bytes()
+    (tmp_path / "run" / "DONE").unlink()
+    again = ayatori.resume(tmp_path / "run", x, y=y)
+    assert again.look is None and again.verdict == told
+    assert (tmp_path / "run" / "explore.json").read_bytes() == before
