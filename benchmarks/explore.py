@@ -172,7 +172,7 @@ def beside_reached(lines: list[Line]) -> Line:
     rules: dict[str, Callable[[Line], float | None]] = {
         "expected": lambda line: line["expected"][1],
         "linear probe": lambda line: line["probes"][
-            next(name for name in line["probes"] if "lin" in name or "log" in name)
+            next(name for name in line["probes"] if "regression" in name)
         ],
         "snoopy": lambda line: line.get("snoopy"),
     }
