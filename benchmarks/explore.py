@@ -36,13 +36,16 @@ from sklearn.neighbors import NearestNeighbors
 from tasks import Task, add_places, fashion, photos, tasks
 
 import ayatori
+from ayatori.evaluate.baselines import NAMES
 from ayatori.explore.bounds import _ceiling
 from ayatori.explore.features import representations
 from ayatori.explore.verdict import FEWEST
-from ayatori.recipe import EvaluateRecipe, PlanRecipe, Recipe
+from ayatori.recipe import EvaluateRecipe, ExploreRecipe, PlanRecipe, Recipe, change
 from ayatori.records import Dataset
 
-ALL = Recipe(plan=PlanRecipe(test=0.0), evaluate=EvaluateRecipe(baselines=()))
+ALL = Recipe(
+    plan=PlanRecipe(test=0.0), explore=ExploreRecipe(maps=False), evaluate=EvaluateRecipe(baselines=())
+)
 Line = dict[str, Any]
 
 
@@ -79,7 +82,7 @@ def reach(options: argparse.Namespace) -> Line:
 def reached(task: Task) -> Line:
     """The out-of-fold score of the default run's one network."""
     dataset = task.load()
-    result = ayatori.run(dataset, ALL)
+    result = ayatori.run(dataset, change(ALL, "explore", look=False))
     metric = "r2" if dataset.task == "regression" else "accuracy"
     entry = next(one for one in result.leaderboard if one.network and one.split == "out_of_fold")
     score = entry.scores[metric]
@@ -145,6 +148,12 @@ def fit(options: argparse.Namespace) -> Line:
     }
 
 
+def noise_of(line: Line) -> float:
+    """What ``explore`` adds to both sides of the ceiling for the sampling error of what was measured."""
+    error, rows = line["features"]["error"], line["rows"]
+    return float(1.645 * np.sqrt(max(error * (1 - error), 1 / rows) / rows))
+
+
 def looked(task: Task) -> Line:
     """What the probes find before training, and the rules that it must beat."""
     dataset = task.load()
@@ -171,9 +180,7 @@ def beside_reached(lines: list[Line]) -> Line:
     missed = [line["case"] for line, inside in zip(given, held, strict=True) if not inside]
     rules: dict[str, Callable[[Line], float | None]] = {
         "expected": lambda line: line["expected"][1],
-        "linear probe": lambda line: line["probes"][
-            next(name for name in line["probes"] if "regression" in name)
-        ],
+        "linear probe": lambda line: line["probes"].get(NAMES["linear"][line["task"]]),
         "snoopy": lambda line: line.get("snoopy"),
     }
     errors = {}
@@ -344,7 +351,8 @@ def leaked(rows: int = 2000, copies: int = 100) -> Line:
     test = np.arange(len(dataset)) >= rows - 300
     pairs = [(row, rows + place) for place, row in enumerate(own) if row < rows - 300]
     leaks = ayatori.explore(dataclasses.replace(dataset, fixed_test=test), recipe=ALL).leaks
-    return found_of(pairs, [tuple(sorted(pair)) for pair in zip(leaks["a"], leaks["b"], strict=True)])
+    named = zip(leaks["row"], leaks["copy_of"], strict=True)
+    return found_of(pairs, [tuple(sorted(pair)) for pair in named])
 
 
 def near_rows(rows: int = 2000, copies: int = 100, noise: float = 0.01) -> Line:
