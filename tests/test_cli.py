@@ -448,7 +448,10 @@ def test_resume_of_a_complete_run_says_so(ayatori: Ayatori) -> None:
 def test_random_labels_are_scored_at_chance(ayatori: Ayatori) -> None:
     random = np.random.default_rng(1)
     data = write(table(400).assign(y=random.choice(["heads", "tails"], 400)))
-    assert ayatori("run", data, "--folds", "3", "--epochs", "20", "--no-look", "--quiet", "--out", "mine")[0] == 0
+    assert (
+        ayatori("run", data, "--folds", "3", "--epochs", "20", "--no-look", "--quiet", "--out", "mine")[0]
+        == 0
+    )
     for entry in json.loads(Path("mine/result.json").read_text())["leaderboard"]:
         for name in ("roc_auc", "balanced_accuracy"):
             score = entry["scores"][name]

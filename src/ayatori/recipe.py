@@ -49,6 +49,7 @@ class ExploreRecipe:
 
     look: bool = True  # at the head of a run
     target_accuracy: float = 0.0  # (R2 of numbers) that the verdict is asked about; 0 = none
+    maps: bool = True  # PCA, t-SNE and UMAP
     look_rows: int = 10_000  # that quick models learn from and are judged on
     look_seconds: float = 60.0  # of one core, for the maps; more rows than fit are placed among the others
     permutations: int = 499  # of the labels, to see whether they have structure at all

@@ -189,6 +189,7 @@ def _flow(
     clock.lap("plan")
     look, seen = _look(dataset, plan, recipe, twins, folder, show)
     clock.lap("explore")
+    _tell_training(show, plan, recipe)
     members = _train(dataset, plan, recipe, folder, show)
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
     clock.lap("train")
@@ -334,6 +335,10 @@ def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe, bound: str) 
     show(Event("plan", f"{test}; {how[plan.strategy]}"))
     learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
     show(Event("plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"))
+
+
+def _tell_training(show: Show, plan: Plan, recipe: Recipe) -> None:
+    """How the networks will be trained."""
     net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
     show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
     show(Event("train", sentence(recipe.engine, plan.members)))

@@ -98,6 +98,11 @@ def explore(
     clock.lap("read")
     rows = _rows(dataset, plan, recipe, twins)
     clock.lap("copies")
+    return look_of(_seen(rows, features, recipe, say, clock), recipe)
+
+
+def _seen(rows: _Rows, features: np.ndarray | None, recipe: Recipe, say: Show, clock: Clock) -> Seen:
+    """One line per step: points, neighbours, quick models and their bounds, the audit, the maps."""
     say("neighbours", 0.08)
     own = None if features is None else np.asarray(features)[rows.drawn]
     ways = representations(rows.dataset, rows.known, recipe.seed, own)
@@ -110,10 +115,10 @@ def explore(
     say("audit", 0.6)
     found = _audited(rows, ways[best], graphs[best], bounds, recipe)
     clock.lap("audit")
-    maps = _maps(rows, ways[best], recipe, say)
+    maps = _maps(rows, ways[best], recipe, say) if recipe.explore.maps else []
     clock.lap("maps")
-    p = min(1.0, 1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures))
-    seen = Seen(
+    by_chance = [1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures)]
+    return Seen(
         whole=rows.whole,
         rows=rows.drawn,
         dataset=rows.dataset,
@@ -124,13 +129,12 @@ def explore(
         structures=structures,
         best=best,
         bounds=bounds,
-        p=p,
+        p=min(1.0, *by_chance),
         found=found,
         maps=maps,
         notes=(*rows.notes, *notes),
         seconds=clock.laps,
     )
-    return look_of(seen, recipe)
 
 
 def _read(data: Any, y: Any, recipe: Recipe, say: Show) -> Dataset:

@@ -83,34 +83,18 @@ def look_of(seen: Seen, recipe: Recipe) -> Look:
 
 def _facts(seen: Seen, recipe: Recipe) -> dict[str, Any]:
     data, bounds = seen.whole, seen.bounds
-    structure = seen.structures[seen.best] | {"p": seen.p}
     pairs, confusion = _mixed_up(seen)
     target = recipe.explore.target_accuracy or None
-    given = Evidence(
-        task=data.task,
-        rows=len(seen.open),
-        classes=len(data.classes) if data.task == "classification" else 1,
-        chance=bounds.chance if bounds else 0.0,
-        probe=bounds.probes[0]["value"] if bounds else 0.0,
-        probe_name=bounds.probes[0]["name"] if bounds else "",
-        p=seen.p,
-        expected=bounds.expected if bounds else None,
-        ceiling=bounds.ceiling if bounds else None,
-        target=target,
-        suspects=seen.found.facts["counts"]["suspects"],
-        worst=(pairs[0]["a"], pairs[0]["b"]) if pairs else None,
-        twice=bounds.curve["sentence"] if bounds and bounds.curve else "",
-        untried=_untried(data),
-    )
-    said = verdict(given)
+    said = verdict(_evidence(seen, target, pairs))
+    sealed = round(seen.sealed.mean() * len(data))
     return {
         "name": (data.source or data.schema.kind).rstrip("/").rsplit("/", 1)[-1],
         "source": data.source,
         "task": data.task,
         "classes": list(data.classes),
         "rows": len(data),
-        "development": len(data) - round(seen.sealed.mean() * len(data)),
-        "sealed": round(seen.sealed.mean() * len(data)),
+        "development": len(data) - sealed,
+        "sealed": sealed,
         "target": ", ".join(data.schema.target),
         "metric": "r2" if data.task == "regression" else "accuracy",
         "seed": recipe.seed,
@@ -128,22 +112,9 @@ def _facts(seen: Seen, recipe: Recipe) -> dict[str, Any]:
             for number, (way, one) in enumerate(zip(seen.ways, seen.structures, strict=True))
         ],
         "probes": list(bounds.probes) if bounds else [],
-        "structure": structure,
+        "structure": seen.structures[seen.best] | {"p": seen.p},
         "curve": bounds.curve if bounds else None,
-        "maps": [
-            {
-                "name": one.name,
-                "title": TITLES[one.name],
-                "dimensions": one.points.shape[1],
-                "of": one.of,
-                "rows": len(one.rows),
-                "trustworthiness": one.trustworthiness,
-                "continuity": one.continuity,
-                "agreement": one.agreement,
-                "agreement_full": one.agreement_full,
-            }
-            for one in seen.maps
-        ],
+        "maps": [_map_facts(one) for one in seen.maps],
         "pairs": pairs,
         "confusion": confusion,
         "audit": seen.found.facts,
@@ -152,6 +123,40 @@ def _facts(seen: Seen, recipe: Recipe) -> dict[str, Any]:
         "seconds": seen.seconds,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def _evidence(seen: Seen, target: float | None, pairs: list[dict[str, Any]]) -> Evidence:
+    data, bounds = seen.whole, seen.bounds
+    return Evidence(
+        task=data.task,
+        rows=len(seen.open),
+        classes=len(data.classes) if data.task == "classification" else 1,
+        chance=bounds.chance if bounds else 0.0,
+        probe=bounds.probes[0]["value"] if bounds else 0.0,
+        probe_name=bounds.probes[0]["name"] if bounds else "",
+        p=seen.p,
+        expected=bounds.expected if bounds else None,
+        ceiling=bounds.ceiling if bounds else None,
+        target=target,
+        suspects=seen.found.facts["counts"]["suspects"],
+        worst=(pairs[0]["a"], pairs[0]["b"]) if pairs else None,
+        twice=bounds.curve["sentence"] if bounds and bounds.curve else "",
+        untried=("A pretrained network",) if "image" in data.inputs else (),
+    )
+
+
+def _map_facts(one: Map) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "title": TITLES[one.name],
+        "dimensions": one.points.shape[1],
+        "of": one.of,
+        "rows": len(one.rows),
+        "trustworthiness": one.trustworthiness,
+        "continuity": one.continuity,
+        "agreement": one.agreement,
+        "agreement_full": one.agreement_full,
     }
 
 
@@ -166,21 +171,17 @@ def _ruler(seen: Seen, word: str, target: float | None) -> dict[str, Any]:
     if bounds is None:
         keys = ("chance", "probe", "probe_name", "pool", "nearest", "expected", "ceiling")
         return scale | dict.fromkeys(keys)
-    blind = word == "no class structure"
+    blind, few = word == "no class structure", word == "too few rows"
     return scale | {
         "chance": bounds.chance,
         "probe": bounds.probes[0]["value"],
         "probe_name": bounds.probes[0]["name"],
         "pool": bounds.score,
         "nearest": bounds.nearest,
-        "expected": None if blind or word == "too few rows" else list(bounds.expected),
+        "expected": None if blind or few else list(bounds.expected),
         # where nothing was seen, a pattern of many features at once may still be there
-        "ceiling": [bounds.score, bounds.score, 1.0] if blind else list(bounds.ceiling),
+        "ceiling": [bounds.score, bounds.score, 1.0] if blind else None if few else list(bounds.ceiling),
     }
-
-
-def _untried(data: Dataset) -> tuple[str, ...]:
-    return ("A pretrained network",) if "image" in data.inputs else ()
 
 
 def _mixed_up(seen: Seen) -> tuple[list[dict[str, Any]], list[list[int]] | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 FEWEST, FEWEST_OF_CLASS = 100, 20  # rows, and rows a class on average, below which no number is given
 GRADES = ((0.8, "clear"), (0.5, "workable"), (0.2, "weak"))
-ASKED = 0.01  # the largest p of class structure
+ASKED = 0.004  # the largest p of class structure; several probes and points are asked
 NAMES = {"classification": "accuracy", "multilabel": "share of right labels", "regression": "R²"}
 
 
