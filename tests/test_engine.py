@@ -60,12 +60,14 @@ def test_every_mode_gives_the_weights_of_a_plain_loop_of_separate_networks(
 
 
 SMALL = Traits(flops=13_568, layers=5)
+MIDDLE = Traits(flops=152_576, layers=3)  # 256 and 256 units
 WIDE = Traits(flops=4e6, layers=4)  # a thousand units and more
 CNN = Traits(flops=1e6, layers=12, convolves=True, mixes_rows=True)
 RULES = {
     "one network takes its turn": (SMALL, 1, False, "cpu", "turns", 1),
     "a few tiny ones are one stack": (Traits(flops=5000, layers=5), 5, False, "cpu", "stacked", 1),
-    "many small ones are a stack for each core": (SMALL, 50, False, "cpu", "stacked", 2),
+    "many small ones are one stack too": (SMALL, 50, False, "cpu", "stacked", 1),
+    "many larger ones are a stack for each core": (MIDDLE, 50, False, "cpu", "stacked", 2),
     "wide ones take turns": (WIDE, 5, False, "cpu", "turns", 2),
     "convolutions take turns on a CPU": (CNN, 5, True, "cpu", "turns", 2),
     "who cannot be stacked takes turns": (Traits(flops=5, layers=5, alone="no"), 5, False, "cpu", "turns", 2),

@@ -256,13 +256,13 @@ GOOD = (0.90, 0.93, 0.95), (0.93, 0.95, 0.97)
 @pytest.mark.parametrize(
     ("target", "p", "rows", "word"),
     [
-        (0.89, 0.001, 1000, "feasible"),
-        (0.92, 0.001, 1000, "likely"),
-        (0.96, 0.001, 1000, "undecided"),
-        (0.98, 0.001, 1000, "not with this data"),
-        (None, 0.001, 1000, "feasible"),
+        (0.89, 0.0005, 1000, "feasible"),
+        (0.92, 0.0005, 1000, "likely"),
+        (0.96, 0.0005, 1000, "undecided"),
+        (0.98, 0.0005, 1000, "not with this data"),
+        (None, 0.0005, 1000, "feasible"),
         (0.98, 0.3, 1000, "no class structure"),
-        (0.89, 0.001, 50, "too few rows"),
+        (0.89, 0.0005, 50, "too few rows"),
     ],
 )
 def test_the_verdict_follows_from_the_figures(target: float | None, p: float, rows: int, word: str) -> None:

@@ -52,7 +52,7 @@ class ExploreRecipe:
     maps: bool = True  # PCA, t-SNE and UMAP
     look_rows: int = 10_000  # that quick models learn from and are judged on
     look_seconds: float = 60.0  # of one core, for the maps; more rows than fit are placed among the others
-    permutations: int = 499  # of the labels, to see whether they have structure at all
+    permutations: int = 1999  # of the labels, to see whether they have structure at all
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from ayatori.records import Dataset, Graph, Look, Map, Plan, Representation
 
 NEIGHBOURS = 25  # nearest rows that are known of a row
 MOST = 200_000  # rows that are looked at
+PERMUTED = 2000  # rows that labels are permuted for
+CELLS = 1_500_000  # rows times columns that quick models learn from
 LEAST, LEAST_OF_CLASS = 40, 5  # rows that probes can be judged on
 Show = Callable[[str, float], None]
 
@@ -166,7 +168,9 @@ def _rows(dataset: Dataset, plan: Plan | None, recipe: Recipe, twins: Twins | No
     some = take_rows(dataset, drawn)
     known = np.flatnonzero(~sealed[drawn])
     open_ = take_rows(some, known)
-    asked = sample_rows(strata(open_), _judgeable(open_), recipe.explore.look_rows, recipe.seed)
+    columns = sum(int(np.prod(values.shape[1:])) for values in open_.inputs.values())
+    most = min(recipe.explore.look_rows, max(CELLS // max(columns, 1), 2000))
+    asked = sample_rows(strata(open_), _judgeable(open_), most, recipe.seed)
     part = dataclasses.replace(plan, roles=plan.roles[drawn])
     return _Rows(dataset, plan, twins, drawn, some, part, known, open_, asked, tuple(notes))
 
@@ -187,6 +191,8 @@ def _structure(graph: Graph, open_: Dataset, recipe: Recipe) -> dict[str, float]
         labels = labels.astype(np.float64)
     everyone = np.ones(len(open_), bool)
     count = recipe.explore.permutations
+    few = np.unique(np.linspace(0, len(graph.rows) - 1, min(PERMUTED, len(graph.rows))).astype(int))
+    graph = Graph(graph.rows[few], graph.indices[few], graph.distances[few])
     agreement, by_chance, p = structure(graph, labels, everyone, open_.groups, count, recipe.seed)
     return {"agreement": agreement, "by_chance": by_chance, "p": p, "permutations": count}
 

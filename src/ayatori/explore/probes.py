@@ -20,7 +20,6 @@ from ayatori.records import SCORE, STOP, UNUSED, Dataset, Plan, Predictions
 SIZES = (0.25, 0.5)  # of a fold's rows, for the learning curve
 LEAST = 40  # rows that a part must have
 PROBES = ("majority", "linear", "trees", "perceptron")
-CELLS = 4_000_000  # rows times columns that a probe learns from at most
 
 Progress = Callable[[str, float], None]
 
@@ -82,13 +81,11 @@ def fit_probes(
 ) -> tuple[list[Probe], list[str]]:
     """Every probe at every size, and notes on what was left out. ``points`` (n, d): the rows of pictures."""
     say = progress or (lambda text, share: None)
-    seen = list(dataset.inputs.values()) if points is None else [points]
-    columns = sum(values.shape[1] for values in seen)
     found: list[Probe] = []
     notes: list[str] = []
     kinds = strata(dataset)
     sizes = [size for size in SIZES if size * len(dataset) * 0.8 >= LEAST] + [1.0]
-    recipe = EvaluateRecipe(PROBES, baseline_rows=int(np.clip(CELLS // max(columns, 1), 2000, 20_000)))
+    recipe = EvaluateRecipe(PROBES)
     total = sum(sizes) * len(PROBES) * plan.members
     done = 0.0
     for size in sizes:

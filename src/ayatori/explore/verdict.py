@@ -10,7 +10,7 @@ from typing import Any
 
 FEWEST, FEWEST_OF_CLASS = 100, 20  # rows, and rows a class on average, below which no number is given
 GRADES = ((0.8, "clear"), (0.5, "workable"), (0.2, "weak"))
-ASKED = 0.004  # the largest p of class structure; several probes and points are asked
+ASKED = 0.001  # the largest p of class structure; several probes and points are asked
 NAMES = {"classification": "accuracy", "multilabel": "share of right labels", "regression": "R²"}
 
 
@@ -132,9 +132,8 @@ def _next(word: str, seen: Evidence) -> str:
     if word == "no class structure":
         return "Check that the labels belong to their rows (a join, a shuffle), then the preprocessing."
     if seen.suspects:
-        return (
-            f"Look at the {seen.suspects:,} labels that are probably wrong, below; that is the cheapest gain."
-        )
+        what = "label that looks" if seen.suspects == 1 else f"{seen.suspects:,} labels that look"
+        return f"Look at the {what} wrong, worst first: nothing is cheaper than to mend them."
     if word in ("feasible", "likely"):
         return "Train: ayatori run."
     return seen.twice or "Train: ayatori run, and compare what it reaches with the ceiling."
