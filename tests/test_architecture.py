@@ -21,7 +21,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 
 # Each part imports only from its own layer and the ones before it; `__init__` lists the public names lazily.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "clock"),
     ("records", "recipe"),
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
     ("train",),

@@ -259,8 +259,9 @@ def _numbers(path: Path) -> np.ndarray:
 
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise AyatoriError(f"'{path}' must be a .npy file of numbers, however: {error}") from None
+    except (OSError, ValueError):
+        what = "it is something else" if path.exists() else "it does not exist"
+        raise AyatoriError(f"'{path}' must be a .npy file of numbers, however {what}") from None
 
 
 def _print(text: str) -> None:

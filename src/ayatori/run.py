@@ -10,7 +10,6 @@ import dataclasses
 import importlib.metadata
 import itertools
 import platform
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
 from ayatori.ensemble import blends
@@ -342,20 +342,6 @@ def _tell_training(show: Show, plan: Plan, recipe: Recipe) -> None:
     net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
     show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
     show(Event("train", sentence(recipe.engine, plan.members)))
-
-
-class Clock:
-    """Seconds of each stage."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.monotonic()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        now = time.monotonic()
-        self.laps[stage] = now - self._last
-        self.laps["total"] = now - self._start
-        self._last = now
 
 
 def _silent(event: Event) -> None:

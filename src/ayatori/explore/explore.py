@@ -6,7 +6,6 @@ import atexit
 import dataclasses
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
 from ayatori.explore.audit import Audit, audit
@@ -244,17 +244,3 @@ def _maps(rows: _Rows, way: Representation, recipe: Recipe, say: Show) -> list[M
         recipe.explore.look_seconds,
         lambda share: say("maps", 0.65 + 0.35 * share),
     )
-
-
-class Clock:
-    """Seconds of each step."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.monotonic()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, step: str) -> None:
-        now = time.monotonic()
-        self.laps[step] = now - self._last
-        self.laps["total"] = now - self._start
-        self._last = now
