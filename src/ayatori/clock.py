@@ -6,7 +6,7 @@ import time
 
 
 class Clock:
-    """``lap(step)`` writes the seconds since the last one into ``laps``; "total" has those since the start."""
+    """``lap(step)`` writes the seconds since the last one into ``laps``; "total": since the start."""
 
     def __init__(self) -> None:
         self._start = self._last = time.monotonic()
