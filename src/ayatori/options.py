@@ -100,7 +100,8 @@ class RunOptions:
     strict
         Refuse a broken picture instead of skipping it.
     baselines
-        Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none.
+        Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none; also trees and
+        perceptron.
     look
         Look at the data before training (--no-look to leave it out).
     target_accuracy

@@ -15,7 +15,7 @@ import numpy as np
 
 from ayatori.clock import Clock
 from ayatori.data import load
-from ayatori.data.twins import Twins, bind, find_twins
+from ayatori.data.twins import NEAR_ROWS, Twins, bind, find_twins
 from ayatori.explore.audit import Audit, audit
 from ayatori.explore.bounds import Bounds, find_bounds
 from ayatori.explore.features import representations
@@ -160,6 +160,8 @@ def _rows(dataset: Dataset, plan: Plan | None, recipe: Recipe, twins: Twins | No
         dataset, bound = bind(dataset, twins, recipe.plan)
         plan = make_plan(dataset, recipe.plan, recipe.seed)
         notes += [bound] if bound else []
+    if len(dataset) > NEAR_ROWS:
+        notes.append("of so many rows only exact copies were looked for, no near ones")
     sealed = plan.sealed
     drawn = np.arange(len(dataset))
     if len(drawn) > MOST:
