@@ -113,6 +113,33 @@ class EngineRecipe:
 
 
 @dataclass(frozen=True)
+class EnsembleRecipe:
+    """What is made of many networks.
+
+    ``kinds``: mean, majority, median (of numbers), weighted, greedy, bagging, boosting, stacking.
+    """
+
+    kinds: tuple[str, ...] = ("mean",)
+    bags: int = 10  # bootstrap samples in each fold
+    bag_share: float = 1.0  # their size, as a share of a fold's own training rows
+    bag_stratified: bool = True  # every class in its proportion
+    bag_features: float = 1.0  # share of a table's columns that a bag may look at
+    rounds: int = 10  # of boosting, at most
+    boost: Literal["auto", "samme", "samme.r", "r2", "gradient"] = "auto"
+    boost_threshold: float = 0.01  # ends when the weighted training loss is below
+    boost_patience: int = 3  # rounds without a gain on the stop rows
+    boost_rate: float = 0.0  # how much a round counts; 0 = 0.3 for gradient, else 1
+    boost_depth: int = 0  # hidden layers of a weaker network; 0 = the run's own
+    boost_width: int = 0  # their width
+    boost_epochs: int = 0  # its epochs
+    stack_nets: tuple[str, ...] = ("linear",)  # networks that stand beside the run's own
+    stack_rivals: tuple[str, ...] = ("linear", "neighbours", "boosting")
+    stack_model: Any = "auto"  # auto, logistic, network, package:class, or a scikit-learn estimator
+    stack_inputs: bool = False  # the last model sees the inputs too
+    distill: bool = False  # one network that learns what the chosen ensemble says
+
+
+@dataclass(frozen=True)
 class EvaluateRecipe:
     """Who the network is compared with."""
 
@@ -136,6 +163,7 @@ class Recipe:
     loss: LossRecipe = LossRecipe()
     train: TrainRecipe = TrainRecipe()
     engine: EngineRecipe = EngineRecipe()
+    ensemble: EnsembleRecipe = EnsembleRecipe()
     evaluate: EvaluateRecipe = EvaluateRecipe()
     preset: Literal["quick", "good", "best"] = "good"
     seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,9 +20,12 @@ __all__ = [
     "Blend",
     "Column",
     "Dataset",
+    "Ensemble",
     "Entry",
     "Epoch",
     "Graph",
+    "Group",
+    "Last",
     "Look",
     "Map",
     "Member",
@@ -33,6 +36,7 @@ __all__ = [
     "SchemaError",
     "Score",
     "Task",
+    "Vote",
 ]
 
 Task = Literal["classification", "multilabel", "regression"]
@@ -106,7 +110,12 @@ class Dataset:
 class Column:
     """What one member of a Plan is. ``fold`` is -1 where folds do not apply.
 
-    ``learning_rate`` and ``weight_decay`` are this member's own, or 0 and -1 for the recipe's.
+    ``kind``: "fold" learns from all rows of its own, a "bag" from a bootstrap sample of them, a "round" of
+    boosting from what earlier rounds got wrong, a "pair" never sees the fold ``other`` either, and a
+    "student" learns what an ensemble says. ``bag`` and ``round`` count from 1.
+
+    ``learning_rate`` and ``weight_decay`` are this member's own, or 0 and -1 for the recipe's; ``features``
+    is the share of a table's columns that it may look at, drawn with its seed.
     """
 
     fold: int = -1
@@ -117,6 +126,9 @@ class Column:
     seed: int = 0
     learning_rate: float = 0.0
     weight_decay: float = -1.0
+    kind: Literal["fold", "bag", "round", "pair", "student"] = "fold"
+    other: int = -1
+    features: float = 1.0
 
 
 # One byte a cell: 1 .. 250 means "train, that many times".
@@ -154,6 +166,15 @@ class Plan:
     def rows(self, member: int, role: int) -> np.ndarray:
         """Row numbers with ``role`` (STOP, SCORE or SEALED) for ``member``."""
         return np.flatnonzero(self.roles[:, member] == role)
+
+    def only(self, members: Sequence[int]) -> Plan:
+        """The Plan of some members alone, numbered anew."""
+        picked = tuple(self.columns[member] for member in members)
+        return Plan(self.roles[:, list(members)], picked, self.strategy)
+
+    def beside(self, roles: np.ndarray, columns: Sequence[Column]) -> Plan:
+        """This Plan with more members: ``roles`` (n, more)."""
+        return Plan(np.concatenate([self.roles, roles], axis=1), (*self.columns, *columns), self.strategy)
 
 
 @dataclass(frozen=True)
@@ -195,6 +216,56 @@ class Predictions:
     name: str = "network"
     seconds: float = 0.0  # prediction time of all rows by all members
     seconds_train: float = 0.0  # training time of all members
+
+
+@dataclass(frozen=True)
+class Group:
+    """Voices that answer as one.
+
+    ``voices`` are numbers of members (of a model: of its networks, then its rivals). ``weights`` are
+    positive and sum to 1; () = all the same. ``how``: "mean"; "majority", the share of votes, ties by
+    probability; "median", weighted; or "sum", where a voice is a step of logits (or values), ``weights`` are
+    the lengths of the steps, and ``start`` (outputs,) is where they begin.
+    """
+
+    voices: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+    how: Literal["mean", "majority", "median", "sum"] = "mean"
+    start: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last model of a stack, on what k groups say.
+
+    Without ``model``: logits (or values) = sum over groups of weight times logarithm of probability (or
+    value), plus ``bias`` (outputs,). Else ``model`` is a fitted scikit-learn estimator on all groups' outputs
+    side by side, behind which stand the raw inputs where ``inputs`` is true.
+    """
+
+    weights: tuple[float, ...] = ()
+    bias: tuple[float, ...] = ()
+    model: Any = None
+    inputs: bool = False
+
+
+@dataclass(frozen=True)
+class Vote:
+    """How voices become one answer: each group answers, then their mean, or a last model, speaks."""
+
+    groups: tuple[Group, ...]
+    last: Last | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One way to make one answer of many members. ``folds``: who says the held-out rows of each
+    (repeat, fold); ``vote``: who says sealed and new rows."""
+
+    name: str  # mean, bagging, boosting, ...
+    title: str  # its line on the leaderboard
+    folds: Mapping[tuple[int, int], Group]
+    vote: Vote
 
 
 @dataclass(frozen=True)
