@@ -55,7 +55,7 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
             if recipe.strategy == "rotate":
                 column[own], column[judge] = 1, STOP
             else:
-                learn, stop = _stop_rows(dataset, own, recipe.stop, member_seed)
+                learn, stop = stop_rows(dataset, own, recipe.stop, member_seed)
                 column[learn], column[stop], column[judge] = 1, STOP, SCORE
             roles.append(column)
             columns.append(Column(fold=fold, repeat=repeat, net=net, seed=member_seed))
@@ -241,7 +241,7 @@ def _proportional(strata: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.sort(order[place < np.repeat(taken, counts)])
 
 
-def _stop_rows(dataset: Dataset, own: np.ndarray, share: float, seed: int) -> Split:
+def stop_rows(dataset: Dataset, own: np.ndarray, share: float, seed: int) -> Split:
     """A member's own rows -> rows to train on, rows to stop by (20 of them where a fifth allows it)."""
     stop = _share(dataset, own, max(share, min(20 / len(own), 0.2)), seed)
     return np.setdiff1d(own, stop), stop

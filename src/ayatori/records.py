@@ -167,6 +167,12 @@ class Plan:
         """Row numbers with ``role`` (STOP, SCORE or SEALED) for ``member``."""
         return np.flatnonzero(self.roles[:, member] == role)
 
+    @property
+    def typical(self) -> tuple[int, ...]:
+        """The members that settings and steps are made for: those that learn from all rows of a fold, if any do."""
+        whole = tuple(m for m, column in enumerate(self.columns) if column.kind == "fold")
+        return whole or tuple(range(self.members))
+
     def only(self, members: Sequence[int]) -> Plan:
         """The Plan of some members alone, numbered anew."""
         picked = tuple(self.columns[member] for member in members)
@@ -216,6 +222,19 @@ class Predictions:
     name: str = "network"
     seconds: float = 0.0  # prediction time of all rows by all members
     seconds_train: float = 0.0  # training time of all members
+    models: tuple[Any, ...] = ()  # the fitted rivals, where they are kept
+
+    def only(self, members: Sequence[int]) -> Predictions:
+        """What some of the members say."""
+        part, picked = len(members) / len(self.values), list(members)
+        return Predictions(
+            self.values[picked],
+            self.unseen[picked],
+            self.name,
+            self.seconds * part,
+            self.seconds_train * part,
+            tuple(self.models[member] for member in picked) if self.models else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -223,14 +242,14 @@ class Group:
     """Voices that answer as one.
 
     ``voices`` are numbers of members (of a model: of its networks, then its rivals). ``weights`` are
-    positive and sum to 1; () = all the same. ``how``: "mean"; "majority", the share of votes, ties by
+    positive and sum to 1; () = all the same. ``how``: "mean"; "geometric", of probabilities; "majority", the share of votes, ties by
     probability; "median", weighted; or "sum", where a voice is a step of logits (or values), ``weights`` are
     the lengths of the steps, and ``start`` (outputs,) is where they begin.
     """
 
     voices: tuple[int, ...]
     weights: tuple[float, ...] = ()
-    how: Literal["mean", "majority", "median", "sum"] = "mean"
+    how: Literal["mean", "geometric", "majority", "median", "sum"] = "mean"
     start: tuple[float, ...] = ()
 
 
@@ -285,6 +304,9 @@ class Blend:
     members: tuple[int, ...] = ()
     seconds_train: float = 0.0
     seconds_predict: float = 0.0
+    ensemble: str = "mean"  # what is delivered where this line is chosen; "" = it cannot be
+    single: bool = False  # one network a row
+    vote: Vote | None = None  # on the test: how new rows are answered; None = the mean of ``members``
 
 
 @dataclass(frozen=True)
@@ -301,7 +323,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the leaderboard. ``paired`` compares with the best network on the same rows."""
+    """One line of the leaderboard. ``paired`` compares, on the same rows, an ensemble with the best single
+    network, and a rival with the best network or ensemble."""
 
     name: str
     split: str

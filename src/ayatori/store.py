@@ -24,7 +24,7 @@ from ayatori.records import AyatoriError, Dataset, Epoch, Look, Member, Plan
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINTS = "checkpoint*.safetensors"
 REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -100,7 +100,7 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        return (self.path / CHECKPOINT).exists()
+        return any(self.path.glob(CHECKPOINTS))
 
     def discard(self) -> None:
         """Remove a run that never trained."""
@@ -149,20 +149,9 @@ class RunFolder:
         except ValueError as error:
             raise AyatoriError(f"'{self.path / name}' must be JSON, however: {error}") from None
 
-    def save_checkpoint(self, progress: dict[int, dict[str, Any]], tensors: dict[str, Tensor]) -> None:
-        self.write_tensors(CHECKPOINT, tensors, {"progress": json.dumps(progress)})
-
-    def load_checkpoint(self) -> tuple[dict[int, dict[str, Any]], dict[str, Tensor]] | None:
-        path = self.path / CHECKPOINT
-        if not path.exists():
-            return None
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                progress = json.loads(file.metadata()["progress"])
-                return {int(member): values for member, values in progress.items()}, tensors
-        except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
-            raise AyatoriError(f"'{path}' must be a checkpoint of ayatori, however: {error}") from None
+    def keeper(self, part: str = "") -> Checkpoint:
+        """Where a part of the members keeps its progress."""
+        return Checkpoint(self, f"checkpoint-{part}.safetensors" if part else "checkpoint.safetensors")
 
     def write_dataset(self, dataset: Dataset) -> None:
         """data.json: what was read."""
@@ -246,9 +235,33 @@ class RunFolder:
     def finish(self) -> None:
         """Remove what only an unfinished run needs, and say that it is done."""
         with _said(self.path):
-            (self.path / CHECKPOINT).unlink(missing_ok=True)
+            for path in self.path.glob(CHECKPOINTS):
+                path.unlink()
             shutil.rmtree(self.cache, ignore_errors=True)
         self.write_text("DONE", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The progress of members that train together, in one file of a run folder."""
+
+    folder: RunFolder
+    name: str
+
+    def save_checkpoint(self, progress: dict[int, dict[str, Any]], tensors: dict[str, Tensor]) -> None:
+        self.folder.write_tensors(self.name, tensors, {"progress": json.dumps(progress)})
+
+    def load_checkpoint(self) -> tuple[dict[int, dict[str, Any]], dict[str, Tensor]] | None:
+        path = self.folder.path / self.name
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                progress = json.loads(file.metadata()["progress"])
+                return {int(member): values for member, values in progress.items()}, tensors
+        except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
+            raise AyatoriError(f"'{path}' must be a checkpoint of ayatori, however: {error}") from None
 
 
 def write_csv(path: str | Path, tables: Iterable[pd.DataFrame]) -> int:

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def fit_baselines(
     recipe: EvaluateRecipe,
     progress: Callable[[str], None] | None = None,
     points: np.ndarray | None = None,
+    keep: bool = False,
 ) -> tuple[list[Predictions], list[str]]:
     """Fit every rival of the recipe on every column of the Plan; and notes on what was left out.
 
@@ -103,7 +105,7 @@ def fit_baselines(
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50")
         for name in recipe.baselines:
             try:
-                rival, most = _rival(name, dataset, plan, recipe.baseline_rows, table, kinds, progress)
+                rival, most = _rival(name, dataset, plan, recipe.baseline_rows, table, kinds, progress, keep)
             except _CannotFitError as error:
                 notes.append(f"{NAMES[name][dataset.task]} is left out: {error}")
                 continue
@@ -127,6 +129,7 @@ def _rival(
     table: np.ndarray,
     kinds: Mapping[str, slice],
     progress: Callable[[str], None] | None,
+    keep: bool,
 ) -> tuple[Predictions, int]:
     """One rival on all columns, and how many rows it learned from at most.
 
@@ -139,6 +142,7 @@ def _rival(
     values = np.full((*spoken.shape, outputs), np.nan, np.float32)
     if name == "neighbours":
         most = min(most, DISTANCES // max(int(spoken.sum(axis=1).max()), 1))
+    models: list[Any] = [None] * plan.members
     jobs: dict[bytes, list[int]] = {}  # columns that learn from the same rows share a rival
     for member in range(plan.members):
         jobs.setdefault(_learn_rows(plan, member).tobytes(), []).append(member)
@@ -149,14 +153,15 @@ def _rival(
             own = _learn_rows(plan, members[0])
             if name != "majority":
                 own = _subsample(dataset, own, most, plan.columns[members[0]].seed)
-            predict = _fit(name, dataset.task, table[own], target[own], kinds)
+            fitted = _fit(name, dataset.task, table[own], target[own], kinds)
             middle = time.perf_counter()
             for member in members:
+                models[member] = fitted if keep else None
                 for rows in np.array_split(
                     np.flatnonzero(spoken[member]), spoken[member].sum() // 50_000 + 1
                 ):
                     if len(rows):
-                        values[member, rows] = predict(table[rows], outputs)
+                        values[member, rows] = fitted.predict(table[rows], outputs)
             return middle - start, time.perf_counter() - middle
 
     fitting = predicting = 0.0
@@ -165,7 +170,7 @@ def _rival(
             fitting, predicting = fitting + seconds[0], predicting + seconds[1]
             if progress is not None:
                 progress(f"{title}, {done} of {len(jobs)}")
-    return Predictions(values, spoken, title, predicting, fitting), most
+    return Predictions(values, spoken, title, predicting, fitting, tuple(models)), most
 
 
 def _learn_rows(plan: Plan, member: int) -> np.ndarray:
@@ -217,61 +222,76 @@ def _pool(image: np.ndarray, batch: int = 4096) -> np.ndarray:
     return pooled
 
 
-def _fit(
-    name: str, task: Task, table: np.ndarray, target: np.ndarray, kinds: Mapping[str, slice]
-) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Fit one rival; what comes back turns rows (n, features) into values (n, outputs)."""
+@dataclass(frozen=True)
+class Fitted:
+    """A rival that has learned. ``codes``: the outputs that its model knows; ``shares`` (outputs,) those of its
+    rows, for the outputs that it does not know, and for what no neighbour is. ``model``: None where the shares
+    are all there is."""
+
+    name: str
+    task: Task
+    model: Any
+    codes: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+
+    def predict(self, table: np.ndarray, outputs: int) -> np.ndarray:
+        """Rows (n, features), see ``whole_table`` -> (n, outputs): probabilities or values."""
+        shares = np.asarray(self.shares)
+        if self.model is None:
+            return np.tile(shares, (len(table), 1))
+        rows, last = self._prepared(table), self.model[-1]
+        if self.task == "regression":
+            return last.predict(rows).reshape(len(rows), outputs)
+        found = last.predict_proba(rows)
+        if isinstance(found, list):  # of labels one array for each, but of a network one for all
+            found = np.stack([one[:, 1] for one in found], axis=1)
+        said = (
+            np.tile(shares, (len(table), 1)) if self.task == "multilabel" else np.zeros((len(table), outputs))
+        )
+        said[:, list(self.codes)] = found
+        return _softened(said, shares) if self.name == "neighbours" else said
+
+    def _prepared(self, table: np.ndarray) -> np.ndarray:
+        if len(self.model) == 1:
+            return table
+        with _PREPARING:
+            return self.model[:-1].transform(table)
+
+
+def _fit(name: str, task: Task, table: np.ndarray, target: np.ndarray, kinds: Mapping[str, slice]) -> Fitted:
+    """Fit one rival on rows (n, features)."""
     target = target.reshape(len(target), -1)
+    codes: np.ndarray = np.zeros(0, np.int64)
+    shares: np.ndarray = np.zeros(0)
     if task == "classification":
-        target = target[:, 0]
-        if name != "majority" and len(np.unique(target)) < 2:
+        codes, counts = np.unique(target[:, 0], return_counts=True)
+        if name != "majority" and len(codes) < 2:
             raise _CannotFitError("it needs rows of at least 2 classes, and a fold has rows of 1")
-    varies = np.ones(target.shape[1:], bool)
-    if task == "multilabel":
+        shares = np.zeros(codes.max() + 1)
+        shares[codes] = counts / counts.sum()
+        target = target[:, 0]
+    elif task == "multilabel":
         target = target.astype(np.int64)
-        varies = target.min(axis=0) < target.max(axis=0)
-        if name == "majority" or not varies.any():
-            shares = target.mean(axis=0)
-            return lambda rows, outputs: np.tile(shares, (len(rows), 1))
-        shares, target = target.mean(axis=0), target[:, varies]
-    elif task == "regression" and target.shape[1] == 1:
+        shares = target.mean(axis=0)
+        codes = np.flatnonzero(target.min(axis=0) < target.max(axis=0))
+        if name == "majority" or not len(codes):
+            return Fitted(name, task, None, shares=tuple(shares.tolist()))
+        target = target[:, codes]
+    elif target.shape[1] == 1:
         target = target[:, 0]
     model = _pipeline(name, task, table, target, kinds)
-    prepare, last = model[:-1] if len(model) > 1 else None, model[-1]
-
-    def prepared(rows: np.ndarray) -> np.ndarray:
-        if prepare is None:
-            return rows
+    prepared = table
+    if len(model) > 1:
         with _PREPARING:
-            return prepare.transform(rows)
-
-    if prepare is not None:
-        with _PREPARING:
-            prepare.fit(table, target)
-    last.fit(prepared(table), target)
-    counts = np.unique(target, return_counts=True) if task == "classification" else None
-
-    def predict(rows: np.ndarray, outputs: int) -> np.ndarray:
-        if task == "regression":
-            return last.predict(prepared(rows)).reshape(len(rows), outputs)
-        if task == "multilabel":
-            said = np.tile(shares, (len(rows), 1))
-            found = last.predict_proba(prepared(rows))  # of a network one array, of others one for each label
-            several = isinstance(found, list)
-            said[:, varies] = np.stack([one[:, 1] for one in found], axis=1) if several else found
-            return _softened(said, shares) if name == "neighbours" else said
-        assert counts is not None
-        said = np.zeros((len(rows), outputs))
-        said[:, counts[0]] = last.predict_proba(prepared(rows))
-        prior = np.zeros(outputs)
-        prior[counts[0]] = counts[1] / counts[1].sum()
-        return _softened(said, prior) if name == "neighbours" else said
-
-    return predict
+            prepared = model[:-1].fit(table, target).transform(table)
+    model[-1].fit(prepared, target)
+    return Fitted(name, task, model, tuple(codes.tolist()), tuple(shares.tolist()))
 
 
-def _softened(said: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def _softened(said: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Shares among k neighbours, and the shares of all rows as one neighbour more: nothing is impossible."""
+    prior = np.zeros(said.shape[1])
+    prior[: len(shares)] = shares
     return (NEIGHBOURS * said + prior) / (NEIGHBOURS + 1)
 
 

@@ -26,7 +26,7 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     _check(recipe, dataset)
     image = dataset.schema.image
     name, _ = find_net(recipe.net, image is not None)
-    rows = int(np.median([np.count_nonzero(plan.counts(member)) for member in range(plan.members)]))
+    rows = int(np.median([np.count_nonzero(plan.counts(member)) for member in plan.typical]))
     outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
     decided = defaults(name, dataset.task, rows, outputs, image, recipe.preset)
     settings = recipe.train

@@ -47,7 +47,7 @@ def make_stream(dataset: Dataset, plan: Plan, batch_size: int) -> Stream:
     shared = None
     if "image" in dataset.inputs:
         shared = np.flatnonzero(((plan.roles > 0) & (plan.roles < STOP)).any(axis=1))
-    counts = (plan.counts(member) for member in range(plan.members))
+    counts = (plan.counts(member) for member in plan.typical)
     rows = [int(own.sum(dtype=np.int64) if shared is None else np.count_nonzero(own)) for own in counts]
     own = round(float(np.median(rows)))
     steps = max(1, round(own / batch_size))

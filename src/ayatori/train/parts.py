@@ -1,0 +1,96 @@
+"""Stage 6. A grown Plan -> its members: those of one network train together, one part after another.
+
+Folds and their bags are one part and share a stream, so that a fold learns the same whether bags stand
+beside it or not. Each part has a checkpoint of its own; a run that is resumed finds finished parts there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ayatori.recipe import Recipe, change
+from ayatori.records import Dataset, Epoch, Member, Plan
+from ayatori.train.loop import OnEpoch, OnStep
+from ayatori.train.settle import settle
+from ayatori.train.start import Keeper, train
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where each part of a run keeps its checkpoint, and who is told what happens."""
+
+    keeper: Callable[[str], Keeper | None]
+    on_epoch: OnEpoch | None = None
+    on_step: OnStep | None = None
+
+
+def train_parts(dataset: Dataset, plan: Plan, recipe: Recipe, desk: Desk) -> list[Member]:
+    """Every member of ``plan``, in its order. ``recipe`` is settled, for the run's own network."""
+    members: list[Member] = []
+    done = 0
+    for number, part in enumerate(split(plan)):
+        shares = _between(desk.on_step, done / plan.members, len(part) / plan.members)
+        settings = recipe if number == 0 else recipe_of(part, dataset, plan, recipe)
+        name = "" if number == 0 else f"part-{number}"
+        members += train_some(
+            dataset, plan, part, settings, dataclasses.replace(desk, on_step=shares), name, members
+        )
+        done += len(part)
+    return sorted(members, key=lambda member: member.index)
+
+
+def split(plan: Plan) -> list[tuple[int, ...]]:
+    """Numbers of the members that train together: one network, and either folds with bags, or pairs."""
+    parts: dict[tuple[str, bool], list[int]] = {}
+    for member, column in enumerate(plan.columns):
+        parts.setdefault((column.net, column.kind == "pair"), []).append(member)
+    return [tuple(part) for part in parts.values()]
+
+
+def recipe_of(part: Sequence[int], dataset: Dataset, plan: Plan, recipe: Recipe) -> Recipe:
+    """The run's recipe for another part: the same epochs, and what its own network and size want."""
+    net = plan.columns[part[0]].net
+    if net != plan.columns[0].net:
+        fresh: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": -1.0, "beta2": 0.0, "warmup": -1.0}
+        recipe = change(recipe, "net", name=net, options={}, activation="")
+        recipe = change(change(recipe, "train", **fresh), "loss", label_smoothing=-1.0)
+    # how many are in memory at once depends on how large they are, and how many
+    recipe = change(recipe, "engine", together=0, tune=False)
+    return settle(recipe, dataset, plan.only(part))
+
+
+def train_some(
+    dataset: Dataset,
+    plan: Plan,
+    part: Sequence[int],
+    recipe: Recipe,
+    desk: Desk,
+    name: str,
+    before: Sequence[Member] = (),
+    **given: Any,
+) -> list[Member]:
+    """The members ``part`` of ``plan``, with their numbers there; ``before`` have used up a part of the time.
+
+    ``given``: offsets or a teacher, see ``train``.
+    """
+    if recipe.time_limit:
+        left = recipe.time_limit - sum(member.seconds for member in before)
+        recipe = dataclasses.replace(recipe, time_limit=max(left, 1e-3))  # an epoch there always is
+
+    def told(line: Epoch) -> bool | None:
+        return desk.on_epoch and desk.on_epoch(dataclasses.replace(line, member=part[line.member]))
+
+    trained = train(dataset, plan.only(part), recipe, desk.keeper(name), told, desk.on_step, **given)
+    return [_renumbered(member, part[member.index]) for member in trained]
+
+
+def _renumbered(member: Member, index: int) -> Member:
+    history = tuple(dataclasses.replace(line, member=index) for line in member.history)
+    return dataclasses.replace(member, index=index, history=history)
+
+
+def _between(on_step: OnStep | None, start: float, length: float) -> OnStep | None:
+    return on_step and (lambda done: on_step(start + length * done))
