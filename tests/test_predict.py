@@ -28,7 +28,7 @@ import ayatori
 from ayatori import cli
 from ayatori.data import blocks, files, load, load_like, read_blocks
 from ayatori.data.files import open_table
-from ayatori.model import load_model
+from ayatori.model_files import load_model
 from ayatori.records import AyatoriError, Dataset, Schema
 from ayatori.store import write_csv
 

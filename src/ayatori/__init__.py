@@ -25,7 +25,7 @@ _WHERE = {
     "EvaluateRecipe": "ayatori.recipe",
     "ExploreRecipe": "ayatori.recipe",
     "make_plan": "ayatori.plan",
-    "load_model": "ayatori.model",
+    "load_model": "ayatori.model_files",
     "AyatoriError": "ayatori.errors",
     "Classifier": "ayatori.estimators",
     "Regressor": "ayatori.estimators",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ayatori.estimators import Classifier as Classifier
     from ayatori.estimators import Regressor as Regressor
     from ayatori.explore import explore as explore
-    from ayatori.model import load_model as load_model
+    from ayatori.model_files import load_model as load_model
     from ayatori.plan import make_plan as make_plan
     from ayatori.recipe import DataRecipe as DataRecipe
     from ayatori.recipe import EvaluateRecipe as EvaluateRecipe

@@ -198,7 +198,8 @@ def predict(
     """
     import pandas as pd
 
-    from ayatori.model import id_column, load_model, read_sample, submission
+    from ayatori.model import id_column, read_sample, submission
+    from ayatori.model_files import load_model
     from ayatori.run import Event
     from ayatori.show import Terminal
     from ayatori.store import write_csv

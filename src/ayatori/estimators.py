@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y, column_or_1d, v
 
 from ayatori.data import load as load_data
 from ayatori.data.columns import text_of
-from ayatori.model import load_model, save_model
+from ayatori.model_files import load_model, save_model
 from ayatori.recipe import PlanRecipe, change, from_flat
 from ayatori.records import AyatoriError, Dataset, Score, Task
 from ayatori.run import Result, run

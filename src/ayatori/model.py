@@ -1,38 +1,40 @@
-"""What a run hands over: networks and the way rows are read. New rows -> predictions."""
+"""What a run hands over: networks, how they vote, and the way rows are read. New rows -> predictions."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.torch
 
 from ayatori.data import load_like, read_blocks
 from ayatori.data.blocks import Progress
 from ayatori.data.files import open_table
-from ayatori.nets import NetSpec, Network, find_net, rebuild
-from ayatori.recipe import NetRecipe
-from ayatori.records import AyatoriError, Dataset, Schema
-from ayatori.store import RunFolder, digest
-from ayatori.train import Together, pick_device
+from ayatori.ensemble import answer
+from ayatori.evaluate import Fitted, whole_table
+from ayatori.nets import Network
+from ayatori.records import AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
+from ayatori.train import Together
 
-FORMAT = 1
 BLOCK = 2**14  # rows that all networks answer for before the next
 
 
 @dataclass(frozen=True)
 class Model:
-    """One network, or several whose probabilities or values are averaged."""
+    """One network, or several that answer as one: by ``vote``, or by their mean where there is none.
+
+    The voices of ``vote`` are the networks, then the ``rivals`` that a stack listens to.
+    """
 
     name: str
     schema: Schema
     networks: tuple[Network, ...]
+    vote: Vote | None = None
+    rivals: tuple[Fitted, ...] = ()
     _together: list[Together] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def read(self, data: Any, ids: str = "") -> Dataset:
@@ -48,16 +50,31 @@ class Model:
         return read_blocks(data, self.schema, ids, progress)
 
     def predict_values(self, dataset: Dataset) -> np.ndarray:
-        """(rows, outputs) float32: mean probability of each class or label, or mean values."""
+        """(rows, outputs) float32: probability of each class or label, or values."""
         rows = np.arange(len(dataset))
         if not self._together:
             self._together.append(Together(self.networks, dataset.inputs))
-        total = np.zeros((len(rows), self.networks[0].spec.outputs), np.float64)
+        outputs = self.networks[0].spec.outputs
+        inputs = whole_table(dataset)[0] if self._reads_table else None
+        found = np.zeros((len(rows), outputs), np.float32)
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
-            for values in self._together[0].predict(dataset.inputs, [part] * len(self.networks)):
-                total[part] += values
-        return (total / len(self.networks)).astype(np.float32)
+            said = self._together[0].predict(dataset.inputs, [part] * len(self.networks))
+            if self.vote is None:
+                total = np.zeros((len(part), outputs))
+                for values in said:
+                    total += values
+                found[part] = total / len(said)
+                continue
+            own = None if inputs is None else inputs[part]
+            said += [rival.predict(own, outputs) for rival in self.rivals if own is not None]
+            found[part] = answer(np.stack(said), self.vote, self.schema.task, own)
+        return found
+
+    @property
+    def _reads_table(self) -> bool:
+        last = self.vote and self.vote.last
+        return bool(self.rivals) or bool(last and last.inputs)
 
     def predict_table(self, dataset: Dataset) -> pd.DataFrame:
         """One line a row: its id, the prediction, and p_<class> where there are classes."""
@@ -78,92 +95,38 @@ class Model:
         return table
 
 
-def save_model(model: Model, folder: RunFolder) -> None:
-    """model/: all that ``predict`` needs. The list of files is written last."""
-    files = []
-    for number, network in enumerate(model.networks):
-        name = f"{number:03d}.safetensors"
-        folder.write_tensors(f"model/{name}", network.state_dict(), {})
-        files.append(
-            {
-                "name": name,
-                "digest": digest((folder.path / "model" / name).read_bytes()),
-                "network": dataclasses.asdict(network.spec),
-            }
-        )
-    folder.write_json(
-        "model/model.json",
-        {"format": FORMAT, "name": model.name, "schema": dataclasses.asdict(model.schema), "files": files},
-    )
+def deliver(
+    name: str,
+    blends: Sequence[Blend],
+    members: Sequence[Member],
+    stacked: Sequence[Predictions],
+    schema: Schema,
+) -> Model:
+    """The model behind line ``name`` of the leaderboard: a network, all folds' networks, or an ensemble.
 
-
-def load_model(path: str | Path, net: Any = None, device: str = "auto") -> Model:
-    """Read ``RUN/model`` (or ``RUN``). ``net``: the user's own factory or module, where the run had one.
-
-    A folder from elsewhere is refused when a file is missing, added or changed. Code is never chosen by
-    the folder: a network of the user's own has to be named again.
+    ``stacked``: the rivals that a stack may listen to; their fitted models are voices after all ``members``.
     """
-    path = Path(path)
-    path = path / "model" if (path / "model").is_dir() else path
-    if not (path / "model.json").is_file():
-        raise AyatoriError(
-            f"'{path}' must be a model folder, however it has no model.json; is the run complete?"
-        )
-    facts = RunFolder(path).read_json("model.json")
-    try:
-        if facts["format"] != FORMAT:
-            raise AyatoriError(f"'{path}' must have format {FORMAT}, however: {facts['format']!r}")
-        files = {str(item["name"]): item for item in facts["files"]}
-        _check_files(path, files)
-        schema = schema_from(facts["schema"])
-        networks = tuple(
-            _network(path / name, item, net).to(pick_device(device)) for name, item in files.items()
-        )
-        return Model(facts["name"], schema, networks)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise AyatoriError(f"'{path / 'model.json'}' must describe a model, however: {error!r}") from None
-
-
-def schema_from(facts: Mapping[str, Any]) -> Schema:
-    """A schema from its JSON values."""
-    values: dict[str, Any] = {
-        name: tuple(item) if isinstance(item, list) else item for name, item in facts.items()
-    }
-    values["categories"] = {name: tuple(items) for name, items in facts["categories"].items()}
-    return Schema(**values)
-
-
-def _check_files(path: Path, files: Mapping[str, Any]) -> None:
-    for name in files:
-        if Path(name).name != name:
-            raise AyatoriError(f"files of a model must lie in its folder, however: {name!r}")
-        if not (path / name).is_file():
-            raise AyatoriError(f"the model '{path}' must hold {name}, however it is missing")
-    extra = sorted({item.name for item in path.iterdir()} - set(files) - {"model.json"})
-    if extra:
-        raise AyatoriError(
-            f"the model '{path}' must hold only its own files, however there is also {extra[0]!r}"
-        )
-
-
-def _network(path: Path, item: Mapping[str, Any], net: Any) -> Network:
-    content = path.read_bytes()
-    if digest(content) != item["digest"]:
-        raise AyatoriError(f"'{path}' must be as the run wrote it, however its content has changed")
-    spec = NetSpec(**item["network"])
-    own = None
-    if ":" in spec.name:
-        if net is None:
-            raise AyatoriError(
-                f"the network {spec.name!r} is your own code; name it again with --net {spec.name}"
-            )
-        own = find_net(NetRecipe(name=net), "image" in spec.sizes)[1]
-    network = rebuild(spec, own)
-    try:
-        network.load_state_dict(safetensors.torch.load(content))
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        raise AyatoriError(f"'{path}' must hold the weights of this network, however: {error}") from None
-    return network.eval()
+    if not blends:  # rotated without a test: nothing can be scored
+        best = int(np.argmin([min((e.stop_loss for e in m.history), default=np.inf) for m in members]))
+        return Model(f"best of {len(members)}, rotated", schema, (members[best].network,))
+    blend = next(blend for blend in blends if blend.name == name and blend.network)
+    vote = next((one.vote for one in blends if one.ensemble == blend.ensemble and one.vote), None)
+    if vote is None:
+        networks = tuple(members[index].network for index in blend.members)
+        whole = len(networks) == 1 or blend.split == "test"
+        return Model(name if whole else f"mean of {len(networks)} networks", schema, networks)
+    heard = sorted({voice for group in vote.groups for voice in group.voices})
+    place = {voice: number for number, voice in enumerate(heard)}
+    groups = [dataclasses.replace(g, voices=tuple(place[voice] for voice in g.voices)) for g in vote.groups]
+    folds = len({voice for voice in vote.groups[-1].voices}) if stacked else 0
+    fitted = [model for rival in stacked for model in rival.models[:folds]]
+    return Model(
+        name,
+        schema,
+        tuple(members[voice].network for voice in heard if voice < len(members)),
+        Vote(tuple(groups), vote.last),
+        tuple(fitted[voice - len(members)] for voice in heard if voice >= len(members)),
+    )
 
 
 def read_sample(path: str | Path) -> pd.DataFrame:

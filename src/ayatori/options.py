@@ -42,12 +42,30 @@ STAGES: dict[str, tuple[str, str]] = {
     "dtype": ("engine", "dtype"),
     "layout": ("engine", "layout"),
     "tune": ("engine", "tune"),
+    "ensemble": ("ensemble", "kinds"),
+    "bags": ("ensemble", "bags"),
+    "bag_share": ("ensemble", "bag_share"),
+    "bag_features": ("ensemble", "bag_features"),
+    "rounds": ("ensemble", "rounds"),
+    "boost": ("ensemble", "boost"),
+    "boost_threshold": ("ensemble", "boost_threshold"),
+    "boost_depth": ("ensemble", "boost_depth"),
+    "boost_width": ("ensemble", "boost_width"),
+    "boost_epochs": ("ensemble", "boost_epochs"),
+    "stack_nets": ("ensemble", "stack_nets"),
+    "stack_rivals": ("ensemble", "stack_rivals"),
+    "stack_model": ("ensemble", "stack_model"),
+    "stack_inputs": ("ensemble", "stack_inputs"),
+    "distill": ("ensemble", "distill"),
     "baselines": ("evaluate", "baselines"),
     "look": ("explore", "look"),
     "target_accuracy": ("explore", "target_accuracy"),
 }
 
 ENGINE = Parameter(group="Speed")
+ENSEMBLE = Parameter(group="Ensembles")
+LISTS = ("drop", "ensemble", "stack_nets")  # with commas between
+OR_NONE = ("baselines", "stack_rivals")
 
 
 @Parameter(name="*")
@@ -99,6 +117,37 @@ class RunOptions:
         Side of the square pictures in pixels.
     strict
         Refuse a broken picture instead of skipping it.
+    ensemble
+        What to make of many networks, with commas: mean, majority, median, weighted, greedy, bagging, boosting,
+        stacking (mean). The best by held-out rows is handed over.
+    bags
+        Bootstrap samples in each fold (10).
+    bag_share
+        Their size, as a share of the fold's training rows (1).
+    bag_features
+        Share of a table's columns that a bag may look at (1).
+    rounds
+        Rounds of boosting, at most (10).
+    boost
+        samme, samme.r, r2 (numbers) or gradient.
+    boost_threshold
+        Boosting ends when its weighted training loss is below (0.01).
+    boost_depth
+        Hidden layers of a weaker network, for boosting.
+    boost_width
+        Their width.
+    boost_epochs
+        Its epochs.
+    stack_nets
+        Networks that stand beside the run's own in a stack, with commas (linear).
+    stack_rivals
+        Simple rivals that the stack listens to, with commas (linear,neighbours,boosting), or none.
+    stack_model
+        The last model: auto, logistic, network, or package:class of scikit-learn's kind.
+    stack_inputs
+        The last model sees the inputs too.
+    distill
+        Also train one network that learns what the chosen ensemble says.
     baselines
         Rivals to compare with, with commas (majority,linear,neighbours,boosting), or none; also trees and
         perceptron.
@@ -151,6 +200,21 @@ class RunOptions:
     drop: str | None = None
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
+    ensemble: Annotated[str | None, ENSEMBLE] = None
+    bags: Annotated[int | None, ENSEMBLE] = None
+    bag_share: Annotated[float | None, ENSEMBLE] = None
+    bag_features: Annotated[float | None, ENSEMBLE] = None
+    rounds: Annotated[int | None, ENSEMBLE] = None
+    boost: Annotated[Literal["auto", "samme", "samme.r", "r2", "gradient"] | None, ENSEMBLE] = None
+    boost_threshold: Annotated[float | None, ENSEMBLE] = None
+    boost_depth: Annotated[int | None, ENSEMBLE] = None
+    boost_width: Annotated[int | None, ENSEMBLE] = None
+    boost_epochs: Annotated[int | None, ENSEMBLE] = None
+    stack_nets: Annotated[str | None, ENSEMBLE] = None
+    stack_rivals: Annotated[str | None, ENSEMBLE] = None
+    stack_model: Annotated[str | None, ENSEMBLE] = None
+    stack_inputs: Annotated[bool | None, Parameter(negative=(), group="Ensembles")] = None
+    distill: Annotated[bool | None, Parameter(negative=(), group="Ensembles")] = None
     baselines: str | None = None
     look: Annotated[bool | None, Parameter(negative="--no-look")] = None
     target_accuracy: float | None = None
@@ -237,10 +301,8 @@ def recipe_of(options: RunOptions | ExploreOptions) -> Recipe:
 def _meant(option: str, said: Any) -> Any:
     if option == "target" and "," in said:
         return _listed(said)
-    if option == "drop":
-        return _listed(said)
-    if option == "baselines":
-        return () if said == "none" else _listed(said)
+    if option in LISTS or option in OR_NONE:
+        return () if option in OR_NONE and said == "none" else _listed(said)
     if option == "class_weights":
         try:
             return tuple(float(part) for part in _listed(said))

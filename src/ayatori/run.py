@@ -17,20 +17,22 @@ from typing import Any
 
 import numpy as np
 
+from ayatori.assemble import assemble, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
-from ayatori.ensemble import blends
-from ayatori.evaluate import chosen, fit_baselines, leaderboard
+from ayatori.ensemble import grow
+from ayatori.evaluate import chosen, leaderboard
 from ayatori.explore import explore
-from ayatori.model import Model, save_model
+from ayatori.model import Model, deliver
+from ayatori.model_files import save_model
 from ayatori.nets import find_net
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
 from ayatori.store import RunFolder
-from ayatori.train import predict, sentence, settle, train
+from ayatori.train import Boosted, Desk, boost, predict, sentence, settle, split, train_parts
 
 LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
 
@@ -62,6 +64,7 @@ class Result:
     chosen: str
     model: Model
     seconds: dict[str, float]
+    ensembles: Mapping[str, Any] = field(default_factory=dict)  # how far members differ; what boosting did
     look: Look | None = None  # what was seen before training; None where it was left out, or after a resume
     verdict: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -76,6 +79,7 @@ class Result:
             "leaderboard": self.leaderboard,
             "chosen": self.chosen,
             "delivered": self.model.name,
+            "ensembles": self.ensembles,
             "verdict": self.verdict,
             "seconds": self.seconds,
             "versions": {"python": platform.python_version()}
@@ -179,8 +183,8 @@ def _flow(
     clock.lap("read")
     twins = find_twins(dataset)
     dataset, bound = bind(dataset, twins, recipe.plan)
-    plan = make_plan(dataset, recipe.plan, recipe.seed, find_net(recipe.net, "image" in dataset.inputs)[0])
-    recipe = settle(recipe, dataset, plan)
+    plan = _plan(dataset, recipe)
+    recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
     if folder:
         folder.write_dataset(dataset)
         folder.write_plan(plan)
@@ -190,19 +194,18 @@ def _flow(
     look, seen = _look(dataset, plan, recipe, twins, folder, show)
     clock.lap("explore")
     _tell_training(show, plan, recipe)
-    members = _train(dataset, plan, recipe, folder, show)
+    trained = _train(dataset, plan, recipe, folder, show)
+    plan, members = trained.plan, trained.members
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
     clock.lap("train")
     predictions = predict(members, dataset, plan)
     clock.lap("predict")
-    fits = itertools.count(1)
-    total = max(1, len(recipe.evaluate.baselines) * plan.members)
-    rivals, notes = fit_baselines(
-        dataset, plan, recipe.evaluate, lambda text: show(Event("rivals", text, next(fits) / total))
+    numbers, total = itertools.count(1), fits(plan, recipe)
+    rivals, stacked, notes = fit_rivals(
+        dataset, plan, recipe, lambda text: show(Event("rivals", text, next(numbers) / total))
     )
     clock.lap("rivals")
-    losses = [min((line.stop_loss for line in member.history), default=np.inf) for member in members]
-    made = [blend for one in (predictions, *rivals) for blend in blends(one, plan, losses)]
+    made, differ = assemble(dataset, plan, recipe, members, predictions, rivals, stacked, trained.groups)
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
     clock.lap("score")
@@ -217,8 +220,9 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=_model(name, made, members, dataset, losses),
+        model=deliver(name, made, members, stacked, dataset.schema),
         seconds=clock.laps,
+        ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},
         look=look,
         verdict=seen,
         folder=folder.path if folder else None,
@@ -226,6 +230,14 @@ def _flow(
     if folder:
         _write(result, folder, notes)
     return result
+
+
+def _plan(dataset: Dataset, recipe: Recipe) -> Plan:
+    """Folds, and beside them what the ensembles want."""
+    net = find_net(recipe.net, "image" in dataset.inputs)[0]
+    plan = make_plan(dataset, recipe.plan, recipe.seed, net)
+    others = tuple(other for other in recipe.ensemble.stack_nets if other != net)
+    return grow(plan, dataset, recipe.ensemble, recipe.plan, recipe.seed, others)
 
 
 def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str) -> Dataset:
@@ -262,22 +274,27 @@ def _look(
     return look, look.facts["verdict"]
 
 
-def _train(
-    dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show
-) -> list[Member]:
+def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show) -> Boosted:
+    """All members: those of the Plan, then round by round those of boosting."""
+    desk = Desk(
+        folder.keeper if folder else lambda part: None,
+        on_epoch=lambda line: show(Event("train", epoch=line)),
+        on_step=lambda share: show(Event("train", share=share)),
+    )
     try:
-        return train(
-            dataset,
-            plan,
-            recipe,
-            folder,
-            on_epoch=lambda line: show(Event("train", epoch=line)),
-            on_step=lambda share: show(Event("train", share=share)),
-        )
+        members = train_parts(dataset, plan, recipe, desk)
+        if "boosting" not in recipe.ensemble.kinds:
+            return Boosted(plan, members)
+        boosted = boost(dataset, plan, members, recipe, desk, lambda text, share: show(Event("boost", text)))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"go on with: ayatori resume {folder.path}" if folder and folder.has_checkpoint else ""
         ) from None
+    for sentence_ in boosted.sentences:
+        show(Event("boost", sentence_))
+    if folder:
+        folder.write_plan(boosted.plan)
+    return boosted
 
 
 def _open_test(
@@ -289,19 +306,6 @@ def _open_test(
     if folder:
         folder.log_opening("final scores", rows, recipe.seed)
     return dataset.labels
-
-
-def _model(
-    name: str, made: Sequence[Blend], members: Sequence[Member], dataset: Dataset, losses: Sequence[float]
-) -> Model:
-    """The chosen network, or all folds' networks together."""
-    if not made:  # rotated without a test: nothing can be scored
-        best = members[int(np.argmin(losses))].network
-        return Model(f"best of {len(members)}, rotated", dataset.schema, (best,))
-    blend = next(blend for blend in made if blend.name == name)
-    networks = tuple(members[index].network for index in blend.members)
-    delivered = name if len(networks) == 1 or blend.split == "test" else f"mean of {len(networks)} networks"
-    return Model(delivered, dataset.schema, networks)
 
 
 def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:

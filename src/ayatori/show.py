@@ -21,6 +21,7 @@ LABELS = {
     "read": "read",
     "plan": "plan",
     "train": "train",
+    "boost": "boost",
     "rivals": "compare",
     "score": "score",
 }

@@ -1,5 +1,35 @@
 """Stage 7. Predictions of many members, Plan -> one prediction a row. No torch."""
 
+from ayatori.ensemble.columns import KINDS, check_ensembles, grow
+from ayatori.ensemble.make import (
+    blends_of,
+    chained,
+    fold_members,
+    networks,
+    one_network,
+    other_networks,
+    out_of_bag,
+    votes,
+)
+from ayatori.ensemble.nested import Kind, stack
+from ayatori.ensemble.say import answer, say
 from ayatori.ensemble.vote import blends
 
-__all__ = ["blends"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "answer",
+    "blends",
+    "blends_of",
+    "chained",
+    "check_ensembles",
+    "fold_members",
+    "grow",
+    "networks",
+    "one_network",
+    "other_networks",
+    "out_of_bag",
+    "say",
+    "stack",
+    "votes",
+]

@@ -104,7 +104,7 @@ def _with_bags(plan: Plan, own: Plan, dataset: Dataset, recipe: EnsembleRecipe, 
         for bag in range(1, recipe.bags + 1):
             drawn = int(np.random.default_rng([seed, 3, column.repeat, column.fold + 1, bag]).integers(2**31))
             mine = own.roles[:, member].copy()
-            counts = bootstrap(rows, kinds[rows], recipe.bag_share, recipe.bag_stratified, drawn)
+            counts = bootstrap(kinds[rows], recipe.bag_share, recipe.bag_stratified, drawn)
             mine[rows] = counts  # a count of 0 is UNUSED
             roles.append(mine)
             columns.append(

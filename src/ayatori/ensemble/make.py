@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ayatori.ensemble.greedy import by_loss, greedy
+from ayatori.ensemble.losses import row_losses
 from ayatori.ensemble.say import say
-from ayatori.records import SCORE, STOP, UNUSED, Blend, Ensemble, Group, Plan, Predictions, Task, Vote
+from ayatori.records import SCORE, UNUSED, Blend, Ensemble, Group, Plan, Predictions, Task, Vote
 
 Key = tuple[int, int]  # repeat, fold
 StopAnswers = Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]]  # members of one fold -> values, truth
@@ -36,10 +37,13 @@ def networks(plan: Plan) -> list[str]:
     return list(dict.fromkeys(column.net for column in plan.columns if column.kind == "fold"))
 
 
-def votes(plan: Plan, kinds: Sequence[str], task: Task, stop: StopAnswers) -> list[Ensemble]:
+def votes(
+    plan: Plan, kinds: Sequence[str], task: Task, stop: StopAnswers, heard: Sequence[str]
+) -> list[Ensemble]:
     """Bagging, majority, median, weighted and greedy, where they are among ``kinds``.
 
-    ``stop`` says what members of one fold answer on their stop rows (k, s, c), and the truth there.
+    ``stop`` says what members of one fold answer on their stop rows (k, s, c), and the truth there; the last
+    two weigh all members of the kinds ``heard``.
     """
     own = plan.columns[0].net
     bags = fold_members(plan, ("bag",))
@@ -52,9 +56,9 @@ def votes(plan: Plan, kinds: Sequence[str], task: Task, stop: StopAnswers) -> li
             folds = {key: Group(tuple(members), how=how) for key, members in crowd.items()}
             everyone = tuple(member for members in crowd.values() for member in members)
             made.append(Ensemble(how, title, folds, Vote((Group(everyone, how=how),))))
-    pool = fold_members(plan, ("fold", "bag", "round"))
+    pool = fold_members(plan, heard)
     for kind, title, weigh in (
-        ("weighted", "weighted by loss", by_loss),
+        ("weighted", "weighted by loss", _by_loss),
         ("greedy", "greedy choice", greedy),
     ):
         if kind in kinds and _most(pool) > 1:
@@ -191,6 +195,10 @@ def _blend(
         seconds_predict=predictions.seconds * len(members) / max(len(predictions.values), 1),
         ensemble=ensemble.name,
     )
+
+
+def _by_loss(values: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
+    return by_loss(row_losses(values, truth, task).mean(axis=1).tolist())
 
 
 def _equal(name: str, title: str, members: Mapping[Key, Sequence[int]]) -> Ensemble:

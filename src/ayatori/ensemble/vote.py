@@ -73,6 +73,7 @@ def _blend(
     values: np.ndarray,
     members: Sequence[int],
     fold: np.ndarray | None = None,
+    single: bool = False,
 ) -> Blend:
     rows = ~np.isnan(values).any(axis=1)
     share = len(members) / len(predictions.values)
@@ -86,6 +87,7 @@ def _blend(
         members=tuple(members),
         seconds_train=predictions.seconds_train * share,
         seconds_predict=predictions.seconds * share,
+        single=single,
     )
 
 
@@ -101,7 +103,7 @@ def _score_blend(predictions: Predictions, plan: Plan, members: Sequence[int], w
         rows = plan.rows(member, SCORE)
         values[rows] = predictions.values[member, rows]
         fold[rows] = plan.columns[member].fold
-    return _blend(predictions, _name(predictions, what, one=True), False, values, members, fold)
+    return _blend(predictions, _name(predictions, what, one=True), False, values, members, fold, single=True)
 
 
 def _mean_of_repeats(predictions: Predictions, plan: Plan, each: Sequence[Blend], folds: str) -> Blend:
@@ -116,7 +118,8 @@ def _mean(predictions: Predictions, plan: Plan, what: str) -> Blend:
     values = _empty(predictions)
     sealed = np.flatnonzero(plan.sealed)
     values[sealed] = predictions.values[:, sealed].mean(axis=0)
-    return _blend(predictions, _name(predictions, what, plan.members == 1), True, values, range(plan.members))
+    name, alone = _name(predictions, what, plan.members == 1), plan.members == 1
+    return _blend(predictions, name, True, values, range(plan.members), single=alone)
 
 
 def _best(predictions: Predictions, plan: Plan, losses: Sequence[float]) -> Blend:
@@ -132,4 +135,4 @@ def _best(predictions: Predictions, plan: Plan, losses: Sequence[float]) -> Blen
     sealed = np.flatnonzero(plan.sealed)
     values[sealed] = predictions.values[best, sealed]
     name = f"best of {plan.members}, rotated" if network else f"{predictions.name}, all development rows"
-    return _blend(predictions, name, True, values, [best])
+    return _blend(predictions, name, True, values, [best], single=True)

@@ -1,6 +1,6 @@
 """Stage 8. Predictions, truth -> scores with intervals; simple rivals; the leaderboard. No torch."""
 
-from ayatori.evaluate.baselines import check_baselines, fit_baselines
+from ayatori.evaluate.baselines import Fitted, check_baselines, fit_baselines, title_of, whole_table
 from ayatori.evaluate.compare import paired
 from ayatori.evaluate.leaderboard import chosen, leaderboard, score_split
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS, score, score_folds
@@ -9,6 +9,7 @@ __all__ = [
     "LOWER",
     "MAIN",
     "METHODS",
+    "Fitted",
     "check_baselines",
     "chosen",
     "fit_baselines",
@@ -17,4 +18,6 @@ __all__ = [
     "score",
     "score_folds",
     "score_split",
+    "title_of",
+    "whole_table",
 ]

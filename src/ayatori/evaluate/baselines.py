@@ -74,6 +74,11 @@ def check_baselines(recipe: EvaluateRecipe) -> None:
             )
 
 
+def title_of(name: str, task: Task) -> str:
+    """What a rival is called on the leaderboard."""
+    return NAMES[name][task]
+
+
 def fit_baselines(
     dataset: Dataset,
     plan: Plan,

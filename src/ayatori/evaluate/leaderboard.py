@@ -31,7 +31,8 @@ def leaderboard(
 
 
 def score_split(blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, split: str) -> list[Entry]:
-    """Entries of one split, best first by log loss or RMSE; rivals are compared with the best network.
+    """Entries of one split, best first by log loss or RMSE. Rivals are compared with the best network or
+    ensemble, ensembles with the best single network.
 
     Only the rows of each blend are read from ``truth`` (n, ...).
     """
@@ -41,27 +42,34 @@ def score_split(blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, sp
         key=lambda pair: _rank(pair[0], dataset.task),
     )
     best = next((blend for entry, blend in scored if entry.network), None)
+    single = next((blend for entry, blend in scored if entry.network and blend.single), best)
     return [
-        dataclasses.replace(entry, paired=_against(blend, best, truth, dataset)) for entry, blend in scored
+        dataclasses.replace(entry, paired=_against(blend, single if entry.network else best, truth, dataset))
+        for entry, blend in scored
     ]
 
 
 def chosen(entries: Sequence[Entry], blends: Sequence[Blend], task: Task) -> str:
     """Name of the network or ensemble to deliver, picked by out-of-fold scores, never by the test.
 
-    The best out-of-fold network stands for the members it is made of; what is delivered is all of them
-    together where that is on the leaderboard.
+    The best out-of-fold line stands for the ensemble that its members make (one network a fold for the mean of all
+    folds); that ensemble is delivered, by its name on the test where it is scored there.
     """
     names = {entry.name for entry in entries}
-    networks = [blend for blend in blends if blend.network]
-    for entry in sorted(
-        (e for e in entries if e.network and e.split == "out_of_fold"), key=lambda e: _rank(e, task)
-    ):
-        members = next(blend.members for blend in networks if blend.name == entry.name)
+    networks = [blend for blend in blends if blend.network and blend.ensemble]
+    held_out = {blend.name: blend for blend in networks if blend.split == "out_of_fold"}
+    lines = [entry for entry in entries if entry.split == "out_of_fold" and entry.name in held_out]
+    for entry in sorted(lines, key=lambda entry: _rank(entry, task)):
+        blend = held_out[entry.name]
         whole = [
-            b for b in networks if b.split == "test" and b.name in names and set(members) <= set(b.members)
+            other
+            for other in networks
+            if other.split == "test"
+            and other.name in names
+            and other.ensemble == blend.ensemble
+            and set(blend.members) <= set(other.members)
         ]
-        return max(whole, key=lambda blend: len(blend.members)).name if whole else entry.name
+        return max(whole, key=lambda other: len(other.members)).name if whole else entry.name
     return next((blend.name for blend in networks), "")
 
 

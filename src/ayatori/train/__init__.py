@@ -1,9 +1,25 @@
 """Stage 6. Dataset, Plan, recipe -> members."""
 
+from ayatori.train.boost import Boosted, boost
 from ayatori.train.engine import sentence
-from ayatori.train.predict import Together, predict, predict_rows
+from ayatori.train.parts import Desk, split, train_parts
+from ayatori.train.predict import Together, answers, predict, predict_rows
 from ayatori.train.settle import settle
 from ayatori.train.start import train
 from ayatori.train.stream import pick_device
 
-__all__ = ["Together", "pick_device", "predict", "predict_rows", "sentence", "settle", "train"]
+__all__ = [
+    "Boosted",
+    "Desk",
+    "Together",
+    "answers",
+    "boost",
+    "pick_device",
+    "predict",
+    "predict_rows",
+    "sentence",
+    "settle",
+    "split",
+    "train",
+    "train_parts",
+]

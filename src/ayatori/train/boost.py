@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ayatori.ensemble.boosting import Round, draw, r2, samme, samme_r, start_of
+from ayatori.ensemble.boosting import Round, draw, ended, r2, rounds_to_keep, samme, samme_r, start_of
+from ayatori.ensemble.losses import row_losses
 from ayatori.ensemble.say import say
-from ayatori.recipe import Recipe, change
-from ayatori.records import STOP, UNUSED, Column, Dataset, Group, Member, Plan
+from ayatori.recipe import Recipe
+from ayatori.records import STOP, Dataset, Group, Member, Plan
 from ayatori.train.parts import Desk, recipe_of, train_some
 from ayatori.train.predict import answers
 from ayatori.train.settle import weaker
@@ -54,9 +55,9 @@ class Boosted:
 
     plan: Plan
     members: list[Member]
-    groups: Mapping[Key, Group]
-    facts: list[dict[str, Any]]
-    sentences: tuple[str, ...]
+    groups: Mapping[Key, Group] = field(default_factory=dict)
+    facts: Sequence[dict[str, Any]] = ()
+    sentences: tuple[str, ...] = ()
 
 
 def boost(
@@ -206,13 +207,7 @@ def _weighed(
 
 
 def _loss(values: np.ndarray, truth: np.ndarray, dataset: Dataset) -> float:
-    """Mean log loss, or squared error in variances of the development target."""
-    if dataset.task == "classification":
-        return float(-np.log(np.clip(values[np.arange(len(truth)), truth], 1e-12, None)).mean())
-    if dataset.task == "multilabel":
-        right = np.where(truth > 0.5, values, 1 - values)
-        return float(-np.log(np.clip(right, 1e-12, None)).mean())
-    return float(np.square((values - truth) / np.maximum(truth.std(axis=0), 1e-12)).mean())
+    return float(row_losses(values, truth, dataset.task).mean())
 
 
 def _end(chain: Chain, number: int, recipe: Recipe) -> None:
@@ -224,7 +219,7 @@ def _end(chain: Chain, number: int, recipe: Recipe) -> None:
         chain.reason = (
             f"its weighted training loss {chain.errors[-1]:.2g} is under {settings.boost_threshold:g}"
         )
-    elif len(chain.losses) - 1 - int(np.argmin(chain.losses)) >= settings.boost_patience:
+    elif ended(chain.losses, settings.boost_patience):
         chain.reason = f"its stop rows had gained nothing for {settings.boost_patience} rounds"
     elif number == settings.rounds:
         chain.reason = f"all {settings.rounds} rounds were done"
@@ -232,7 +227,7 @@ def _end(chain: Chain, number: int, recipe: Recipe) -> None:
 
 def _group(chain: Chain, way: str, rounds: int = 0) -> Group:
     """The first rounds of a chain; by default up to the lowest loss on its stop rows."""
-    rounds = rounds or int(np.argmin(chain.losses)) + 1
+    rounds = rounds or rounds_to_keep(chain.losses)
     voices, weights = tuple(chain.voices[:rounds]), np.asarray(chain.votes[:rounds])
     if way == "gradient":
         return Group(voices, tuple(weights.tolist()), "sum", chain.start)
@@ -258,7 +253,7 @@ def _facts(chain: Chain, group: Group) -> dict[str, Any]:
 def _told(chains: Sequence[Chain]) -> tuple[str, ...]:
     """What boosting came to, in a sentence or two."""
     rounds = sorted(len(chain.voices) for chain in chains)
-    kept = sorted(int(np.argmin(chain.losses)) + 1 for chain in chains)
+    kept = sorted(rounds_to_keep(chain.losses) for chain in chains)
     reasons = sorted({chain.reason for chain in chains})
     said = [f"boosting made {_span(rounds)} rounds a fold and keeps {_span(kept)}: {'; '.join(reasons[:3])}"]
     fitted = [chain for chain in chains if len(chain.voices) == 1 and "is under" in chain.reason]

@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def diversity(*a, **k):
+    return {}

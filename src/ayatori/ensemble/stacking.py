@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def fit_last(*a, **k):
+    raise NotImplementedError

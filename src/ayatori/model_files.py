@@ -1,0 +1,197 @@
+"""model/: all that ``predict`` needs, as files. Nothing in it is a pickle, and no code is chosen by it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from ayatori.evaluate import Fitted
+from ayatori.model import Model
+from ayatori.nets import NetSpec, Network, find_net, rebuild
+from ayatori.recipe import NetRecipe
+from ayatori.records import AyatoriError, Group, Last, Schema, Vote
+from ayatori.store import RunFolder, digest
+from ayatori.train import pick_device
+
+FORMAT = 2
+READABLE = (1, 2)  # 1 had no vote
+# what scikit-learn's own estimators are made of, besides what skops trusts already
+TRUSTED = (
+    "ayatori.evaluate.baselines.Trees",
+    "functools.partial",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils.validation.check_array",
+)
+
+
+def save_model(model: Model, folder: RunFolder) -> None:
+    """Write model/; the list of its files last."""
+    files = []
+    for number, network in enumerate(model.networks):
+        name = f"{number:03d}.safetensors"
+        folder.write_tensors(f"model/{name}", network.state_dict(), {})
+        files.append(
+            {
+                "name": name,
+                "digest": digest((folder.path / "model" / name).read_bytes()),
+                "network": dataclasses.asdict(network.spec),
+            }
+        )
+    rivals = [
+        {**_sealed(folder, f"rival-{number:03d}.skops", rival.model)}
+        | {name: getattr(rival, name) for name in ("name", "task", "codes", "shares")}
+        for number, rival in enumerate(model.rivals)
+    ]
+    folder.write_json(
+        "model/model.json",
+        {
+            "format": FORMAT,
+            "name": model.name,
+            "schema": dataclasses.asdict(model.schema),
+            "files": files,
+            "vote": None if model.vote is None else _vote_facts(model.vote, folder),
+            "rivals": rivals,
+        },
+    )
+
+
+def _sealed(folder: RunFolder, name: str, estimator: Any) -> dict[str, str]:
+    """A scikit-learn estimator as a file; none where there is none."""
+    if estimator is None:
+        return {"file": "", "digest": ""}
+    import skops.io
+
+    try:
+        content = skops.io.dumps(estimator)
+    except Exception as error:  # an estimator of the user's own may hold anything
+        raise AyatoriError(
+            f"a model to be written must be of scikit-learn's own parts, however {type(estimator).__name__} is "
+            f"not: {error}; choose another stack_model"
+        ) from None
+    folder.write_bytes(f"model/{name}", content)
+    return {"file": name, "digest": digest(content)}
+
+
+def _vote_facts(vote: Vote, folder: RunFolder) -> dict[str, Any]:
+    facts: dict[str, Any] = {"groups": [dataclasses.asdict(group) for group in vote.groups], "last": None}
+    if vote.last is not None:
+        last = vote.last
+        facts["last"] = {"weights": last.weights, "bias": last.bias, "inputs": last.inputs}
+        facts["last"] |= _sealed(folder, "last.skops", last.model)
+    return facts
+
+
+def load_model(path: str | Path, net: Any = None, device: str = "auto") -> Model:
+    """Read ``RUN/model`` (or ``RUN``). ``net``: the user's own factory or module, where the run had one.
+
+    A folder from elsewhere is refused when a file is missing, added or changed. Code is never chosen by
+    the folder: a network of the user's own has to be named again.
+    """
+    path = Path(path)
+    path = path / "model" if (path / "model").is_dir() else path
+    if not (path / "model.json").is_file():
+        raise AyatoriError(
+            f"'{path}' must be a model folder, however it has no model.json; is the run complete?"
+        )
+    facts = RunFolder(path).read_json("model.json")
+    try:
+        if facts["format"] not in READABLE:
+            raise AyatoriError(f"'{path}' must have format {FORMAT}, however: {facts['format']!r}")
+        files = {str(item["name"]): item for item in facts["files"]}
+        said = facts.get("vote")
+        others = [*facts.get("rivals", ()), *([said["last"]] if said and said["last"] else [])]
+        _check_files(path, [*files, *(str(item["file"]) for item in others if item["file"])])
+        schema = schema_from(facts["schema"])
+        networks = tuple(
+            _network(path / name, item, net).to(pick_device(device)) for name, item in files.items()
+        )
+        rivals = tuple(
+            Fitted(
+                item["name"], item["task"], _opened(path, item), tuple(item["codes"]), tuple(item["shares"])
+            )
+            for item in facts.get("rivals", ())
+        )
+        return Model(facts["name"], schema, networks, _vote(path, said) if said else None, rivals)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AyatoriError(f"'{path / 'model.json'}' must describe a model, however: {error!r}") from None
+
+
+def schema_from(facts: Mapping[str, Any]) -> Schema:
+    """A schema from its JSON values."""
+    values: dict[str, Any] = {
+        name: tuple(item) if isinstance(item, list) else item for name, item in facts.items()
+    }
+    values["categories"] = {name: tuple(items) for name, items in facts["categories"].items()}
+    return Schema(**values)
+
+
+def _vote(path: Path, facts: Mapping[str, Any]) -> Vote:
+    groups = tuple(
+        Group(tuple(g["voices"]), tuple(g["weights"]), g["how"], tuple(g["start"])) for g in facts["groups"]
+    )
+    last = facts["last"]
+    if last is None:
+        return Vote(groups)
+    model = _opened(path, last)
+    return Vote(groups, Last(tuple(last["weights"]), tuple(last["bias"]), model, bool(last["inputs"])))
+
+
+def _opened(path: Path, item: Mapping[str, Any]) -> Any:
+    """The estimator in a file that the run wrote; only parts that are known to be harmless are made."""
+    if not item["file"]:
+        return None
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    content = (path / item["file"]).read_bytes()
+    if digest(content) != item["digest"]:
+        raise AyatoriError(
+            f"'{path / item['file']}' must be as the run wrote it, however its content has changed"
+        )
+    try:
+        return skops.io.loads(content, trusted=list(TRUSTED))
+    except UntrustedTypesFoundException as error:
+        raise AyatoriError(
+            f"'{path / item['file']}' must hold scikit-learn's own parts, however: {error}"
+        ) from None
+
+
+def _check_files(path: Path, files: Sequence[str]) -> None:
+    for name in files:
+        if Path(name).name != name:
+            raise AyatoriError(f"files of a model must lie in its folder, however: {name!r}")
+        if not (path / name).is_file():
+            raise AyatoriError(f"the model '{path}' must hold {name}, however it is missing")
+    extra = sorted({item.name for item in path.iterdir()} - set(files) - {"model.json"})
+    if extra:
+        raise AyatoriError(
+            f"the model '{path}' must hold only its own files, however there is also {extra[0]!r}"
+        )
+
+
+def _network(path: Path, item: Mapping[str, Any], net: Any) -> Network:
+    content = path.read_bytes()
+    if digest(content) != item["digest"]:
+        raise AyatoriError(f"'{path}' must be as the run wrote it, however its content has changed")
+    spec = NetSpec(**item["network"])
+    own = None
+    if ":" in spec.name:
+        if net is None:
+            raise AyatoriError(
+                f"the network {spec.name!r} is your own code; name it again with --net {spec.name}"
+            )
+        own = find_net(NetRecipe(name=net), "image" in spec.sizes)[1]
+    network = rebuild(spec, own)
+    try:
+        network.load_state_dict(safetensors.torch.load(content))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise AyatoriError(f"'{path}' must hold the weights of this network, however: {error}") from None
+    return network.eval()
