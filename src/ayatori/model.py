@@ -118,7 +118,7 @@ def deliver(
     heard = sorted({voice for group in vote.groups for voice in group.voices})
     place = {voice: number for number, voice in enumerate(heard)}
     groups = [dataclasses.replace(g, voices=tuple(place[voice] for voice in g.voices)) for g in vote.groups]
-    folds = len({voice for voice in vote.groups[-1].voices}) if stacked else 0
+    folds = len(set(vote.groups[-1].voices)) if stacked else 0
     fitted = [model for rival in stacked for model in rival.models[:folds]]
     return Model(
         name,

@@ -73,8 +73,8 @@ def _sealed(folder: RunFolder, name: str, estimator: Any) -> dict[str, str]:
         content = skops.io.dumps(estimator)
     except Exception as error:  # an estimator of the user's own may hold anything
         raise AyatoriError(
-            f"a model to be written must be of scikit-learn's own parts, however {type(estimator).__name__} is "
-            f"not: {error}; choose another stack_model"
+            f"a model to be written must be of scikit-learn's own parts, however {type(estimator).__name__} "
+            f"is not: {error}; choose another stack_model"
         ) from None
     folder.write_bytes(f"model/{name}", content)
     return {"file": name, "digest": digest(content)}

@@ -118,8 +118,8 @@ class RunOptions:
     strict
         Refuse a broken picture instead of skipping it.
     ensemble
-        What to make of many networks, with commas: mean, majority, median, weighted, greedy, bagging, boosting,
-        stacking (mean). The best by held-out rows is handed over.
+        What to make of many networks, with commas: mean, majority, median, weighted, greedy, bagging,
+        boosting, stacking (mean). The best by held-out rows is handed over.
     bags
         Bootstrap samples in each fold (10).
     bag_share

@@ -169,7 +169,7 @@ class Plan:
 
     @property
     def typical(self) -> tuple[int, ...]:
-        """The members that settings and steps are made for: those that learn from all rows of a fold, if any do."""
+        """Whom settings and steps are made for: members that learn from all rows of a fold, if any."""
         whole = tuple(m for m, column in enumerate(self.columns) if column.kind == "fold")
         return whole or tuple(range(self.members))
 
@@ -242,9 +242,9 @@ class Group:
     """Voices that answer as one.
 
     ``voices`` are numbers of members (of a model: of its networks, then its rivals). ``weights`` are
-    positive and sum to 1; () = all the same. ``how``: "mean"; "geometric", of probabilities; "majority", the share of votes, ties by
-    probability; "median", weighted; or "sum", where a voice is a step of logits (or values), ``weights`` are
-    the lengths of the steps, and ``start`` (outputs,) is where they begin.
+    positive and sum to 1; () = all the same. ``how``: "mean"; "geometric", of probabilities; "majority", the
+    share of votes, ties by probability; "median", weighted; or "sum", where a voice is a step of logits (or
+    values), ``weights`` are the lengths of the steps, and ``start`` (outputs,) is where they begin.
     """
 
     voices: tuple[int, ...]

@@ -72,8 +72,8 @@ def check_ensembles(recipe: EnsembleRecipe, plan: Plan, dataset: Dataset) -> Non
     _check_task(recipe, dataset)
     if "stacking" in recipe.kinds and (plan.members < 2 or len({c.repeat for c in plan.columns}) > 1):
         raise AyatoriError(
-            "stacking learns from out-of-fold outputs, so it needs 2 folds or more, drawn once, however there "
-            f"are {plan.members} networks; use --folds 5 and no --repeats"
+            "stacking learns from out-of-fold outputs, so it needs 2 folds or more, drawn once, however "
+            f"there are {plan.members} networks; use --folds 5 and no --repeats"
         )
 
 
@@ -114,7 +114,7 @@ def _with_bags(plan: Plan, own: Plan, dataset: Dataset, recipe: EnsembleRecipe, 
 
 
 def _pairs(own: Plan, dataset: Dataset, folds: PlanRecipe, seed: int) -> Plan:
-    """A column for each two folds, which sees neither: so a stack can be scored on rows that taught none of it.
+    """A column for each two folds, which sees neither: so a stack is scored on rows that taught none of it.
 
     The last model for fold j learns from fold i's rows by members that have never seen j.
     """

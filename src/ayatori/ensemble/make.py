@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ayatori.ensemble.say import say
 from ayatori.records import SCORE, UNUSED, Blend, Ensemble, Group, Plan, Predictions, Task, Vote
 
 Key = tuple[int, int]  # repeat, fold
+How = Literal["mean", "geometric", "majority", "median", "sum"]
 StopAnswers = Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]]  # members of one fold -> values, truth
 
 
@@ -51,7 +53,8 @@ def votes(
     if "bagging" in kinds:
         made.append(_equal("bagging", f"{_most(bags)} bags", bags))
     crowd = bags or fold_members(plan, net=own)
-    for how, title in (("majority", "majority vote"), ("median", "median")):
+    titles: dict[How, str] = {"majority": "majority vote", "median": "median"}
+    for how, title in titles.items():
         if how in kinds:
             folds = {key: Group(tuple(members), how=how) for key, members in crowd.items()}
             everyone = tuple(member for members in crowd.values() for member in members)
@@ -111,7 +114,7 @@ def blends_of(
 
 
 def out_of_bag(plan: Plan, predictions: Predictions, seconds: np.ndarray) -> list[Blend]:
-    """Each development row said by the bags, of whatever fold, that neither learned from it nor stopped by it."""
+    """Each development row said by the bags, of all folds, that neither learned from it nor stopped by it."""
     bags = [member for members in fold_members(plan, ("bag",)).values() for member in members]
     if not bags:
         return []
@@ -121,8 +124,7 @@ def out_of_bag(plan: Plan, predictions: Predictions, seconds: np.ndarray) -> lis
         total[rows] += predictions.values[member, rows]
         count[rows] += 1
     values = np.full(total.shape, np.nan, np.float32)
-    rows = count > 0
-    values[rows] = total[rows] / count[rows, None]
+    values[count > 0] = total[count > 0] / count[count > 0, None]
     nothing = Ensemble("", "", {}, Vote(()))
     fold = np.full(len(values), -1, np.int16)
     name = f"out of bag, {len(bags)} bags"
@@ -132,7 +134,7 @@ def out_of_bag(plan: Plan, predictions: Predictions, seconds: np.ndarray) -> lis
 def one_network(
     plan: Plan, predictions: Predictions, losses: Sequence[float], seconds: np.ndarray
 ) -> list[Blend]:
-    """Sealed rows said by the one fold's network that did best on its own stop rows: what an ensemble must beat."""
+    """Sealed rows said by the one network that did best on its own stop rows: what an ensemble must beat."""
     found = []
     for net in networks(plan):
         members = [own[0] for own in fold_members(plan, net=net).values()]
@@ -152,7 +154,7 @@ def one_network(
 
 def said(predictions: Predictions, group: Group, rows: np.ndarray, task: Task) -> np.ndarray:
     """(rows, c) what a group says of some rows."""
-    values = predictions.values[np.ix_(group.voices, rows)]
+    values = predictions.values[np.ix_(np.asarray(group.voices), rows)]
     return say(values, dataclasses.replace(group, voices=tuple(range(len(group.voices)))), task)
 
 

@@ -1,9 +1,9 @@
 """Stage 7. Voices of several kinds -> a stack: its last model, and what it honestly says.
 
-The last model learns from out-of-fold outputs. Scored on the same folds it would flatter itself, because the
-outputs of fold i come from networks that learned from fold j. So fold j is answered by a last model of its own,
-which learns from outputs of networks that have seen neither i nor j (the pairs of the Plan): nothing that
-answers for a row has ever met its label. In time order the earlier folds have not met it anyway.
+The last model learns from out-of-fold outputs. Scored on the same folds it would flatter itself, because
+the outputs of fold i come from networks that learned from fold j. So fold j is answered by a last model of
+its own, which learns from outputs of networks that have seen neither i nor j (the pairs of the Plan): nothing
+that answers for a row has ever met its label. In time order the earlier folds have not met it anyway.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def stack(
 ) -> list[Blend]:
     """The stack's two lines: held-out rows, sealed rows. The second carries what is delivered, its ``vote``.
 
-    ``plan``: the folds alone, one column each. ``model``: see ``fit_last``. ``inputs`` (n, features) is seen by
+    ``plan``: the folds alone, one column each. ``model``: see ``fit_last``. ``inputs`` (n, features): seen by
     the last model too.
     """
     scored = {column.fold: plan.rows(member, SCORE) for member, column in enumerate(plan.columns)}

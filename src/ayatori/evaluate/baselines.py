@@ -229,9 +229,11 @@ def _pool(image: np.ndarray, batch: int = 4096) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A rival that has learned. ``codes``: the outputs that its model knows; ``shares`` (outputs,) those of its
-    rows, for the outputs that it does not know, and for what no neighbour is. ``model``: None where the shares
-    are all there is."""
+    """A rival that has learned.
+
+    ``codes``: the outputs that its model knows. ``shares`` (outputs,): how often its rows have each output.
+    ``model``: a pipeline of scikit-learn's; None where the shares are all there is.
+    """
 
     name: str
     task: Task

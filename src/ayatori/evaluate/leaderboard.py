@@ -52,8 +52,8 @@ def score_split(blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, sp
 def chosen(entries: Sequence[Entry], blends: Sequence[Blend], task: Task) -> str:
     """Name of the network or ensemble to deliver, picked by out-of-fold scores, never by the test.
 
-    The best out-of-fold line stands for the ensemble that its members make (one network a fold for the mean of all
-    folds); that ensemble is delivered, by its name on the test where it is scored there.
+    The best out-of-fold line stands for the ensemble that its members make (one network a fold for the mean
+    of all folds); that is delivered, by its name on the test where it is scored there.
     """
     names = {entry.name for entry in entries}
     networks = [blend for blend in blends if blend.network and blend.ensemble]

@@ -32,7 +32,7 @@ Say = Callable[[str, float], None]
 
 @dataclass
 class Chain:
-    """The rounds of one fold. ``weights`` (r,) of its training ``rows``; ``losses`` on its stop rows, after each."""
+    """The rounds of one fold: ``weights`` (r,) of its training ``rows``, ``losses`` on its stop rows."""
 
     key: Key
     column: int  # of the fold's own member
@@ -51,7 +51,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Boosted:
-    """A Plan with the rounds in it, all members, the group of each fold, and what is to be told of each chain."""
+    """A Plan with the rounds in it, all members, each fold's group, and what is to be told of each chain."""
 
     plan: Plan
     members: list[Member]
@@ -65,9 +65,9 @@ def boost(
 ) -> Boosted:
     """Boost every fold of ``plan``'s own network until its chain ends.
 
-    A chain ends when the weighted training loss is under ``boost_threshold``, when its round is no better than
-    chance, when the stop rows have gained nothing for ``boost_patience`` rounds, or when the rounds are done. It
-    keeps the rounds up to the lowest loss on its stop rows.
+    A chain ends when the weighted training loss is under ``boost_threshold``, when its round is no better
+    than chance, when the stop rows have gained nothing for ``boost_patience`` rounds, or when the rounds are
+    done. It keeps the rounds up to the lowest loss on its stop rows.
     """
     settings = recipe.ensemble
     way = _way(settings.boost, dataset)
@@ -107,7 +107,7 @@ def _way(boost: str, dataset: Dataset) -> str:
 
 
 def _weaker(recipe: Recipe, dataset: Dataset, step: bool) -> Recipe | None:
-    """The recipe of a weaker network, where the user asked for one; steps of gradient boosting are small anyway."""
+    """The recipe of a weaker network, where one was asked for; steps of gradient boosting are small."""
     settings = recipe.ensemble
     depth, width = settings.boost_depth, settings.boost_width
     if step and recipe.net.name == "mlp":
@@ -260,8 +260,8 @@ def _told(chains: Sequence[Chain]) -> tuple[str, ...]:
     if fitted:
         worst = max(chain.errors[0] for chain in fitted)
         said.append(
-            f"in {len(fitted)} of {len(chains)} folds the network fits its training rows (error {worst:.2g}), so "
-            "there is nothing left to weigh up; a weaker network boosts: --boost-depth 1 or --boost-epochs 3"
+            f"in {len(fitted)} of {len(chains)} folds the network fits its training rows (error {worst:.2g}), "
+            "so nothing is left to weigh up; a weaker network boosts: --boost-depth 1 or --boost-epochs 3"
         )
     return tuple(said)
 

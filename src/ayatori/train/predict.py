@@ -105,7 +105,3 @@ def predict(members: list[Member], dataset: Dataset, plan: Plan) -> Predictions:
         values[member.index, own] = mine
     trained = sum(member.seconds for member in members)
     return Predictions(values, unseen, seconds=time.monotonic() - start, seconds_train=trained)
-
-
-def answers(networks, dataset, rows):
-    return Together(networks, dataset.inputs).predict(dataset.inputs, rows)

@@ -100,13 +100,3 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
     if settings.augment != "auto":
         augment(settings.augment)
     check_baselines(recipe.evaluate)
-
-
-def weaker(recipe, dataset, depth, width, epochs):
-    options = dict(recipe.net.options)
-    if depth:
-        options["depth"] = depth
-    if width:
-        options["width"] = width
-    recipe = change(recipe, "net", options=options)
-    return change(recipe, "train", epochs=epochs) if epochs else recipe
