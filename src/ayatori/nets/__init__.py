@@ -52,19 +52,34 @@ def find_net(recipe: NetRecipe, pictures: bool) -> tuple[str, Own]:
     return recipe.name, None
 
 
-def measure(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
-    """What the shape of a network depends on, from a member's own training rows."""
-    return measure_pictures(inputs, schema) if "image" in inputs else measure_table(inputs, schema)
+def measure(inputs: Mapping[str, np.ndarray], schema: Schema, features: float = 1.0) -> dict[str, Any]:
+    """What the shape of a network depends on, from a member's own training rows.
+
+    ``features``: the share of a table's columns that the member may look at.
+    """
+    if "image" in inputs:
+        return measure_pictures(inputs, schema)
+    return measure_table(inputs, schema) | ({"features": features} if features < 1 else {})
 
 
-def build(recipe: NetRecipe, dataset: Dataset, sizes: Mapping[str, Any], seed: int) -> Network:
-    """A fresh network, its weights drawn with ``seed``; global generators are left as found."""
+def build(
+    recipe: NetRecipe, dataset: Dataset, sizes: Mapping[str, Any], seed: int, step: bool = False
+) -> Network:
+    """A fresh network, its weights drawn with ``seed``; global generators are left as found.
+
+    ``step``: it will answer with logits as they are (or with values in the units of the target), to be
+    added to what others say.
+    """
     name, own = find_net(recipe, "image" in sizes)
     outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
-    spec = NetSpec(name, dataset.task, outputs, sizes, recipe.activation, dict(recipe.options))
+    task: Task = "regression" if step else dataset.task
+    spec = NetSpec(name, task, outputs, sizes, recipe.activation, dict(recipe.options))
     with global_chance():
         seed_globally(seed)
-        return rebuild(spec, own)
+        network = rebuild(spec, own)
+    if "features" in sizes:
+        network.front.hide(sizes["features"], seed)  # type: ignore[operator]
+    return network
 
 
 def rebuild(spec: NetSpec, own: Own = None) -> Network:

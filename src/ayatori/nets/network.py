@@ -25,6 +25,7 @@ class NetSpec:
     """All that is needed to build a network anew, as plain JSON values.
 
     ``sizes``: what the front measured on the member's own training rows (see each front's ``measure``).
+    ``task`` of a step (see ``build``) is "regression", whatever is learned.
     """
 
     name: str  # mlp, linear, cnn or package:factory
@@ -81,17 +82,17 @@ class Network(nn.Module):
             return (logits / self.temperature).sigmoid()
         return logits * self.scale + self.shift
 
-    def fit(self, inputs: Mapping[str, np.ndarray], target: np.ndarray) -> None:
-        """Fit the front, and the target's scale, to a member's own training rows."""
+    def fit(self, inputs: Mapping[str, np.ndarray], target: np.ndarray | None) -> None:
+        """Fit the front, and the target's scale where it has one, to a member's own training rows."""
         self.front.fit(inputs)  # type: ignore[operator]
-        if self.spec.task == "regression":
+        if self.spec.task == "regression" and target is not None:
             spread = target.std(axis=0)
             self.shift.copy_(torch.from_numpy(target.mean(axis=0)))
             self.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
 
     def standardise(self, target: Tensor) -> Tensor:
         """The target as the loss sees it: codes as they are, values in standard deviations, float32."""
-        if self.spec.task != "regression":
+        if self.spec.task != "regression" or not target.is_floating_point():
             return target
         return ((target - self.shift) / self.scale).float()
 

@@ -59,6 +59,9 @@ class TableFront(nn.Module):
     A local code is the place of a global code among the sorted codes that ``fit`` saw, from 1 on; 0 is
     "unknown or rare": it has no flag, and an embedding that starts at 0. So the order and the size of the
     global vocabulary change nothing.
+
+    Where ``sizes`` has "features", some columns are hidden (see ``hide``): whatever stands there is a number
+    0 without a gap, or an unknown category.
     """
 
     centre: Tensor
@@ -72,6 +75,7 @@ class TableFront(nn.Module):
     embedded_columns: Tensor
     embedding_start: Tensor
     one: Tensor
+    hidden: Tensor
 
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()
@@ -104,17 +108,33 @@ class TableFront(nn.Module):
         }.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
         self.register_buffer("one", torch.ones(()), persistent=False)
+        self.hides = "features" in sizes
+        if self.hides:
+            # of all numbers, then of all categories
+            self.register_buffer("hidden", torch.zeros(self.numbers + len(known), dtype=torch.bool))
+
+    def hide(self, share: float, seed: int) -> None:
+        """Hide all columns but a ``share`` of them, one at least, drawn with ``seed``; before ``fit``."""
+        columns = len(self.hidden)
+        seen = np.random.default_rng([seed, 11]).permutation(columns)[: max(1, round(share * columns))]
+        self.hidden.fill_(True)
+        self.hidden[torch.from_numpy(seen)] = False
 
     def fit(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Fill the buffers from a member's own training rows (raw, row first)."""
         numbers, categories = _columns(inputs)
+        hidden = self.hidden.tolist() if self.hides else [False] * (self.numbers + len(self.vocabulary))
         for column, values in enumerate(numbers.T):
-            centre, scale = _centre_and_scale(values[~np.isnan(values)])
+            # a scale of 0 makes a 0 of everything
+            known = values[~np.isnan(values)] if not hidden[column] else values[:0]
+            centre, scale = _centre_and_scale(known)
             high = np.float32(centre)
             self.centre[:, column] = torch.tensor([float(high), float(np.float32(centre - float(high)))])
             self.scale[column] = scale
         self.lookup.zero_()
-        for start, values in zip(self.start.tolist(), categories.T, strict=True):
+        for column, (start, values) in enumerate(zip(self.start.tolist(), categories.T, strict=True)):
+            if hidden[self.numbers + column]:
+                continue
             codes = torch.from_numpy(_known(values).astype(np.int64))
             self.lookup[start + 1 + codes] = torch.arange(1, len(codes) + 1)
 
@@ -125,7 +145,7 @@ class TableFront(nn.Module):
         scaled = ((raw - high) - low).float() * self.scale
         numbers = scaled.nan_to_num(0.0, LARGEST, -LARGEST).clamp(-LARGEST, LARGEST)
         numbers = numbers * torch.rsqrt(torch.addcmul(self.one, numbers, numbers, value=1 / 9))
-        flags = [raw[:, self.gaps].isnan().float()] if self.missing else []
+        flags = [self._gaps(raw)] if self.missing else []
         flags += [self.scale.new_zeros(len(raw), self.idle)]
         codes = raw.new_zeros(len(raw), 0, dtype=torch.int64)
         if self.vocabulary:
@@ -134,6 +154,10 @@ class TableFront(nn.Module):
             flags.append((mine == self.plus).float() - (mine == self.minus).float())
             codes = codes[:, self.embedded_columns] + self.embedding_start
         return Features(numbers, torch.cat(flags, -1), codes)
+
+    def _gaps(self, raw: Tensor) -> Tensor:
+        gaps = raw[:, self.gaps].isnan()
+        return (gaps & ~self.hidden[self.gaps] if self.hides else gaps).float()
 
 
 def _columns(inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,9 +2,9 @@
 
 from ayatori.train.boost import Boosted, boost
 from ayatori.train.engine import sentence
-from ayatori.train.parts import Desk, split, train_parts
+from ayatori.train.parts import Desk, split, train_parts, train_some
 from ayatori.train.predict import Together, answers, predict, predict_rows
-from ayatori.train.settle import settle
+from ayatori.train.settle import settle, weaker
 from ayatori.train.start import train
 from ayatori.train.stream import pick_device
 
@@ -22,4 +22,6 @@ __all__ = [
     "split",
     "train",
     "train_parts",
+    "train_some",
+    "weaker",
 ]

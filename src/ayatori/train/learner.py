@@ -53,6 +53,8 @@ class Learner:
     progress: Progress = field(default_factory=Progress)
     best: State = field(default_factory=dict)
     good: tuple[State, State, dict[str, Any]] = ({}, {}, {})  # network, moments, progress
+    offset: np.ndarray | None = None  # (n, outputs): what it adds a step to
+    soft: np.ndarray | None = None  # (n, outputs): what it learns instead of labels
     train_loss: float = float("nan")  # of the epoch that has just ended
     note: str = ""  # what happened in it
 

@@ -34,6 +34,7 @@ from ayatori.train.learner import (
     schedule,
     unpack,
 )
+from ayatori.train.lesson import own_values
 from ayatori.train.loss import make_loss
 from ayatori.train.memory import steady_heap
 from ayatori.train.predict import logits_of
@@ -55,7 +56,8 @@ AHEAD = 4  # shared batches that are read together; at most three times as many 
 LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
 TRACED_FROM = 300  # steps that a stack must have before it, for tracing (a tenth of a second) to pay
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
-Given = tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | int]  # inputs, target, weight, rows
+# inputs, target, weight, rows, offset
+Given = tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | int, Tensor | None]
 Checkpoint = tuple[dict[int, dict], dict[str, Tensor]]  # progress of each member, tensors
 OnEpoch = Callable[[Epoch], bool | None]
 OnStep = Callable[[float], None]  # share of all steps that is done
@@ -71,6 +73,8 @@ class Job:
     stream: Stream
     device: torch.device
     traced_from: int | None = None  # steps; None: TRACED_FROM
+    offsets: np.ndarray | None = None  # (members, n, outputs): what each member adds a step to
+    soft: np.ndarray | None = None  # (n, outputs) or (members, n, outputs): what they learn instead of labels
 
 
 def train_members(
@@ -257,7 +261,10 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
         own = [one.weight[mine] for one, mine in zip(stack.learners, rows, strict=True)]
         weight = to_device(np.stack(own), job.device)
     inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout)
-    return inputs, to_device(job.dataset.labels[rows], job.device), weight, rows.shape[1]
+    offset, target = (own_values(stack.learners, kind, rows, job.device) for kind in ("offset", "soft"))
+    if target is None:
+        target = to_device(job.dataset.labels[rows], job.device)
+    return inputs, target, weight, rows.shape[1], offset
 
 
 def shared_rows(stack: Stack, batch: Batch) -> Given | None:
@@ -271,15 +278,19 @@ def shared_rows(stack: Stack, batch: Batch) -> Given | None:
     most = max(sizes)
     stack.span(most, len(batch.rows))
     index = np.stack([np.resize(mine, most) if len(mine) else np.zeros(most, np.int64) for mine in own])
-    place = torch.from_numpy(index.reshape(-1)).to(batch.target.device)
+    device = batch.target.device
+    place = torch.from_numpy(index.reshape(-1)).to(device)
     inputs = {n: v.index_select(0, place).unflatten(0, index.shape) for n, v in batch.inputs.items()}
-    target = batch.target.index_select(0, place).unflatten(0, index.shape)
+    numbers = batch.rows[index]
+    offset, target = (own_values(stack.learners, kind, numbers, device) for kind in ("offset", "soft"))
+    if target is None:
+        target = batch.target.index_select(0, place).unflatten(0, index.shape)
     if min(sizes) == most and not stack.weighs:
-        return inputs, target, None, most
+        return inputs, target, None, most, offset
     weight = np.stack([one.weight[batch.rows[mine]] for one, mine in zip(stack.learners, index, strict=True)])
     weight *= np.arange(most) < np.array(sizes)[:, None]
-    rows = most if min(sizes) == most else torch.tensor(sizes, device=batch.target.device)
-    return inputs, target, to_device(weight, batch.target.device), rows
+    rows = most if min(sizes) == most else torch.tensor(sizes, device=device)
+    return inputs, target, to_device(weight, device), rows, offset
 
 
 def stop_losses(stack: Stack, job: Job) -> dict[int, float]:
@@ -290,6 +301,8 @@ def stop_losses(stack: Stack, job: Job) -> dict[int, float]:
     logits = logits_of(stack.logits, job.dataset.inputs, rows, job.device)
     for learner, mine, own in zip(stack.learners, logits, rows, strict=True):
         target = learner.network.standardise(to_device(job.dataset.labels[own], job.device))
+        if learner.offset is not None:
+            mine = mine + learner.network.standardise(to_device(learner.offset[own], job.device))
         found[learner.index] = learner.stop_loss(mine, target).double().mean().item()
     return found
 
@@ -302,12 +315,14 @@ def new_learners(job: Job, members: Iterable[int]) -> list[Learner]:
 
 def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     """A fresh member: built with its own seed, its front fitted on its own training rows alone."""
-    dataset, recipe, shared = job.dataset, job.recipe, job.stream.shared
+    dataset, recipe, shared, offsets, soft = job.dataset, job.recipe, job.stream.shared, job.offsets, job.soft
     column, counts = job.plan.columns[index], job.plan.counts(index)
     own = np.repeat(np.arange(len(counts)), counts)
+    smoothing = recipe.loss.label_smoothing
     inputs = own_inputs(dataset, own, column.seed)
-    network = build(recipe.net, dataset, measure(inputs, dataset.schema), column.seed)
-    network.fit(inputs, dataset.labels[own])
+    sizes = measure(inputs, dataset.schema, column.features)
+    network = build(recipe.net, dataset, sizes, column.seed, step=offsets is not None)
+    network.fit(inputs, dataset.labels[own] if dataset.task == "regression" else None)
     spec = repr(network.spec)
     if spec not in known:
         known[spec] = find_traits(network, inputs)
@@ -323,12 +338,14 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
         counts=counts,
         # of a table, a row that counts twice is drawn twice
         weight=row_weights(dataset, np.sign(counts) if shared is None else counts, recipe.loss.class_weights),
-        loss=make_loss(recipe.loss, dataset.task, recipe.loss.label_smoothing),
+        loss=make_loss(recipe.loss, dataset.task, 0.0 if soft is not None else smoothing, soft is not None),
         stop_loss=make_loss(recipe.loss, dataset.task),
         recipe=recipe.train,
         chance=chance,
         traits=known[spec],
         moments=fresh_moments(network),
+        offset=None if offsets is None else offsets[index],
+        soft=None if soft is None else soft[index] if soft.ndim == 3 else soft,
     )
     remember(learner)
     return learner

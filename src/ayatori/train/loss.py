@@ -20,12 +20,15 @@ NAMES: dict[Task, tuple[str, ...]] = {
 }
 
 
-def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0) -> Loss:
+def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0, soft: bool = False) -> Loss:
     """The function ``(logits (b, outputs), target) -> (b,)`` that training minimises.
 
     Targets: classification (b,) class codes; multilabel (b, labels) of 0 and 1; regression (b, values) in
     standard deviations of the member's own training rows. A function of the user's own may also
     return a single number, which then counts as the mean of its rows.
+
+    ``soft``: targets of classes are probabilities (b, outputs). A function of the user's own knows codes,
+    and cross entropy takes its place.
 
     Sources: focal loss, Lin et al. 2017 (arXiv 1708.02002), equation 4; quantile (pinball) loss, Koenker
     and Bassett 1978; Huber 1964.
@@ -36,6 +39,8 @@ def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0) -> Loss:
     True
     """
     name = recipe.name
+    if callable(name) and soft and task == "classification":
+        name = "cross_entropy"
     if callable(name):
         return _per_row(name)
     name = NAMES[task][0] if name == "auto" else name
@@ -49,7 +54,7 @@ def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0) -> Loss:
             logits, target, reduction="none", label_smoothing=smoothing
         ),
         "binary": lambda logits, target: _binary(logits, target, smoothing),
-        "focal": lambda logits, target: _focal(logits, target, recipe.gamma),
+        "focal": lambda logits, target: (_soft_focal if soft else _focal)(logits, target, recipe.gamma, task),
         "mse": lambda logits, target: (logits - target).square().mean(-1),
         "mae": lambda logits, target: (logits - target).abs().mean(-1),
         "huber": lambda logits, target: F.huber_loss(
@@ -67,12 +72,21 @@ def _binary(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(-1)
 
 
-def _focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    if target.ndim == 2:
+def _focal(logits: Tensor, target: Tensor, gamma: float, task: Task) -> Tensor:
+    if task == "multilabel":
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean(-1)
     entropy = F.cross_entropy(logits, target, reduction="none")
     return (1 - torch.exp(-entropy)) ** gamma * entropy
+
+
+def _soft_focal(logits: Tensor, target: Tensor, gamma: float, task: Task) -> Tensor:
+    """The mean of the losses that each outcome would have, by how likely the target says it is."""
+    if task == "multilabel":
+        yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
+        return -(target * no.exp() ** gamma * yes + (1 - target) * yes.exp() ** gamma * no).mean(-1)
+    log_p = logits.log_softmax(-1)
+    return -(target * (1 - log_p.exp()) ** gamma * log_p).sum(-1)
 
 
 def _pinball(logits: Tensor, target: Tensor, quantile: float) -> Tensor:

@@ -94,6 +94,17 @@ def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
     return not traits.alone and not traits.convolves and traits.flops < TOGETHER_BELOW
 
 
+def answers(
+    members: Sequence[Member | Network], dataset: Dataset, rows: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """What each member says of the ``rows`` that are given for it: (rows, outputs) float32 for each.
+
+    They may be rows that taught it: boosting needs those. As an estimate they are worth nothing.
+    """
+    networks = [one.network if isinstance(one, Member) else one for one in members]
+    return Together(networks, dataset.inputs).predict(dataset.inputs, rows)
+
+
 def predict(members: list[Member], dataset: Dataset, plan: Plan) -> Predictions:
     """What every member says of the rows that neither taught nor stopped it."""
     start = time.monotonic()

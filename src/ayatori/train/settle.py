@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -47,6 +47,49 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
     recipe = change(recipe, "data", task=dataset.task)
     return _with_engine(recipe, dataset, plan)
+
+
+def weaker(
+    recipe: Recipe,
+    dataset: Dataset,
+    depth: int = 0,
+    width: int = 0,
+    epochs: int = 0,
+    plan: Plan | None = None,
+) -> Recipe:
+    """The settled recipe of a weaker learner, one that leaves boosting something to learn.
+
+    ``depth`` hidden layers of ``width`` units, ``epochs`` at most; 0 leaves each as it is. A CNN has so many
+    layers of its full width: the first is plain, each further one a residual block. With a ``plan`` it is
+    decided anew how its members run together.
+    """
+    for name, value in {"boost_depth": depth, "boost_width": width, "boost_epochs": epochs}.items():
+        if value < 0:
+            raise AyatoriError(f"`{name}` must be positive, or 0 to leave it as it is, however: {value}")
+    if depth or width:
+        recipe = change(recipe, "net", options=_weaker_options(recipe, dataset, depth, width))
+    if epochs:
+        recipe = change(recipe, "train", epochs=epochs)
+    if plan is None:
+        return recipe
+    asked = recipe.engine.why.startswith("it was asked for")
+    mode = recipe.engine.mode if asked else "auto"
+    return settle(change(recipe, "engine", mode=mode, together=0, tune=False), dataset, plan)
+
+
+def _weaker_options(recipe: Recipe, dataset: Dataset, depth: int, width: int) -> dict[str, Any]:
+    name, own = find_net(recipe.net, dataset.schema.image is not None)
+    if own is not None or name == "linear":
+        raise AyatoriError(
+            "`boost_depth` and `boost_width` must be 0 unless the network is our mlp or cnn, however it is "
+            f"{name!r}; leave them out"
+        )
+    options = dict(recipe.net.options)
+    if depth:
+        options["depth"] = depth if name == "mlp" else depth - 1
+    if width:
+        options["width"] = width
+    return options
 
 
 def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:

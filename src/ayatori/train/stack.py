@@ -90,7 +90,9 @@ class Stack:
 
     def standardise(self, target: Tensor) -> Tensor:
         """Targets (k, b, ...) as the loss sees them, each in its member's own standard deviations."""
-        return ((target - self._shift) / self._scale).float() if self._regression else target
+        if not self._regression or not target.is_floating_point():
+            return target
+        return ((target - self._shift) / self._scale).float()
 
     def logits(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """(k, b, ...) -> (k, b, outputs) float32."""
@@ -127,16 +129,19 @@ class Stack:
         target: Tensor,
         weight: Tensor | None,
         rows: Tensor | int,
+        offset: Tensor | None,
         factor: float,
     ) -> None:
         """One step of every member on its own rows: inputs (k, b, ...), target (k, b, ...), weight (k, b).
 
         ``rows``: how many of the b rows are there, for all or (k,) for each; the others weigh 0.
+        ``offset`` (k, b, outputs) is added to what the members say.
         """
         target = self.standardise(target)
+        offset = None if offset is None else self.standardise(offset)
         while True:
             try:
-                total = self._gradients(inputs, target, weight, rows)
+                total = self._gradients(inputs, target, weight, rows, offset)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -151,13 +156,19 @@ class Stack:
         self._steps += 1
 
     def _gradients(
-        self, inputs: Mapping[str, Tensor], target: Tensor, weight: Tensor | None, rows: Tensor | int
+        self,
+        inputs: Mapping[str, Tensor],
+        target: Tensor,
+        weight: Tensor | None,
+        rows: Tensor | int,
+        offset: Tensor | None,
     ) -> Tensor:
         """The way forward and back, part by part of the batch; (k,) losses."""
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(len(self.learners), device=self.device)
         for part in _slices(target.shape[1], self.parts):
             logits = self.logits({name: value[:, part] for name, value in inputs.items()}, training=True)
+            logits = logits if offset is None else logits + offset[:, part]
             losses = row_losses(self.learners[0].loss, logits, target[:, part])
             if weight is not None:
                 losses = losses * weight[:, part]

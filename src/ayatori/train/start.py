@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Member, Plan
 from ayatori.train.calibrate import temperature
 from ayatori.train.learner import Learner, Progress
+from ayatori.train.lesson import check_offsets, soft_targets
 from ayatori.train.loop import Job, OnEpoch, OnStep, packed, train_members
 from ayatori.train.predict import logits_of
 from ayatori.train.stream import make_stream, pick_device
@@ -36,15 +38,36 @@ def train(
     keeper: Keeper | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    offsets: np.ndarray | None = None,
+    teacher: np.ndarray | None = None,
 ) -> list[Member]:
     """Train every member of ``plan``; each comes back with its best weights and the reason it stopped.
 
     ``recipe`` must be settled (see ``settle``). ``on_epoch(line)`` sees each member's each epoch and ends
     that member by returning True. A checkpoint is written at the end of an epoch, at most every
     ``recipe.train.checkpoint_seconds``; Ctrl-C writes one too, then goes on upwards.
+
+    ``offsets`` (members, n, outputs) float: logits, or values in the units of the target, of which each
+    member learns what is missing. It minimises, and is stopped by, the loss of their sum with its own
+    outputs, and answers with its own: neither softmax nor temperature, nor the mean of the target.
+
+    ``teacher`` (n, outputs), or (members, n, outputs) where each has its own, float: probabilities or values.
+    Members learn from them and the labels alike (see ``soft_targets``); they stop, and are calibrated, by
+    labels alone. Nothing is read of rows that a member does not learn from. Either keeps to one process.
     """
     device = pick_device(recipe.train.device)
-    job = Job(dataset, plan, recipe, make_stream(dataset, plan, recipe.train.batch_size), device)
+    if offsets is not None:
+        check_offsets(offsets, dataset, plan)
+    job = Job(
+        dataset,
+        plan,
+        recipe,
+        make_stream(dataset, plan, recipe.train.batch_size),
+        device,
+        offsets=offsets,
+        soft=None if teacher is None else soft_targets(teacher, dataset, plan),
+    )
+    alone = offsets is not None or teacher is not None
     found = keeper.load_checkpoint() if keeper else None
     workers = min(recipe.engine.workers, plan.members)
 
@@ -53,7 +76,7 @@ def train(
             keeper.save_checkpoint(*packed(learners))
 
     with global_chance([torch.cuda.current_device()] if device.type == "cuda" else []):
-        if workers > 1 and not why_not_workers(recipe):
+        if workers > 1 and not alone and not why_not_workers(recipe):
             keep = keeper.save_checkpoint if keeper else None
             trained = train_in_workers(job, workers, found, keep, on_epoch, on_step)
         else:
@@ -68,7 +91,9 @@ def _member(job: Job, index: int, network: Network, progress: Progress) -> Membe
     own_chance(network, [])
     network.eval()
     seed_globally(column.seed)
-    if job.dataset.task != "regression":
+    if job.offsets is not None:
+        network.shift.zero_()
+    elif job.dataset.task != "regression":
         rows = job.plan.rows(index, STOP)
         call = Joined([network])
         logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
