@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
     ("train",),
     ("explore",),
-    ("store", "model", "model_files", "outputs", "assemble"),
+    ("store", "model", "model_files", "outputs", "assemble", "distil"),
     ("run",),
     ("estimators", "show", "options"),
     ("report",),

@@ -124,7 +124,7 @@ def _stop_answers(dataset: Dataset, plan: Plan, members: Sequence[Member]) -> An
 
     def stop(numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         rows = plan.rows(numbers[0], STOP)
-        said = answers([members[number].network for number in numbers], dataset, [rows] * len(numbers))
+        said = answers([members[number] for number in numbers], dataset, [rows] * len(numbers))
         return np.stack(said), dataset.labels[rows]
 
     return stop

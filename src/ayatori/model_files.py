@@ -32,38 +32,38 @@ TRUSTED = (
 )
 
 
-def save_model(model: Model, folder: RunFolder) -> None:
-    """Write model/; the list of its files last."""
+def save_model(model: Model, folder: RunFolder, place: str = "model") -> None:
+    """Write ``place``/ in a run folder; the list of its files last."""
     files = []
     for number, network in enumerate(model.networks):
         name = f"{number:03d}.safetensors"
-        folder.write_tensors(f"model/{name}", network.state_dict(), {})
+        folder.write_tensors(f"{place}/{name}", network.state_dict(), {})
         files.append(
             {
                 "name": name,
-                "digest": digest((folder.path / "model" / name).read_bytes()),
+                "digest": digest((folder.path / place / name).read_bytes()),
                 "network": dataclasses.asdict(network.spec),
             }
         )
     rivals = [
-        {**_sealed(folder, f"rival-{number:03d}.skops", rival.model)}
+        {**_sealed(folder, place, f"rival-{number:03d}.skops", rival.model)}
         | {name: getattr(rival, name) for name in ("name", "task", "codes", "shares")}
         for number, rival in enumerate(model.rivals)
     ]
     folder.write_json(
-        "model/model.json",
+        f"{place}/model.json",
         {
             "format": FORMAT,
             "name": model.name,
             "schema": dataclasses.asdict(model.schema),
             "files": files,
-            "vote": None if model.vote is None else _vote_facts(model.vote, folder),
+            "vote": None if model.vote is None else _vote_facts(model.vote, folder, place),
             "rivals": rivals,
         },
     )
 
 
-def _sealed(folder: RunFolder, name: str, estimator: Any) -> dict[str, str]:
+def _sealed(folder: RunFolder, place: str, name: str, estimator: Any) -> dict[str, str]:
     """A scikit-learn estimator as a file; none where there is none."""
     if estimator is None:
         return {"file": "", "digest": ""}
@@ -76,16 +76,16 @@ def _sealed(folder: RunFolder, name: str, estimator: Any) -> dict[str, str]:
             f"a model to be written must be of scikit-learn's own parts, however {type(estimator).__name__} "
             f"is not: {error}; choose another stack_model"
         ) from None
-    folder.write_bytes(f"model/{name}", content)
+    folder.write_bytes(f"{place}/{name}", content)
     return {"file": name, "digest": digest(content)}
 
 
-def _vote_facts(vote: Vote, folder: RunFolder) -> dict[str, Any]:
+def _vote_facts(vote: Vote, folder: RunFolder, place: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"groups": [dataclasses.asdict(group) for group in vote.groups], "last": None}
     if vote.last is not None:
         last = vote.last
         facts["last"] = {"weights": last.weights, "bias": last.bias, "inputs": last.inputs}
-        facts["last"] |= _sealed(folder, "last.skops", last.model)
+        facts["last"] |= _sealed(folder, place, "last.skops", last.model)
     return facts
 
 

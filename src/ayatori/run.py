@@ -21,8 +21,9 @@ from ayatori.assemble import assemble, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
+from ayatori.distil import distil
 from ayatori.ensemble import grow
-from ayatori.evaluate import chosen, leaderboard
+from ayatori.evaluate import chosen, leaderboard, score_split
 from ayatori.explore import explore
 from ayatori.model import Model, deliver
 from ayatori.model_files import save_model
@@ -63,6 +64,7 @@ class Result:
     leaderboard: tuple[Entry, ...]
     chosen: str
     model: Model
+    student: Model | None  # one network that learned what the chosen ensemble says, where it was asked for
     seconds: dict[str, float]
     ensembles: Mapping[str, Any] = field(default_factory=dict)  # how far members differ; what boosting did
     look: Look | None = None  # what was seen before training; None where it was left out, or after a resume
@@ -206,6 +208,10 @@ def _flow(
     )
     clock.lap("rivals")
     made, differ = assemble(dataset, plan, recipe, members, predictions, rivals, stacked, trained.groups)
+    student = None
+    if recipe.ensemble.distill:
+        plan, student, made = _distil(dataset, plan, recipe, members, made, folder, show)
+        clock.lap("distil")
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
     clock.lap("score")
@@ -215,12 +221,13 @@ def _flow(
         dataset=dataset,
         recipe=recipe,
         plan=plan,
-        members=tuple(members),
+        members=(*members, student) if student else tuple(members),
         predictions=predictions,
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
         model=deliver(name, made, members, stacked, dataset.schema),
+        student=Model("one network, taught", dataset.schema, (student.network,)) if student else None,
         seconds=clock.laps,
         ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},
         look=look,
@@ -274,13 +281,39 @@ def _look(
     return look, look.facts["verdict"]
 
 
-def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show) -> Boosted:
-    """All members: those of the Plan, then round by round those of boosting."""
-    desk = Desk(
+def _distil(
+    dataset: Dataset,
+    plan: Plan,
+    recipe: Recipe,
+    members: Sequence[Member],
+    made: Sequence[Blend],
+    folder: RunFolder | None,
+    show: Show,
+) -> tuple[Plan, Member | None, list[Blend]]:
+    """The student of the best line of held-out rows, and its own line on the test."""
+    name = chosen(score_split(made, dataset.labels, dataset, "out_of_fold"), made, dataset.task)
+    best = next((b for b in made if b.network and b.name == name and b.split == "out_of_fold"), None)
+    teacher = best or next((b for b in made if b.network and b.split == "out_of_fold"), None)
+    if teacher is None:
+        return plan, None, list(made)
+    show(Event("train", f"one network learns what this says: {teacher.name}"))
+    whole, student, line = distil(dataset, plan, recipe, members, teacher, _desk(folder, show))
+    if folder:
+        folder.write_plan(whole)
+    return whole, student, [*made, line]
+
+
+def _desk(folder: RunFolder | None, show: Show) -> Desk:
+    return Desk(
         folder.keeper if folder else lambda part: None,
         on_epoch=lambda line: show(Event("train", epoch=line)),
         on_step=lambda share: show(Event("train", share=share)),
     )
+
+
+def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show) -> Boosted:
+    """All members: those of the Plan, then round by round those of boosting."""
+    desk = _desk(folder, show)
     try:
         members = train_parts(dataset, plan, recipe, desk)
         if "boosting" not in recipe.ensemble.kinds:
@@ -314,6 +347,8 @@ def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
     if "image" in result.dataset.inputs:
         folder.write_tensors("worst.safetensors", worst_pictures(result.dataset, result.blends), {})
     save_model(result.model, folder)
+    if result.student:
+        save_model(result.student, folder, "distilled")
     folder.write_json("result.json", {**result.facts(), "notes": notes, "openings": folder.openings()})
     folder.finish()
 

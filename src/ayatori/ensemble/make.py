@@ -18,6 +18,7 @@ from ayatori.ensemble.losses import row_losses
 from ayatori.ensemble.say import say
 from ayatori.records import SCORE, UNUSED, Blend, Ensemble, Group, Plan, Predictions, Task, Vote
 
+SEARCHES, DRAWN, PICKS = 20, 4000, 25  # greedy searches of an ensemble, rows and picks of each
 Key = tuple[int, int]  # repeat, fold
 How = Literal["mean", "geometric", "majority", "median", "sum"]
 StopAnswers = Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]]  # members of one fold -> values, truth
@@ -62,7 +63,7 @@ def votes(
     pool = fold_members(plan, heard)
     for kind, title, weigh in (
         ("weighted", "weighted by loss", _by_loss),
-        ("greedy", "greedy choice", greedy),
+        ("greedy", "greedy choice", _greedy),
     ):
         if kind in kinds and _most(pool) > 1:
             folds = {}
@@ -143,10 +144,10 @@ def one_network(
         best = min(members, key=lambda member: np.nan_to_num(losses[member], nan=np.inf))
         values = np.full(predictions.values.shape[1:], np.nan, np.float32)
         values[plan.sealed] = predictions.values[best, plan.sealed]
-        kind = "network" if net == networks(plan)[0] else f"{net} network"
+        kind = "networks" if net == networks(plan)[0] else f"{net} networks"
         nothing = Ensemble("", "", {}, Vote(()))
         fold = np.full(len(values), -1, np.int16)
-        name = f"one {kind} of {len(members)}, by its stop rows"
+        name = f"one of {len(members)} {kind}"
         blend = _blend(nothing, name, True, values, fold, [best], predictions, seconds)
         found.append(dataclasses.replace(blend, single=True))
     return found
@@ -201,6 +202,13 @@ def _blend(
 
 def _by_loss(values: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
     return by_loss(row_losses(values, truth, task).mean(axis=1).tolist())
+
+
+def _greedy(values: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
+    """The mean of searches on bootstrap samples of the rows: one search on few rows picks too few voices."""
+    random = np.random.default_rng(len(truth))
+    draws = [random.integers(len(truth), size=min(len(truth), DRAWN)) for _ in range(SEARCHES)]
+    return np.mean([greedy(values[:, rows], truth[rows], task, PICKS) for rows in draws], axis=0)
 
 
 def _equal(name: str, title: str, members: Mapping[Key, Sequence[int]]) -> Ensemble:

@@ -20,6 +20,7 @@ from ayatori.ensemble.losses import row_losses
 from ayatori.ensemble.say import say
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Group, Member, Plan
+from ayatori.train.lesson import outputs_of
 from ayatori.train.parts import Desk, recipe_of, train_some
 from ayatori.train.predict import answers
 from ayatori.train.settle import weaker
@@ -125,15 +126,11 @@ def _chains(dataset: Dataset, plan: Plan, step: bool) -> list[Chain]:
         rows, stop = plan.train_rows(member), plan.rows(member, STOP)
         chain = Chain((column.repeat, column.fold), member, rows, stop, np.full(len(rows), 1 / len(rows)))
         if step:
-            start = start_of(dataset.labels[rows], dataset.task, _outputs(dataset))
+            start = start_of(dataset.labels[rows], dataset.task, outputs_of(dataset))
             chain.start = tuple(start.tolist())
             chain.total = np.tile(start, (len(rows) + len(stop), 1))
         chains.append(chain)
     return chains
-
-
-def _outputs(dataset: Dataset) -> int:
-    return len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
 
 
 def _with_round(plan: Plan, active: Sequence[Chain], number: int, seed: int, step: bool) -> Plan:
@@ -153,7 +150,7 @@ def _with_round(plan: Plan, active: Sequence[Chain], number: int, seed: int, ste
 
 def _offsets(active: Sequence[Chain], dataset: Dataset) -> np.ndarray:
     """(chains, n, c): the sum so far, on each chain's own rows; NaN elsewhere."""
-    found = np.full((len(active), len(dataset), _outputs(dataset)), np.nan, np.float32)
+    found = np.full((len(active), len(dataset), outputs_of(dataset)), np.nan, np.float32)
     for place, chain in enumerate(active):
         assert chain.total is not None
         found[place, np.concatenate([chain.rows, chain.stop])] = chain.total
@@ -165,7 +162,7 @@ def _judge(
 ) -> None:
     """How wrong each chain's new member is on its training rows, and what that makes of their weights."""
     rows = [np.concatenate([chain.rows, chain.stop]) for chain in active]
-    said = answers([member.network for member in fresh], dataset, rows)
+    said = answers(fresh, dataset, rows)
     for chain, member, values in zip(active, fresh, said, strict=True):
         own, stop = np.split(values.astype(np.float64), [len(chain.rows)])
         truth = dataset.labels[chain.rows]
@@ -217,10 +214,10 @@ def _end(chain: Chain, number: int, recipe: Recipe) -> None:
         return
     if chain.errors[-1] < settings.boost_threshold:
         chain.reason = (
-            f"its weighted training loss {chain.errors[-1]:.2g} is under {settings.boost_threshold:g}"
+            f"the weighted training loss {chain.errors[-1]:.2g} is under {settings.boost_threshold:g}"
         )
     elif ended(chain.losses, settings.boost_patience):
-        chain.reason = f"its stop rows had gained nothing for {settings.boost_patience} rounds"
+        chain.reason = f"the stop rows had gained nothing for {settings.boost_patience} rounds"
     elif number == settings.rounds:
         chain.reason = f"all {settings.rounds} rounds were done"
 
@@ -260,8 +257,9 @@ def _told(chains: Sequence[Chain]) -> tuple[str, ...]:
     if fitted:
         worst = max(chain.errors[0] for chain in fitted)
         said.append(
-            f"in {len(fitted)} of {len(chains)} folds the network fits its training rows (error {worst:.2g}), "
-            "so nothing is left to weigh up; a weaker network boosts: --boost-depth 1 or --boost-epochs 3"
+            f"in {len(fitted)} of {len(chains)} folds the network fits its training rows "
+            f"(error {worst:.2g}), so nothing is left to weigh up; "
+            "a weaker network boosts: --boost-depth 1 or --boost-epochs 3"
         )
     return tuple(said)
 
