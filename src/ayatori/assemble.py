@@ -88,7 +88,7 @@ def assemble(
             *other_networks(plan),
             *votes(plan, kinds, task, _stop_answers(dataset, plan, members), heard),
         ]
-        ensembles += [chained(chains)] if chains else []
+        ensembles += [chained(chains, plan)] if chains else []
         made += one_network(plan, predictions, losses.tolist(), seconds)
     for ensemble in ensembles:
         made += blends_of(ensemble, predictions, plan, task, seconds)

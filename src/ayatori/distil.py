@@ -34,7 +34,7 @@ def distil(
     if len(sealed):
         values[sealed] = answers([student], dataset, [sealed])[0]
     line = Blend(
-        name=f"one network, taught ({teacher.name})",
+        name="one network, taught",
         split="test",
         values=values,
         rows=plan.sealed,

@@ -278,13 +278,17 @@ class Vote:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One way to make one answer of many members. ``folds``: who says the held-out rows of each
-    (repeat, fold); ``vote``: who says sealed and new rows."""
+    """One way to make one answer of many members.
+
+    ``folds``: who says the held-out rows of each (repeat, fold); ``vote``: who says sealed and new rows.
+    ``trained``: the members that had to be trained for it, where they are more than those that are heard.
+    """
 
     name: str  # mean, bagging, boosting, ...
     title: str  # its line on the leaderboard
     folds: Mapping[tuple[int, int], Group]
     vote: Vote
+    trained: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

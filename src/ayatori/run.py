@@ -64,6 +64,7 @@ class Result:
     leaderboard: tuple[Entry, ...]
     chosen: str
     model: Model
+    stacked: tuple[Predictions, ...]  # the rivals that a stack may listen to, fitted
     student: Model | None  # one network that learned what the chosen ensemble says, where it was asked for
     seconds: dict[str, float]
     ensembles: Mapping[str, Any] = field(default_factory=dict)  # how far members differ; what boosting did
@@ -227,6 +228,7 @@ def _flow(
         leaderboard=tuple(entries),
         chosen=name,
         model=deliver(name, made, members, stacked, dataset.schema),
+        stacked=tuple(stacked),
         student=Model("one network, taught", dataset.schema, (student.network,)) if student else None,
         seconds=clock.laps,
         ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},

@@ -70,7 +70,8 @@ def votes(
             for key, members in pool.items():
                 values, truth = stop(members)
                 folds[key] = _without_idle(members, weigh(values, truth, task))
-            made.append(Ensemble(kind, title, folds, Vote(tuple(folds.values()))))
+            everyone = tuple(member for members in pool.values() for member in members)
+            made.append(Ensemble(kind, title, folds, Vote(tuple(folds.values())), everyone))
     return made
 
 
@@ -79,9 +80,12 @@ def other_networks(plan: Plan) -> list[Ensemble]:
     return [_equal(net, f"{net} network", fold_members(plan, net=net)) for net in networks(plan)[1:]]
 
 
-def chained(chains: Mapping[Key, Group]) -> Ensemble:
+def chained(chains: Mapping[Key, Group], plan: Plan) -> Ensemble:
     """Boosting: the rounds of each fold."""
-    return Ensemble("boosting", "boosted networks", dict(chains), Vote(tuple(chains.values())))
+    heard = {voice for group in chains.values() for voice in group.voices}
+    rounds = {member for members in fold_members(plan, ("round",)).values() for member in members}
+    trained = tuple(sorted(heard | rounds))
+    return Ensemble("boosting", "boosted networks", dict(chains), Vote(tuple(chains.values())), trained)
 
 
 def blends_of(
@@ -94,7 +98,8 @@ def blends_of(
     """
     where = "hold-out" if plan.strategy == "holdout" else f"{len(ensemble.folds)} folds"
     mean = where if plan.strategy == "holdout" else f"mean of {where}"
-    used = sorted({voice for group in ensemble.folds.values() for voice in group.voices})
+    heard = sorted({voice for group in ensemble.folds.values() for voice in group.voices})
+    used = [*ensemble.trained] or heard
     alone = all(len(group.voices) == 1 for group in ensemble.folds.values())
     made = []
     if not (alone and ensemble.name in ("majority", "median")):
@@ -195,7 +200,7 @@ def _blend(
         fold=fold,
         members=tuple(members),
         seconds_train=float(seconds[list(members)].sum()),
-        seconds_predict=predictions.seconds * len(members) / max(len(predictions.values), 1),
+        seconds_predict=predictions.seconds * _heard(ensemble, members) / max(len(predictions.values), 1),
         ensemble=ensemble.name,
     )
 
@@ -209,6 +214,11 @@ def _greedy(values: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
     random = np.random.default_rng(len(truth))
     draws = [random.integers(len(truth), size=min(len(truth), DRAWN)) for _ in range(SEARCHES)]
     return np.mean([greedy(values[:, rows], truth[rows], task, PICKS) for rows in draws], axis=0)
+
+
+def _heard(ensemble: Ensemble, members: Sequence[int]) -> int:
+    """How many networks answer for a new row."""
+    return len({voice for group in ensemble.vote.groups for voice in group.voices}) or len(members)
 
 
 def _equal(name: str, title: str, members: Mapping[Key, Sequence[int]]) -> Ensemble:
