@@ -12,6 +12,7 @@ import numpy as np
 from ayatori.records import AyatoriError, Task
 
 LEAST = float(np.finfo(np.float64).eps)  # a row that has weight never loses more of it than this
+CHANCE = 1e-9  # an error this near to chance is chance: the same network twice is there but for rounding
 CONFIDENT = 1e-5  # SAMME.R: probabilities are at least this before their logarithm is taken
 MOST = 250  # the largest count that a cell of a Plan can hold
 
@@ -43,7 +44,7 @@ def samme(weights: np.ndarray, wrong: np.ndarray, classes: int, rate: float = 1.
     """
     weights = _normal(weights)
     error = float(weights @ wrong)
-    if error >= 1 - 1 / classes:
+    if error >= 1 - 1 / classes - CHANCE:
         return _no_better(error, 1 - 1 / classes, weights)
     if error <= 0:
         return Round(0.0, 1.0, weights)
@@ -56,14 +57,14 @@ def samme_r(weights: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, r
 
     **Shape** ``weights`` (n,), ``probabilities`` (n, K), ``truth`` (n,) int codes
 
-    Weights are multiplied by exp(-rate (K - 1) / K y . log p), where y is 1 for the true class and -1 / (K - 1)
-    for the others. p is clipped at 1e-5: a network that is sure of a wrong row would leave nothing for
-    the others. Every round's vote is 1.
+    Weights are multiplied by exp(-rate (K - 1) / K y . log p), where y is 1 for the true class and
+    -1 / (K - 1) for the others. p is clipped at 1e-5: a network that is sure of a wrong row would leave
+    nothing for the others. Every round's vote is 1.
 
-    The paper's vote is the sum over T rounds of h = (K - 1) (log p - mean of log p over classes), and
-    scikit-learn (to 1.5) made probabilities of it as softmax(sum of h / T / (K - 1)). What is the same for all
-    classes of a row leaves a softmax unchanged, so that is softmax(mean over rounds of log p): a ``Group``
-    with ``how="geometric"``.
+    The paper's answer is the sum over T rounds of h = (K - 1) (log p - mean of log p over classes), and
+    scikit-learn (to 1.5) made probabilities of it as softmax(sum of h / T / (K - 1)). What is the same for
+    all classes of a row leaves a softmax unchanged, so that is softmax(mean over rounds of log p): a
+    ``Group`` with ``how="geometric"``.
 
     >>> one = samme_r(np.full(2, 0.5), np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1]))
     >>> one.error, one.vote, one.weights.round(3)
@@ -84,7 +85,8 @@ def r2(
     rate: float = 1.0,
     loss: Literal["linear", "square", "exponential"] = "linear",
 ) -> Round:
-    """A round of AdaBoost.R2 (Drucker 1997), for numbers.
+    """A round of AdaBoost.R2 (Drucker 1997), for numbers. Of several values a row, ``errors`` may be
+    ``np.sqrt(losses.row_losses(values, truth, "regression"))``.
 
     **Shape** ``weights`` (n,) of the rows in this round, ``errors`` (n,): how far off its network is, >= 0
 
@@ -101,7 +103,7 @@ def r2(
     shares = np.abs(errors) / (largest if largest > 0 else 1.0)
     shares = {"linear": shares, "square": shares**2, "exponential": 1 - np.exp(-shares)}[loss]
     error = float(weights @ shares)
-    if error >= 0.5:
+    if error >= 0.5 - CHANCE:
         return _no_better(error, 0.5, weights)
     if error <= 0:
         return Round(0.0, 1.0, weights)

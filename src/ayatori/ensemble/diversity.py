@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ayatori.ensemble.losses import errors, own, row_losses
+from ayatori.ensemble.losses import errors, own, row_losses, thinned
 from ayatori.records import AyatoriError, Task
+
+CELLS = 20_000_000  # values at most that are looked at
 
 
 def diversity(values: np.ndarray, truth: np.ndarray, task: Task, names: Sequence[str]) -> dict[str, Any]:
@@ -18,14 +20,16 @@ def diversity(values: np.ndarray, truth: np.ndarray, task: Task, names: Sequence
 
     Plain values, fit for JSON; None where there is nothing to say:
 
-    - ``n``: rows that all voices share, and all else is about; without any the rest is empty
-    - ``members``: of each voice its ``name``, ``accuracy`` (of labels: share told right), or ``r2`` of numbers,
-      ``loss``, and ``gain``: how much the loss of the mean rises without it
+    - ``n``: rows that all voices share, and all else is about (drawn, where there are very many); without
+      any the rest is empty
+    - ``members``: of each voice its ``name``, ``accuracy`` (of labels: share told right) or for numbers
+      ``r2``, ``loss``, and ``gain``: how much the loss of the mean rises without it
     - ``together``: accuracy or r2, and loss, of the mean of all voices
-    - ``loss_of_members``: the mean of their losses; ``ambiguity``: that less the loss of the mean. It is never
-      negative, and for numbers exactly the variance of the voices around their mean (Krogh and Vedelsby 1995)
-    - ``disagreement`` (k, k): share of rows with another most probable class, of labels told otherwise; numbers:
-      root mean squared difference. ``disagreement_mean`` is over pairs
+    - ``loss_of_members``: the mean of their losses; ``ambiguity``: that less the loss of the mean. It is
+      never negative, and for numbers exactly the variance of the voices around their mean (Krogh and
+      Vedelsby 1995)
+    - ``disagreement`` (k, k): share of rows with another most probable class, of labels told otherwise;
+      numbers: root mean squared difference. ``disagreement_mean`` is over pairs
     - ``correlation`` (k, k): Pearson's, of the errors: 1 - probability of what is true, or value - truth. The
       lower, the more a mean gains (Ueda and Nakano 1996). ``correlation_mean`` is over pairs
 
@@ -38,8 +42,9 @@ def diversity(values: np.ndarray, truth: np.ndarray, task: Task, names: Sequence
     """
     if len(names) != len(values):
         raise AyatoriError(f"every voice needs a name, however: {len(values)} voices and {len(names)} names")
-    shared = np.isfinite(values).all(axis=(0, 2))
-    n, k = int(shared.sum()), len(values)
+    shared = np.flatnonzero(np.isfinite(values).all(axis=(0, 2)))
+    shared = shared[thinned(len(shared), CELLS // values[:, :1].size)]
+    n, k = len(shared), len(values)
     if not n or not k:
         return {"n": 0, "members": [], "together": {}}
     values, truth = values[:, shared], truth[shared]

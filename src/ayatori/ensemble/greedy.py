@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ayatori.ensemble.losses import check_voices, errors, log_loss, own
+from ayatori.ensemble.losses import check_voices, errors, log_loss, own, thinned
 from ayatori.records import AyatoriError, Task
 
-CELLS = 20_000_000  # probabilities at most that the greedy search looks at; rows beyond are left out evenly
+CELLS = 2_000_000  # probabilities at most that the greedy search looks at, of rows drawn at random
 STEEP = 4.0  # power of the loss, see by_loss
 LEAST = 1e-9  # a loss below this counts as this
 
@@ -19,9 +19,9 @@ def greedy(values: np.ndarray, truth: np.ndarray, task: Task, rounds: int = 50) 
 
     **Shape** ``values`` (k voices, n rows, c outputs), ``truth`` (n,) codes or (n, c) -> (k,) float64, sum 1
 
-    It starts with the best voice, and ``rounds`` times adds the one whose joining the mean lowers the loss most
-    (the first of equals): log loss of classes, mean log loss of labels, or mean squared error in standard
-    deviations of the target. The best of all means on the way is kept.
+    It starts with the best voice, and ``rounds`` times adds the one whose joining the mean lowers the loss
+    most (the first of equals): log loss of classes, mean log loss of labels, or mean squared error in
+    standard deviations of the target. The best of all means on the way is kept.
 
     >>> truth = np.array([0, 0, 1, 1])
     >>> good, bad = np.array([0.9, 0.6, 0.1, 0.4]), np.array([0.4, 0.5, 0.5, 0.6])
@@ -33,8 +33,9 @@ def greedy(values: np.ndarray, truth: np.ndarray, task: Task, rounds: int = 50) 
         off = errors(np.asarray(values, np.float64), truth).reshape(len(values), -1)
         picks, losses = _by_squares(off @ off.T / off.shape[1], rounds)
     else:
-        step = max(1, values[..., 0].size * (values.shape[2] if task == "multilabel" else 1) // CELLS)
-        told = own(values[:, ::step], truth[::step], task).reshape(len(values), -1)
+        cells = len(values) * (values.shape[2] if task == "multilabel" else 1)
+        rows = thinned(len(truth), CELLS // cells)
+        told = own(values[:, rows], truth[rows], task).reshape(len(values), -1)
         picks, losses = _by_logs(told.astype(np.float64), rounds)
     best = int(np.argmin(losses)) + 1
     return np.bincount(picks[:best], minlength=len(values)) / best
@@ -79,8 +80,9 @@ def by_loss(losses: Sequence[float]) -> np.ndarray:
     The first power is right for squared errors that have nothing to do with one another (Bates and Granger
     1969; Perrone and Cooper 1993). Voices' errors are alike, so the better one deserves more. Ratios do not
     depend on how many rows there are, where exp(-rows * loss) leaves one voice alone. Measured on 10 small
-    data sets with 2 to 10 kinds of voices, pure noise and a memorising one among them, against the
-    voice with the lowest loss: power 1 1.06 times its test loss, 2 1.00, 4 0.97, 6 0.97, equal weights 1.36.
+    data sets, 2 to 10 kinds of voices, pure noise and a memorising one among them: the geometric mean of the
+    test loss, over that of the voice with the lowest loss, is 1.33 for equal weights, 1.07 for power 1, 1.01
+    for 2, 0.99 for 4, 0.98 for 6, 1.00 for exp(-rows * loss), and 0.93 for the greedy search.
 
     >>> by_loss([0.1, 0.1, 0.2]).round(3)
     array([0.485, 0.485, 0.03 ])

@@ -54,6 +54,13 @@ def row_losses(values: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
     return losses if task == "classification" else losses.mean(axis=-1)
 
 
+def thinned(rows: int, most: int, seed: int = 0) -> np.ndarray | slice:
+    """Which rows to look at where ``most`` are enough: all of them, or some drawn at random, in order."""
+    if rows <= most:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(rows, max(most, 1), replace=False))
+
+
 def check_voices(values: np.ndarray, truth: np.ndarray) -> None:
     """Refuse voices (k, n, c) that do not all speak about every row of ``truth`` (n, ...)."""
     if values.ndim != 3 or not all(values.shape) or values.shape[1] != len(truth):

@@ -28,11 +28,11 @@ def say(values: np.ndarray, group: Group, task: Task) -> np.ndarray:
     With weights w that sum to 1 (equal where the group has none), pbar the weighted mean, k voices:
 
     - mean: pbar
-    - geometric: softmax of the weighted mean of log p, the logarithmic opinion pool (of labels: sigmoid of that
-      of the log-odds). It is what SAMME.R votes, see ``boosting.samme_r``
+    - geometric: softmax of the weighted mean of log p, the logarithmic opinion pool (of labels: sigmoid of
+      that of the log-odds). It is what SAMME.R votes, see ``boosting.samme_r``
     - majority, of classes: (votes + t pbar) / (k + t), where votes = k times the weight of those whose most
-      probable class it is. t is 1, or less where weights leave a smaller gap between the first and the second:
-      so the probability breaks ties and nothing else. Labels: the same of each, p >= 0.5 is a vote
+      probable class it is. t is 1, or less where weights leave a smaller gap between the first and the
+      second: so the probability breaks ties and nothing else. Labels: the same of each, p >= 0.5 is a vote
     - median, of values: the middle one, or the mean of the two middle ones; with weights the first, in order
       of size, at which they add up to half or more (AdaBoost.R2: Drucker 1997)
     - sum: start + sum of w times step (here w = 1 where the group has none), as logits or values
@@ -124,7 +124,8 @@ def check_group(group: Group, task: Task, voices: int, outputs: int) -> None:
     """Refuse a group that names no voice or an unknown one, or whose ``how`` fits no such task."""
     if group.how not in _SAY:
         raise AyatoriError(
-            f"a group must answer by {', '.join(_SAY)}, however: {group.how!r}{nearest(group.how, list(_SAY))}"
+            f"a group must answer by {', '.join(_SAY)}, however: {group.how!r}"
+            f"{nearest(group.how, list(_SAY))}"
         )
     if not group.voices or not all(0 <= voice < voices for voice in group.voices):
         raise AyatoriError(f"a group must name some of the {voices} voices, however: {group.voices}")
