@@ -81,8 +81,24 @@ def bootstrapped(plan: Plan, seed: int = 0) -> Plan:
     return dataclasses.replace(plan, roles=roles)
 
 
-def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict[str, torch.Tensor]:
-    """One network, one order of rows, plain PyTorch; the best weights by the stop rows."""
+def entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+def plain_loop(
+    dataset: Dataset,
+    plan: Plan,
+    recipe: Recipe,
+    index: int,
+    loss=entropy,
+    target: np.ndarray | None = None,
+    soft: np.ndarray | None = None,
+    offset: np.ndarray | None = None,
+) -> dict[str, torch.Tensor]:
+    """One network, one order of rows, plain PyTorch; the best weights by the stop rows.
+
+    ``target``: as ``loss`` sees it; ``soft``: learned instead; ``offset``: added to the outputs.
+    """
     settings, column, stream = (
         recipe.train,
         plan.columns[index],
@@ -91,8 +107,12 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
     own, stop = plan.train_rows(index), plan.rows(index, STOP)
     repeated = np.repeat(own, plan.counts(index)[own])
     inputs = {name: values[repeated] for name, values in dataset.inputs.items()}
-    network = build(recipe.net, dataset, measure(inputs, dataset.schema), column.seed)
-    network.fit(inputs, dataset.labels[repeated])
+    wanted = torch.from_numpy(dataset.labels if target is None else target)
+    taught = wanted if soft is None else torch.from_numpy(soft)
+    start = torch.from_numpy(np.zeros((len(dataset), 1), np.float32) if offset is None else offset)
+    sizes = measure(inputs, dataset.schema)
+    network = build(recipe.net, dataset, sizes, column.seed, step=offset is not None)
+    network.fit(inputs, dataset.labels[repeated] if dataset.task == "regression" else None)
     chance = torch.Generator()
     for part in network.modules():
         if hasattr(part, "generators"):
@@ -124,8 +144,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
             for part in network.modules():
                 if isinstance(part, Dropout):
                     part.span = (int(mine.sum()), len(rows))
-            target = torch.from_numpy(dataset.labels[rows[mine]])
-            losses = F.cross_entropy(network(batch), target, reduction="none")
+            losses = loss(network(batch) + start[rows[mine]], taught[rows[mine]])
             for group in optimizer.param_groups:
                 group["lr"] = rate * schedule(progress, settings.warmup) * group["factor"]
             optimizer.zero_grad()
@@ -136,7 +155,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe, index: int) -> dict
         network.eval()
         with torch.no_grad():
             logits = network(take(dataset.inputs, stop, torch.device("cpu")))
-            stop_loss = F.cross_entropy(logits, torch.from_numpy(dataset.labels[stop])).item()
+            stop_loss = loss(logits + start[stop], wanted[stop]).mean().item()
         if stop_loss < best_loss - settings.min_delta:
             best_loss, best = stop_loss, {name: value.clone() for name, value in network.state_dict().items()}
     return {name: value for name, value in best.items() if name != "temperature"}

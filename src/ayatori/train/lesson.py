@@ -51,19 +51,11 @@ def soft_targets(teacher: np.ndarray, dataset: Dataset, plan: Plan) -> np.ndarra
 def own_values(
     learners: Sequence[Learner], kind: Literal["offset", "soft"], rows: np.ndarray, device: torch.device
 ) -> Tensor | None:
-    """What each member was given for its ``rows`` (k, b): (k, b, outputs); None where nothing was.
-
-    0 for a row that is not its own and only fills up, because nobody knows what stands there.
-    """
-    taken = []
-    for learner, chosen in zip(learners, rows, strict=True):
-        values = getattr(learner, kind)
-        if values is None:
-            return None
-        own = values[chosen]
-        own[learner.counts[chosen] == 0] = 0
-        taken.append(own)
-    return to_device(np.stack(taken), device)
+    """What each member was given for its ``rows`` (k, b): (k, b, outputs); None where nothing was."""
+    values = [getattr(learner, kind) for learner in learners]
+    if values[0] is None:
+        return None
+    return to_device(np.stack([own[mine] for own, mine in zip(values, rows, strict=True)]), device)
 
 
 def outputs_of(dataset: Dataset) -> int:
