@@ -374,4 +374,3 @@ def test_groups_of_voices_are_asked_as_one() -> None:
     np.testing.assert_allclose(
         say(values, group, "classification"), 0.25 * values[0] + 0.75 * values[2], rtol=1e-5
     )
-
