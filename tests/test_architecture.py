@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explore",),
     ("store", "model", "model_files", "outputs", "assemble", "distil"),
     ("run",),
-    ("estimators", "show", "options"),
+    ("estimators", "estimator_input", "show", "options"),
     ("report",),
     ("__init__",),
     ("cli", "__main__"),

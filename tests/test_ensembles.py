@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import ayatori
 from ayatori import load
@@ -178,15 +179,8 @@ def test_held_out_rows_are_answered_by_members_of_their_own_fold_alone(everythin
 
 def test_a_fold_is_answered_by_a_last_model_that_met_none_of_its_labels(everything) -> None:
     """Done again by hand: fold j from pairs that know neither i nor j."""
-    plan, data = everything.plan, everything.dataset
-    blend = lines(everything, "out_of_fold")["stacking"]
-    networks = everything.predictions.values
-    pairs = {
-        (c.net, frozenset((c.fold, c.other))): networks[m]
-        for m, c in enumerate(plan.columns)
-        if c.kind == "pair"
-    }
-    scored = {plan.columns[m].fold: plan.rows(m, SCORE) for m in range(3)}
+    data, folds = everything.dataset, everything.plan
+    scored = {folds.columns[m].fold: folds.rows(m, SCORE) for m in range(3)}
     two = dataclasses.replace(everything.recipe.ensemble, stack_rivals=())
     again = ayatori.run(data, dataclasses.replace(everything.recipe, ensemble=two))
     blend = lines(again, "out_of_fold")["stacking"]
@@ -349,6 +343,7 @@ def test_without_a_test_the_chosen_ensemble_is_still_delivered(tmp_path: Path) -
     assert {entry.split for entry in result.leaderboard} == {"out_of_fold"}
 
 
+@pytest.mark.slow
 def test_random_labels_stay_at_chance_in_every_ensemble() -> None:
     """A stack that learned to turn its voices round would be better than chance here."""
     outside = []
@@ -374,3 +369,30 @@ def test_groups_of_voices_are_asked_as_one() -> None:
     np.testing.assert_allclose(
         say(values, group, "classification"), 0.25 * values[0] + 0.75 * values[2], rtol=1e-5
     )
+
+
+def test_the_estimators_make_ensembles_too() -> None:
+    data = rows()
+    x, y = data.inputs["numbers"], data.labels
+    clf = ayatori.Classifier(
+        "mlp",
+        options=dict(BASE.net.options),
+        folds=3,
+        epochs=4,
+        ensemble=("bagging", "stacking"),
+        bags=2,
+        stack_model=LogisticRegression(C=0.5),
+        stack_rivals="linear",
+    ).fit(x, y)
+    assert clf.predict_proba(x).shape == (240, 2)
+    assert np.isfinite(clf.out_of_fold_).all()
+    assert clf.model_.vote is not None
+    with pytest.raises(AyatoriError, match="did you mean 'bagging'"):
+        ayatori.Classifier("mlp", folds=3, ensemble="baging").fit(x, y)
+
+
+def test_a_last_model_that_a_recipe_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    wanted = recipe("stacking", stack_model=LogisticRegression(C=0.5))
+    with pytest.raises(AyatoriError, match="keep the run in memory"):
+        ayatori.run(rows(), wanted, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, check_X_y, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ayatori.data import load as load_data
 from ayatori.data.columns import text_of
+from ayatori.estimator_input import (
+    check_rows,
+    check_target,
+    is_json,
+    is_mixed,
+    most_folds,
+    plain,
+    seed_from,
+    threads_for,
+    weights_of,
+)
 from ayatori.model_files import load_model, save_model
-from ayatori.recipe import PlanRecipe, change, from_flat
-from ayatori.records import AyatoriError, Dataset, Score, Task
+from ayatori.recipe import change, from_flat
+from ayatori.records import AyatoriError, Score, Task
 from ayatori.run import Result, run
 from ayatori.show import Terminal
 from ayatori.store import RunFolder, history_table
 
 FORMAT = 1
-LEAST_ROWS = 4
-SMALL = 200_000  # values in X below which a second thread costs more than it gives (see dev/LOG.md)
 MAIN: Mapping[Task, str] = {"classification": "accuracy", "multilabel": "exact_match", "regression": "r2"}
 
 
@@ -47,6 +51,18 @@ class _Estimator(BaseEstimator):
         strategy: str = "kfold",
         stop: float = 0.1,
         splitter: Any = None,
+        ensemble: str | Sequence[str] = "mean",
+        bags: int = 10,
+        bag_share: float = 1.0,
+        bag_features: float = 1.0,
+        rounds: int = 10,
+        boost: str = "auto",
+        boost_threshold: float = 0.01,
+        boost_depth: int = 0,
+        boost_epochs: int = 0,
+        stack_nets: Sequence[str] = ("linear",),
+        stack_rivals: Sequence[str] = ("linear", "neighbours", "boosting"),
+        stack_model: Any = "auto",
         epochs: int = 0,
         batch_size: int = 0,
         learning_rate: float = 0.0,
@@ -74,6 +90,18 @@ class _Estimator(BaseEstimator):
         self.strategy = strategy
         self.stop = stop
         self.splitter = splitter
+        self.ensemble = ensemble
+        self.bags = bags
+        self.bag_share = bag_share
+        self.bag_features = bag_features
+        self.rounds = rounds
+        self.boost = boost
+        self.boost_threshold = boost_threshold
+        self.boost_depth = boost_depth
+        self.boost_epochs = boost_epochs
+        self.stack_nets = stack_nets
+        self.stack_rivals = stack_rivals
+        self.stack_model = stack_model
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -111,9 +139,9 @@ class _Estimator(BaseEstimator):
         path, classes = Path(path), getattr(self, "classes_", None)
         if path.exists():
             raise AyatoriError(f"the folder to save to must be new, however '{path}' exists; choose another")
-        if classes is not None and not _is_json(classes.tolist()):
+        if classes is not None and not is_json(classes.tolist()):
             raise AyatoriError(f"classes to be saved must be text or numbers, however: {classes[0]!r}")
-        params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
+        params = {name: plain(value) for name, value in self.get_params(deep=False).items()}
         names = getattr(self, "feature_names_in_", None)
         folder = RunFolder(path)
         save_model(self.model_, folder)
@@ -122,8 +150,8 @@ class _Estimator(BaseEstimator):
             {
                 "format": FORMAT,
                 "estimator": type(self).__name__,
-                "params": {name: value for name, value in params.items() if _is_json(value)},
-                "own": [name for name, value in params.items() if not _is_json(value)],
+                "params": {name: value for name, value in params.items() if is_json(value)},
+                "own": [name for name, value in params.items() if not is_json(value)],
                 "classes": None if classes is None else [classes.dtype.str, classes.tolist()],
                 "n_features_in": self.n_features_in_,
                 "feature_names_in": None if names is None else names.tolist(),
@@ -184,7 +212,7 @@ class _Estimator(BaseEstimator):
         """One run without sealed rows, rivals and a look: the caller's split is outside."""
         given = {**self.get_params(deep=False), "class_weights": class_weights, "options": self.options or {}}
         given |= {"task": task, "test": 0.0, "baselines": (), "look": False}
-        given["seed"] = _seed(given.pop("random_state"))
+        given["seed"] = seed_from(given.pop("random_state"))
         recipe = from_flat({name: value for name, value in given.items() if name != "verbose"})
         dataset = load_data(X, y, recipe.data)
         if groups is not None:
@@ -194,8 +222,8 @@ class _Estimator(BaseEstimator):
         if len(classes):
             names = tuple(text_of(name) for name in classes)
             dataset = dataclasses.replace(dataset, schema=dataclasses.replace(dataset.schema, classes=names))
-        recipe = change(recipe, "plan", folds=_folds(recipe.plan, dataset))
-        with Terminal() if self.verbose else contextlib.nullcontext() as show, _threads(X):
+        recipe = change(recipe, "plan", folds=most_folds(recipe.plan, dataset))
+        with Terminal() if self.verbose else contextlib.nullcontext() as show, threads_for(X):
             result = run(dataset, recipe, show=show)
         self._keep(result)
         return self
@@ -209,9 +237,11 @@ class _Estimator(BaseEstimator):
         self.history_ = pd.concat(tables, ignore_index=True)
         values: np.ndarray = np.full(result.predictions.values.shape[1:], np.nan, np.float32)
         scores: Mapping[str, Score] = {}
+        ensemble = next((b.ensemble for b in result.blends if b.name == result.chosen), "mean")
         for blend in result.blends:  # where there are repeats, their mean comes last
-            values = blend.values
-            scores = next(entry.scores for entry in result.leaderboard if entry.name == blend.name)
+            if blend.network and blend.ensemble == ensemble and blend.split == "out_of_fold":
+                values = blend.values
+                scores = next(entry.scores for entry in result.leaderboard if entry.name == blend.name)
         alone = result.dataset.task == "regression" and values.shape[1] == 1
         self.out_of_fold_ = values[:, 0] if alone else values
         self.out_of_fold_scores_ = dict(scores)
@@ -221,8 +251,8 @@ class _Estimator(BaseEstimator):
     def _values(self, X: Any) -> np.ndarray:
         """(n, outputs) float32: mean over the networks."""
         check_is_fitted(self)
-        rows = _check_rows(self, X, self.model_.schema.kind == "table", reset=False)
-        with _threads(rows):
+        rows = check_rows(self, X, self.model_.schema.kind == "table", reset=False)
+        with threads_for(rows):
             return self.model_.predict_values(self.model_.read(rows))
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -251,6 +281,17 @@ class Classifier(ClassifierMixin, _Estimator):
         Share of a network's own rows that tells it when to stop.
     splitter : scikit-learn splitter, default=None
         Takes the place of the folds.
+    ensemble : str or sequence of str, default="mean"
+        What is made of many networks: ``mean``, ``majority`` (``median`` of numbers), ``weighted``,
+        ``greedy``, ``bagging``, ``boosting``, ``stacking``. Of several, the best by held-out rows predicts.
+    bags, bag_share, bag_features
+        Bootstrap samples in each fold, their size, and the share of columns that each may look at.
+    rounds, boost, boost_threshold, boost_depth, boost_epochs
+        Rounds at most; ``samme``, ``samme.r``, ``r2`` or ``gradient``; the training loss at which boosting
+        ends; layers and epochs of a weaker network.
+    stack_nets, stack_rivals, stack_model
+        What a stack listens to besides the network, and its last model: ``auto``, ``logistic``, ``network``
+        or a scikit-learn estimator.
     epochs, batch_size, patience : int, default=0
         At most so many epochs, of batches of so many rows; stop after so many epochs without improvement.
     learning_rate : float, default=0.0
@@ -329,8 +370,8 @@ class Classifier(ClassifierMixin, _Estimator):
         groups : array (n,), default=None
             Rows of one group stay in one fold.
         """
-        rows = _check_rows(self, X, _is_mixed(X), reset=True)
-        y = _check_target(self, rows, y, numeric=False)
+        rows = check_rows(self, X, is_mixed(X), reset=True)
+        y = check_target(self, rows, y, numeric=False)
         check_classification_targets(y)
         if y.ndim > 1:
             if type_of_target(y, input_name="y") != "multilabel-indicator":
@@ -343,7 +384,7 @@ class Classifier(ClassifierMixin, _Estimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise AyatoriError(f"y must have at least 2 classes, however every row says '{self.classes_[0]}'")
-        weights = _class_weights(self.class_weights, self.classes_, y)
+        weights = weights_of(self.class_weights, self.classes_, y)
         return self._fit(rows, codes, "classification", self.classes_, weights, groups)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -390,8 +431,8 @@ class Regressor(RegressorMixin, _Estimator):
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Train one network for each fold. ``y``: (n,) or (n, values); the rest as in ``Classifier.fit``."""
-        rows = _check_rows(self, X, _is_mixed(X), reset=True)
-        y = _check_target(self, rows, y, numeric=True)
+        rows = check_rows(self, X, is_mixed(X), reset=True)
+        y = check_target(self, rows, y, numeric=True)
         return self._fit(rows, y, "regression", (), self.class_weights or (), groups)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -399,102 +440,3 @@ class Regressor(RegressorMixin, _Estimator):
         values = self._values(X)
         # scikit-learn asks for float64 where there are several values
         return values[:, 0] if values.shape[1] == 1 else values.astype(np.float64)
-
-
-def _is_mixed(X: Any) -> bool:
-    """Whether ``X`` is a DataFrame with columns that are not numbers."""
-    return isinstance(X, pd.DataFrame) and not all(pd.api.types.is_numeric_dtype(kind) for kind in X.dtypes)
-
-
-def _check_rows(estimator: _Estimator, X: Any, table: bool, reset: bool) -> Any:
-    """``X`` as the stages read it: a DataFrame where columns differ in kind, else an array."""
-    least = LEAST_ROWS if reset else 1
-    if table:
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-        if not isinstance(X, pd.DataFrame):
-            X = pd.DataFrame(X, columns=getattr(estimator, "feature_names_in_", None))
-        if len(X) < least:
-            raise AyatoriError(f"X must have at least {least} rows, however it has {len(X)}")
-        # words stay words: whether they read as numbers must not depend on the rows of a split
-        words = [name for name, column in X.items() if pd.api.types.infer_dtype(column) == "string"]
-        return X.astype(dict.fromkeys(words, "category"))
-    return validate_data(
-        estimator,
-        X,
-        reset=reset,
-        dtype="numeric",
-        allow_nd=getattr(X, "ndim", 2) > 2,  # pictures
-        ensure_all_finite="allow-nan",
-        ensure_min_samples=least,
-    )
-
-
-def _check_target(estimator: _Estimator, X: Any, y: Any, numeric: bool) -> np.ndarray:
-    _, y = check_X_y(
-        np.zeros((len(X), 1)), y, multi_output=True, y_numeric=numeric, dtype=None, estimator=estimator
-    )
-    y = y.toarray() if sparse.issparse(y) else y
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
-    return y
-
-
-def _class_weights(weights: Any, classes: np.ndarray, y: np.ndarray) -> tuple[float, ...]:
-    """One weight per class, in the order of ``classes``."""
-    if weights is None:
-        return ()
-    if isinstance(weights, str | Mapping):
-        weights = compute_class_weight(weights, classes=classes, y=y)
-    return tuple(float(weight) for weight in weights)
-
-
-def _folds(recipe: PlanRecipe, dataset: Dataset) -> int:
-    """No more folds than the smallest class, the groups or the rows allow."""
-    if recipe.splitter is not None or recipe.strategy == "holdout":
-        return recipe.folds
-    most = len(dataset)
-    if dataset.task == "classification":
-        counts = np.bincount(dataset.labels)
-        most = int(counts.min())
-        if most < 2:
-            raise AyatoriError(
-                f"every class must have at least 2 rows, however class "
-                f"'{dataset.classes[counts.argmin()]}' has {most}; merge the class or use strategy='holdout'"
-            )
-    if dataset.groups is not None:
-        most = min(most, len(np.unique(dataset.groups)))
-    return min(recipe.folds, most)
-
-
-def _seed(random_state: Any) -> int:
-    """A number is the seed; a generator gives one; None draws a new one each time."""
-    if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    if isinstance(random_state, numbers.Integral):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of NumPy's and tuples as JSON has them."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        return json.loads(json.dumps(value)) == value
-    except TypeError:
-        return False
-
-
-@contextlib.contextmanager
-def _threads(X: Any) -> Iterator[None]:
-    """One thread for small data; the number of threads is left as found."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if X.size < SMALL else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -195,6 +195,9 @@ def from_toml(text: str) -> Recipe:
     return _record(Recipe, values, "")
 
 
+LISTS = ("kinds", "stack_nets", "stack_rivals")  # one of which may be given alone
+
+
 def from_flat(values: Mapping[str, Any]) -> Recipe:
     """The recipe of settings that are named without their stage; ``net`` and ``loss`` may be objects.
 
@@ -207,6 +210,9 @@ def from_flat(values: Mapping[str, Any]) -> Recipe:
     nested: dict[str, Any] = {stage: {} for stage in stages}
     own = {stage: values[stage] for stage in ("net", "loss") if not isinstance(values.get(stage, ""), str)}
     for name, value in values.items():
+        name = "kinds" if name == "ensemble" else name
+        if name in LISTS:
+            value = (value,) if isinstance(value, str) else tuple(value)
         value = value.item() if hasattr(value, "item") else value  # a number of NumPy's
         if name in stages and name not in own:
             nested[name]["name"] = value
@@ -246,9 +252,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if callable(value) or not isinstance(value, str | int | float | bool):
+        _check_named(value)
         named = value if hasattr(value, "__qualname__") else type(value)
         return f"{named.__module__}:{named.__qualname__}"
     return value
+
+
+def _check_named(value: Any) -> None:
+    """Refuse a scikit-learn estimator whose name alone does not say how it was set."""
+    settings = getattr(value, "get_params", None)
+    if settings and not isinstance(value, type) and repr(settings()) != repr(type(value)().get_params()):
+        raise AyatoriError(
+            f"a run folder holds the name of a model alone, so it must be as its defaults, however: {value!r}; "
+            "keep the run in memory (no out), or name a class of your own"
+        )
 
 
 def _record(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -278,7 +295,7 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         accepted = (str, tuple)
     elif name == "plan.test":
         accepted = (float, str)
-    elif default is None or isinstance(default, Mapping):
+    elif default is None or isinstance(default, Mapping) or name == "ensemble.stack_model":
         accepted = (object,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise AyatoriError(
