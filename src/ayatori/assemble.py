@@ -94,7 +94,9 @@ def assemble(
         made += blends_of(ensemble, predictions, plan, task, seconds)
     if "bagging" in kinds:
         made += out_of_bag(plan, predictions, seconds)
-    voices = {ensemble.name: _voices(ensemble, predictions, plan) for ensemble in ensembles}
+    # of greedy or weighted voices the first of one fold is not that of another
+    alike = [ensemble for ensemble in ensembles if ensemble.name in ("bagging", "boosting")]
+    voices = {ensemble.name: _voices(ensemble, predictions, plan) for ensemble in alike}
     if "stacking" in kinds:
         parts = [*_networks(plan, predictions, seconds), *_rivals(plan, stacked)]
         inputs = whole_table(dataset)[0] if recipe.ensemble.stack_inputs else None
@@ -105,7 +107,7 @@ def assemble(
     facts = {
         name: diversity(values, dataset.labels, task, names)
         for name, (values, names) in voices.items()
-        if len(values) > 1 and name in kinds
+        if len(values) > 1
     }
     return made, facts
 
@@ -185,7 +187,7 @@ def _voices(ensemble: Ensemble, predictions: Predictions, plan: Plan) -> tuple[n
         rows = plan.rows(group.voices[0], SCORE)
         for place, voice in enumerate(group.voices):
             values[place, rows] = predictions.values[voice, rows]
-    what = {"bagging": "bag", "boosting": "round"}.get(ensemble.name, "voice")
+    what = "bag" if ensemble.name == "bagging" else "round"
     return values, [f"{what} {place + 1}" for place in range(most)]
 
 
