@@ -178,7 +178,7 @@ def test_a_voice_that_says_the_opposite_gets_no_weight_rather_than_a_negative_on
     said, truth = voices(task, n=400)
     opposite = -said[0] if task == "regression" else (1 - said[0]) / (2 if task == "classification" else 1)
     last = fit_last(np.stack([said[1], opposite]), truth, task)
-    assert last.weights[0] > 0.3
+    assert last.weights[0] > 0.1
     assert last.weights[1] == pytest.approx(0, abs=1e-9)
 
 
