@@ -339,7 +339,7 @@ def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) ->
     }
     whole = {"preset": "best", "time_limit": 9}
     flat = {name: value for stage in given.values() for name, value in stage.items()}
-    names = {"net", "loss", "class_weights", "random_state", "verbose"}
+    names = {"net", "loss", "ensemble", "class_weights", "random_state", "verbose"}
     assert {*flat, *whole, *names} == set(Classifier().get_params())
     seen: list[Recipe] = []
 

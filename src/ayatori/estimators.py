@@ -182,7 +182,8 @@ class _Estimator(BaseEstimator):
                         f"`{name}` was an object of your own, which a folder cannot hold; give it again: "
                         f"{cls.__name__}.load(path, {name}=...)"
                     )
-            made, score = cls().set_params(**facts["params"]), facts["out_of_fold_score"]
+            saved = {n: tuple(v) if isinstance(v, list) else v for n, v in facts["params"].items()}
+            made, score = cls().set_params(**saved), facts["out_of_fold_score"]
             made.n_features_in_ = int(facts["n_features_in"])
             made.out_of_fold_score_ = float("nan" if score is None else score)
             if facts["feature_names_in"] is not None:
