@@ -116,11 +116,11 @@ def take_turns(sides: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     return found
 
 
-def fresh_process(*arguments: str, threads: int) -> dict[str, Any]:
+def fresh_process(*arguments: str, threads: int, python: str = sys.executable) -> dict[str, Any]:
     """This script once more with more ``arguments``: the JSON in the last line that it prints."""
     # no accelerator, and as many threads as the cores that it may use
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, *sys.argv, *arguments]
+    command = [python, *sys.argv, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
