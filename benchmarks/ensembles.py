@@ -5,8 +5,9 @@ A cell is one side on one data set with one seed, in a fresh process. It is appe
 prints what is there: means over seeds as Markdown, and who has the lower log loss (RMSE) how often.
 
 One run of Ayatori makes all its ensembles; ``ayatori`` is the one that it chose by out-of-fold scores, and
-the seconds are those of the whole run. ``single`` is its fold's network with the best out-of-fold score,
-``luckiest`` the one with the best score on the test, which nobody can know beforehand.
+the seconds are those of the whole run. Of the networks of the folds, ``single`` is the one with the best
+score on its own fold, ``luckiest`` the one with the best score on the test, which nobody can know beforehand,
+and ``typical`` is the mean of their scores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from common import fresh_process, versions
 from ensemble_data import DATA, Task, read_task
 from ensemble_rivals import RIVALS, threads
 
+SINGLES = ("typical", "single", "luckiest")
 KINDS = ("mean", "bagging", "boosting", "stacking", "greedy")
 # a word in the name of a line of the leaderboard tells its kind; the first that fits
 WORDS = {"greedy": "greedy", "stack": "stacking", "boost": "boosting", "bag": "bagging", "mean": "mean"}
@@ -113,7 +116,8 @@ def measure(side: str, data: str, seed: int, options: argparse.Namespace) -> Cel
     folders = {"tables": options.tables, "fashion": options.fashion}
     task = read_task(data, seed, folders, options.rows, options.epochs)
     more: Cell = {}
-    for library in ("torch", "ayatori.run" if side == "ayatori" else RIVALS[side].library):
+    # torch's optimisers import _dynamo when the first is made, which takes seconds
+    for library in ("torch._dynamo", "ayatori.run" if side == "ayatori" else RIVALS[side].library):
         importlib.import_module(library)
     load, before, start = os.getloadavg()[0], cpu_seconds(), time.perf_counter()
     if side == "ayatori":
@@ -231,7 +235,9 @@ def flat(cells: Sequence[Cell]) -> pd.DataFrame:
         if cell.get("singles"):
             each = cell["singles"]
             said.append(("single", min(each, key=lambda one: loss(one["out_of_fold"]))["test"], {}))
-            said.append(("luckiest", min((one["test"] for one in each), key=loss), {}))
+            tests = [one["test"] for one in each]
+            said.append(("luckiest", min(tests, key=loss), {}))
+            said.append(("typical", {name: fmean(one[name] for one in tests) for name in tests[0]}, {}))
         for side, figures, cost in said:
             right = figures.get("accuracy", figures.get("r2"))
             place = {"data": cell["data"], "seed": cell["seed"], "side": side}
@@ -259,7 +265,7 @@ def report(frame: pd.DataFrame) -> str:
 
 def markdown(frame: pd.DataFrame, figure: str) -> str:
     """Data sets by sides; the lowest loss of a line is bold."""
-    order = ["single", "luckiest", *KINDS, "ayatori", *RIVALS]
+    order = [*SINGLES, *KINDS, "ayatori", *RIVALS]
     wide = frame.dropna(subset=figure).pivot_table(
         index="data", columns="side", values=figure, aggfunc="mean"
     )
@@ -279,7 +285,7 @@ def markdown(frame: pd.DataFrame, figure: str) -> str:
 def counts(frame: pd.DataFrame) -> list[str]:
     """On how many data sets the chosen ensemble has the lower loss, in the mean of the seeds both have."""
     lines = []
-    for other in ("single", "luckiest", *RIVALS):
+    for other in (*SINGLES, *RIVALS):
         both = paired(frame, "ayatori", other)
         if both.empty:
             continue
