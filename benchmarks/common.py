@@ -19,7 +19,16 @@ import numpy as np
 
 AYATORI = str(Path(sys.executable).parent / "ayatori")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-RIVALS = ("skorch", "lightning", "fastai", "pytabkit", "scikit-learn", "torchvision")
+RIVALS = (
+    "skorch",
+    "lightning",
+    "fastai",
+    "pytabkit",
+    "torchensemble",
+    "autogluon.tabular",
+    "scikit-learn",
+    "torchvision",
+)
 Side = Callable[[Any], np.ndarray]  # a task -> (n, classes) probabilities of its n rows
 
 
