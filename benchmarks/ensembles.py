@@ -116,9 +116,10 @@ def measure(side: str, data: str, seed: int, options: argparse.Namespace) -> Cel
     folders = {"tables": options.tables, "fashion": options.fashion}
     task = read_task(data, seed, folders, options.rows, options.epochs)
     more: Cell = {}
-    # torch's optimisers import _dynamo when the first is made, which takes seconds
-    for library in ("torch._dynamo", "ayatori.run" if side == "ayatori" else RIVALS[side].library):
-        importlib.import_module(library)
+    importlib.import_module("ayatori.run" if side == "ayatori" else RIVALS[side].library)
+    if "torch" in sys.modules or side == "autogluon":
+        # optimisers import it when the first is made, which takes seconds
+        importlib.import_module("torch._dynamo")
     load, before, start = os.getloadavg()[0], cpu_seconds(), time.perf_counter()
     if side == "ayatori":
         more = ayatori(task)
