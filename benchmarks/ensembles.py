@@ -71,12 +71,12 @@ def main() -> None:
 
 
 def collect(options: argparse.Namespace) -> int:
-    """Run the cells that are missing, the first seed of everything first; how many failed."""
+    """Run the cells that are missing, all data sets and sides of the first seed first; how many failed."""
     there = {key(cell) for cell in read_cells(options.out, options.rows)}
     failed = 0
     for seed in options.seeds:
-        for side in options.sides:
-            for data in options.data:
+        for data in options.data:
+            for side in options.sides:
                 if not takes(side, data) or (side, data, seed) in there:
                     continue
                 python = options.autogluon if side == "autogluon" else sys.executable
