@@ -2,9 +2,9 @@
 
 Each seed draws rows and labels that have nothing to do with each other, half of each class, and makes every
 ensemble of them. Per line of the leaderboard: in how many seeds its 95 % interval leaves a half (one in
-twenty does by chance), and its mean accuracy with its standard error. Beside them stands what a careless stack would
-say of itself: a last model that is scored on the folds whose outputs it learned from by cross-validation,
-without pairs, once as ours (weights that are never negative) and once as plain logistic regression.
+twenty does by chance), and its mean accuracy with its standard error. Beside them: what a careless stack would
+say of itself, a last model that is scored on the folds whose outputs it learned from by cross-validation,
+without pairs; once as ours (weights that are never negative), once as plain logistic regression.
 """
 
 from __future__ import annotations
