@@ -2,8 +2,8 @@
 
 Each seed draws rows and labels that have nothing to do with each other, half of each class, and makes every
 ensemble of them. Per line of the leaderboard: in how many seeds its 95 % interval leaves a half (one in
-twenty does by chance), and its mean accuracy with its standard error. Beside them: what a careless stack would
-say of itself, a last model that is scored on the folds whose outputs it learned from by cross-validation,
+twenty does by chance), and its mean accuracy with its standard error. Beside them: what a careless stack
+would say of itself: a last model, scored on the folds whose outputs it learned from by cross-validation,
 without pairs; once as ours (weights that are never negative), once as plain logistic regression.
 """
 
