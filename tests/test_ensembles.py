@@ -15,7 +15,8 @@ from ayatori import load
 from ayatori.ensemble import KINDS, fold_members, grow
 from ayatori.ensemble.say import last_says, say
 from ayatori.ensemble.stacking import fit_last
-from ayatori.model_files import load_model
+from ayatori.model import deliver
+from ayatori.model_files import load_model, save_model
 from ayatori.plan import check_plan, make_plan
 from ayatori.recipe import (
     EnsembleRecipe,
@@ -29,6 +30,7 @@ from ayatori.recipe import (
     to_toml,
 )
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Dataset, Group, Plan
+from ayatori.store import RunFolder
 
 BASE = Recipe(
     plan=PlanRecipe(folds=3),
@@ -230,10 +232,6 @@ def test_what_is_delivered_answers_as_the_test_line_says(everything, tmp_path: P
     """The model is written, read again without pickle, and asked about the sealed rows."""
     sealed = np.flatnonzero(everything.plan.sealed)
     inputs = everything.dataset.inputs["numbers"][sealed]
-    from ayatori.model import deliver
-    from ayatori.model_files import save_model
-    from ayatori.store import RunFolder
-
     assert everything.chosen in {blend.name for blend in everything.blends if blend.split == "test"}
     members = [m for m in everything.members if m.column.kind != "student"]
     for ensemble, blend in lines(everything, "test").items():
@@ -396,3 +394,48 @@ def test_a_last_model_that_a_recipe_cannot_hold_is_refused_before_anything_is_wr
     with pytest.raises(AyatoriError, match="keep the run in memory"):
         ayatori.run(rows(), wanted, out=tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", ["logistic", "network", "sklearn.ensemble:ExtraTreesClassifier"])
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_a_last_model_of_another_kind_is_delivered_without_pickle(
+    model: str, task: str, tmp_path: Path
+) -> None:
+    wanted = recipe("stacking", stack_model=model, stack_inputs=True, stack_rivals=("neighbours",))
+    result = ayatori.run(rows(task=task), wanted, out=tmp_path / "run")
+    assert "stack, mean of 3 folds" in {entry.name for entry in result.leaderboard}
+    members = [member for member in result.members if member.column.kind != "student"]
+    line = lines(result, "test")["stacking"]
+    save_model(
+        deliver(line.name, result.blends, members, result.stacked, result.dataset.schema),
+        RunFolder(tmp_path / "again"),
+    )
+    again = load_model(tmp_path / "again")
+    sealed = np.flatnonzero(result.plan.sealed)
+    said = again.predict_values(again.read(result.dataset.inputs["numbers"][sealed]))
+    np.testing.assert_allclose(said, line.values[sealed], atol=1e-5)
+
+
+class Foreign(LogisticRegression):
+    """A model of somebody's own."""
+
+
+def test_a_last_model_of_foreign_code_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(AyatoriError, match="must be of scikit-learn's own parts"):
+        ayatori.run(rows(), recipe("stacking", stack_model=Foreign()), out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_folder_that_was_tampered_with_is_refused(everything, tmp_path: Path) -> None:
+    members = [m for m in everything.members if m.column.kind != "student"]
+    stacked = deliver(
+        "stack, mean of 3 folds", everything.blends, members, everything.stacked, everything.dataset.schema
+    )
+    save_model(stacked, RunFolder(tmp_path))
+    rival = tmp_path / "model" / "rival-000.skops"
+    rival.write_bytes(rival.read_bytes() + b" ")
+    with pytest.raises(AyatoriError, match="its content has changed"):
+        load_model(tmp_path)
+    rival.unlink()
+    with pytest.raises(AyatoriError, match="it is missing"):
+        load_model(tmp_path)

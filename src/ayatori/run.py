@@ -26,7 +26,7 @@ from ayatori.ensemble import grow
 from ayatori.evaluate import chosen, leaderboard, score_split
 from ayatori.explore import explore
 from ayatori.model import Model, deliver
-from ayatori.model_files import save_model
+from ayatori.model_files import check_last, save_model
 from ayatori.nets import find_net
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
@@ -186,7 +186,7 @@ def _flow(
     clock.lap("read")
     twins = find_twins(dataset)
     dataset, bound = bind(dataset, twins, recipe.plan)
-    plan = _plan(dataset, recipe)
+    plan = _plan(dataset, recipe, folder)
     recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
     if folder:
         folder.write_dataset(dataset)
@@ -238,8 +238,10 @@ def _flow(
     return result
 
 
-def _plan(dataset: Dataset, recipe: Recipe) -> Plan:
+def _plan(dataset: Dataset, recipe: Recipe, folder: RunFolder | None) -> Plan:
     """Folds, and beside them what the ensembles want."""
+    if folder and "stacking" in recipe.ensemble.kinds:
+        check_last(recipe.ensemble.stack_model, dataset.task)
     net = find_net(recipe.net, "image" in dataset.inputs)[0]
     plan = make_plan(dataset, recipe.plan, recipe.seed, net)
     others = tuple(other for other in recipe.ensemble.stack_nets if other != net)
