@@ -439,3 +439,22 @@ def test_a_model_folder_that_was_tampered_with_is_refused(everything, tmp_path: 
     rival.unlink()
     with pytest.raises(AyatoriError, match="it is missing"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("boost", ["samme", "gradient"])
+def test_pictures_have_ensembles_too(boost: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    target = random.integers(0, 3, 150)
+    pixels = random.integers(0, 150, size=(150, 1, 6, 6)) + 40 * target[:, None, None, None]
+    wanted = dataclasses.replace(
+        recipe("bagging", "boosting", "stacking", "majority", boost=boost, boost_threshold=0.0, rounds=2),
+        net=NetRecipe("cnn", options={"width": 8, "depth": 0}),
+    )
+    data = load(pixels.astype(np.uint8), y=target.astype(str))
+    result = ayatori.run(data, wanted, out=tmp_path / "run")
+    assert {"bagging", "boosting", "stacking", "majority"} <= set(lines(result, "test"))
+    model = load_model(result.folder)
+    sealed = np.flatnonzero(result.plan.sealed)
+    chosen = next(b for b in result.blends if b.name == result.chosen and b.split == "test")
+    said = model.predict_values(model.read(result.dataset.inputs["image"][sealed]))
+    np.testing.assert_allclose(said, chosen.values[sealed], atol=1e-5)
