@@ -127,8 +127,13 @@ def test_in_time_order_a_stack_needs_no_pairs() -> None:
         ({"kinds": ("majority",)}, "regression", BASE.plan, "use median"),
         ({"kinds": ("boosting",), "boost": "samme"}, "regression", BASE.plan, "must be one of auto, r2"),
         ({"kinds": ("bagging",)}, "classification", PlanRecipe(strategy="rotate"), "use --strategy kfold"),
-        ({"kinds": ("stacking",)}, "classification", PlanRecipe(strategy="holdout"), "needs 2 folds or more"),
-        ({"kinds": ("stacking",)}, "classification", PlanRecipe(folds=3, repeats=2), "drawn once"),
+        (
+            {"kinds": ("stacking",)},
+            "classification",
+            PlanRecipe(strategy="holdout"),
+            "`folds` must be 2 or more",
+        ),
+        ({"kinds": ("stacking",)}, "classification", PlanRecipe(folds=3, repeats=2), "`repeats` 1"),
     ],
 )
 def test_what_cannot_be_made_is_refused_before_training(settings, task, folds, what) -> None:
@@ -458,3 +463,20 @@ def test_pictures_have_ensembles_too(boost: str, tmp_path: Path) -> None:
     chosen = next(b for b in result.blends if b.name == result.chosen and b.split == "test")
     said = model.predict_values(model.read(result.dataset.inputs["image"][sealed]))
     np.testing.assert_allclose(said, chosen.values[sealed], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"kinds": ("stacking",), "stack_nets": ("cnn",)}, "net must be mlp, linear"),
+        ({"kinds": ("stacking",), "stack_rivals": ("boost",)}, "did you mean 'boosting'"),
+        ({"kinds": ("stacking",), "stack_model": "logistc"}, "did you mean 'logistic'"),
+        ({"kinds": ("boosting",), "boost_depth": 2}, "must be 0 unless the network is our mlp or cnn"),
+        ({"kinds": ("boosting",), "boost_epochs": -1}, "must be positive"),
+    ],
+)
+def test_parts_that_nobody_knows_are_refused_before_training(settings, what, tmp_path: Path) -> None:
+    wanted = dataclasses.replace(BASE, net=NetRecipe("linear"), ensemble=EnsembleRecipe(**settings))
+    with pytest.raises(AyatoriError, match=what):
+        ayatori.run(rows(), wanted, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())

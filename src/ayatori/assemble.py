@@ -22,12 +22,27 @@ from ayatori.ensemble import (
     votes,
 )
 from ayatori.ensemble.diversity import diversity
-from ayatori.evaluate import fit_baselines, title_of, whole_table
-from ayatori.recipe import Recipe
+from ayatori.evaluate import check_baselines, fit_baselines, title_of, whole_table
+from ayatori.model_files import check_last
+from ayatori.nets import find_net
+from ayatori.recipe import NetRecipe, Recipe
 from ayatori.records import SCORE, STOP, Blend, Dataset, Ensemble, Group, Member, Plan, Predictions
-from ayatori.train import answers
+from ayatori.train import answers, weaker
 
 Say = Callable[[str], None]
+
+
+def check_parts(dataset: Dataset, recipe: Recipe, written: bool) -> None:
+    """Refuse, before training, parts of an ensemble that nobody knows or that could not be ``written``."""
+    settings = recipe.ensemble
+    if "boosting" in settings.kinds:
+        weaker(recipe, dataset, settings.boost_depth, settings.boost_width, settings.boost_epochs)
+    if "stacking" in settings.kinds:
+        for net in settings.stack_nets:
+            find_net(NetRecipe(net), dataset.schema.image is not None)
+        check_baselines(dataclasses.replace(recipe.evaluate, baselines=settings.stack_rivals))
+        if written:
+            check_last(settings.stack_model, dataset.task)
 
 
 def fit_rivals(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ayatori.assemble import assemble, fit_rivals, fits
+from ayatori.assemble import assemble, check_parts, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
@@ -26,7 +26,7 @@ from ayatori.ensemble import grow
 from ayatori.evaluate import chosen, leaderboard, score_split
 from ayatori.explore import explore
 from ayatori.model import Model, deliver
-from ayatori.model_files import check_last, save_model
+from ayatori.model_files import save_model
 from ayatori.nets import find_net
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
@@ -240,8 +240,7 @@ def _flow(
 
 def _plan(dataset: Dataset, recipe: Recipe, folder: RunFolder | None) -> Plan:
     """Folds, and beside them what the ensembles want."""
-    if folder and "stacking" in recipe.ensemble.kinds:
-        check_last(recipe.ensemble.stack_model, dataset.task)
+    check_parts(dataset, recipe, written=folder is not None)
     net = find_net(recipe.net, "image" in dataset.inputs)[0]
     plan = make_plan(dataset, recipe.plan, recipe.seed, net)
     others = tuple(other for other in recipe.ensemble.stack_nets if other != net)
