@@ -53,6 +53,24 @@ def test_one_network_and_the_plain_loop_learn_the_same() -> None:
     assert facts["pictures"]["ratio"]["median"] > 0
 
 
+def test_bags_cost_is_measured_beside_the_folds(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(80, 3)), columns=list("abc"))
+    table["y"] = np.where(table["a"] > 0, "yes", "no")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    facts = facts_of("bags.py", tmp_path / "table.csv", "y", "--bags", 1, "--preset", "quick")
+    assert (facts["folds"]["networks"], facts["folds_with_bags"]["networks"]) == (5, 10)
+    assert facts["ratios"]["processor_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_chance_is_measured_on_random_labels() -> None:
+    facts = facts_of("chance.py", "--seeds", 2, "--rows", 80)
+    lines = facts["lines"]
+    assert {"stack, 5 folds (out_of_fold)", "careless stack, logistic (out_of_fold)"} <= set(lines)
+    assert all(0 <= line["mean_accuracy"] <= 1 for line in lines.values())
+
+
 def test_the_rule_is_compared_with_every_way_on_a_grid() -> None:
     facts = facts_of("modes.py", "--only", "linear", "--rows", 300, "--rounds", 1)
     (shape,) = facts["shapes"].values()
