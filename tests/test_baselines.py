@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
@@ -16,7 +15,6 @@ from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from ayatori.ensemble import blends
 from ayatori.evaluate import fit_baselines, leaderboard
 from ayatori.evaluate.baselines import Trees, _pool, _subsample
-from ayatori.evaluate.perceptron import Perceptron
 from ayatori.plan import make_plan
 from ayatori.recipe import EvaluateRecipe, PlanRecipe
 from ayatori.records import (
@@ -251,27 +249,6 @@ def test_an_unknown_rival_is_refused_with_a_hint() -> None:
     with pytest.raises(AyatoriError, match=r"however: 'boost'; did you mean 'boosting'\?"):
         fit_baselines(data, plan, EvaluateRecipe(baselines=("boost",)))
     assert fit_baselines(data, plan, EvaluateRecipe(baselines=())) == ([], [])
-
-
-@pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("kind", [np.float64, np.float32])
-def test_the_small_network_is_that_of_scikit_learn_to_the_last_bit(classes: int, kind: type) -> None:
-    random = np.random.default_rng(4)
-    y = np.repeat(np.arange(classes), 60)
-    x = (random.normal(size=(len(y), 7)) + y[:, None]).astype(kind)
-    theirs = MLPClassifier(
-        (128, 128),
-        learning_rate_init=0.003,
-        alpha=0.001,
-        batch_size=25,
-        max_iter=100,
-        early_stopping=True,
-        n_iter_no_change=10,
-        random_state=0,
-    ).fit(x, y)
-    ours = Perceptron(batch=25).fit(x, y)
-    np.testing.assert_array_equal(ours.predict_proba(x), theirs.predict_proba(x))
-    np.testing.assert_array_equal(ours.predict(x), theirs.predict(x))
 
 
 @pytest.mark.parametrize("regression", [False, True])

@@ -37,7 +37,6 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ayatori.evaluate.perceptron import Perceptron
 from ayatori.recipe import EvaluateRecipe, nearest
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Dataset, Plan, Predictions, Task
 
@@ -368,23 +367,19 @@ class Trees(BaseEstimator):
         return np.mean([tree.predict_proba(x, check_input=False) for tree in self.trees_], axis=0)
 
 
-def _perceptron(task: Task, target: np.ndarray) -> Perceptron | MLPClassifier | MLPRegressor:
+def _perceptron(task: Task, target: np.ndarray) -> MLPClassifier | MLPRegressor:
     """Two layers, which learn a parity of three bits and a checkerboard where one layer does not."""
     rows = len(target)
-    batch = int(np.clip(rows // 8, 1, 128))
-    # a tenth of the rows is kept to stop by, with some of each class
+    # scikit-learn keeps a tenth of the rows to stop by, with some of each class
     counts = np.unique(target, return_counts=True)[1] if task == "classification" else np.array([rows])
-    stops = bool(counts.min() >= 2 and rows >= 10 * len(counts) and rows >= 40)
-    if task == "classification" and stops:
-        return Perceptron(batch=batch)
     kind = MLPRegressor if task == "regression" else MLPClassifier
     return kind(
         hidden_layer_sizes=(128, 128),
         learning_rate_init=0.003,
         alpha=0.001,
-        batch_size=batch,
+        batch_size=int(np.clip(rows // 8, 1, 128)),
         max_iter=100,
-        early_stopping=stops,
+        early_stopping=bool(counts.min() >= 2 and rows >= 10 * len(counts) and rows >= 40),
         n_iter_no_change=10,
         random_state=0,
     )
