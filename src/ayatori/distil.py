@@ -42,6 +42,5 @@ def distil(
         members=(student.index,),
         seconds_train=student.seconds,
         ensemble="",
-        single=True,
     )
     return whole, student, line
