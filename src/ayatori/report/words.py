@@ -9,11 +9,13 @@ from typing import Any
 
 __all__ = [
     "TITLES",
+    "apart",
     "chance",
     "count",
     "day",
     "difference",
     "duration",
+    "fold",
     "interval",
     "moment",
     "number",
@@ -21,6 +23,7 @@ __all__ = [
     "plural",
     "said",
     "short",
+    "signed",
     "spread",
     "title",
     "where",
@@ -164,6 +167,37 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
+def signed(value: float) -> str:
+    """A small difference of losses.
+
+    >>> signed(0.01234), signed(-0.002)
+    ('+0.0123', '−0.0020')
+    """
+    return f"{'+' if value > 0 else ''}{number(value, 0.5)}"
+
+
+def fold(times: float) -> str:
+    """How many times as much.
+
+    >>> fold(2.44), fold(27.6)
+    ('2.4', '28')
+    """
+    return rounded(times, 1 if times < 9.5 else 0)
+
+
+def apart(value: float | None, task: str, unit: bool = True) -> str:
+    """How far two voices are apart: a percentage of rows or labels, or in standard deviations.
+
+    >>> apart(0.0213, "classification", unit=False), apart(0.3, "regression")
+    ('2.1', '0.30')
+    """
+    if value is None:
+        return "–"
+    if task == "regression":
+        return rounded(value, 2)
+    return percent(value) if unit else rounded(value * 100, 1)
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours.
 
@@ -210,16 +244,18 @@ def title(split: str, folds: bool) -> str:
     return "sealed test" if split == "test" else "held-out folds" if folds else "held-out rows"
 
 
-def where(split: str, rows: int, folds: bool) -> str:
-    """What rows a figure is about, in a sentence's part.
+def where(split: str, rows: int, folds: bool, several: bool = False) -> str:
+    """What rows a figure is about, in a sentence's part; ``several``: more than one network answers a row.
 
     >>> where("out_of_fold", 20, True)
     '20 held-out rows, each judged by a network that never saw it'
     """
     if split == "test":
         return f"{plural(rows, 'row')} that {'was' if rows == 1 else 'were'} sealed until the end"
-    seen = "each judged by a network that never saw it" if folds else "which the network never saw"
-    return f"{plural(rows, 'held-out row')}, {seen}"
+    if not folds:
+        return f"{plural(rows, 'held-out row')}, which the network{'s' if several else ''} never saw"
+    who = "networks" if several else "a network"
+    return f"{plural(rows, 'held-out row')}, each judged by {who} that never saw it"
 
 
 def short(text: str, most: int = 24) -> str:
