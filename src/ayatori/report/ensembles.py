@@ -161,10 +161,10 @@ def _answer(
     else:
         text = f"On the {rows} no ensemble has a lower {TITLES[metric]} than {brief(single['name'])}: "
         text += f"the nearest, {who}, has {figure} against {beaten}"
-    gap = _gap(best["paired"], task)
+    gap = _gap(best["paired"], task, other)
     parts = [(f"{word}. ", True), (f"{text}{gap}. ", False)]
     parts += _test(lines, entries, best, single, own < other, metric)
-    return [*parts, (_cost(_line(lines, best)), False)]
+    return [*parts, (_cost(who, _line(lines, best)), False)]
 
 
 def _verdict(paired: Mapping[str, float], lower: bool) -> str:
@@ -175,7 +175,7 @@ def _verdict(paired: Mapping[str, float], lower: bool) -> str:
     return "Yes" if max(paired.get("low", 0), paired.get("loss_low", 0)) > 0 else "Perhaps"
 
 
-def _gap(paired: Mapping[str, float], task: str) -> str:
+def _gap(paired: Mapping[str, float], task: str, like: float) -> str:
     """``, lower by 0.016 (0.008 – 0.024), and accuracy higher by 0.1 points (−0.5 – 0.7; p = 0.75)``."""
     if not paired:
         return ""
@@ -187,7 +187,7 @@ def _gap(paired: Mapping[str, float], task: str) -> str:
     if ends[0] <= 0:
         ends = [-ends[0], -ends[2], -ends[1]]
     if task == "regression":
-        size, low, high = (number(value, ends[0] or 1.0) for value in ends)
+        size, low, high = (number(value, like) for value in ends)
     else:
         size, low, high = (rounded(value * 100, 1) for value in ends)
     what = {"classification": "accuracy", "multilabel": "labels told right"}.get(
@@ -250,10 +250,10 @@ def _test_alone(lines: Sequence[Mapping[str, Any]], metric: str) -> list[Part]:
     return [("It seems so. " if helped else "No. ", True), (text, False)]
 
 
-def _cost(line: Mapping[str, Any]) -> str:
+def _cost(who: str, line: Mapping[str, Any]) -> str:
     """What it took, and what it takes, beside one network."""
     train, times = duration(line["seconds"]["train"]), line["times"]
-    text = f"It took {train} of training"
+    text = f"{who[0].upper()}{who[1:]} took {train} of training"
     if "train" in times:
         text += f", {fold(times['train'])} times that of one network"
     if line["models"]:
@@ -300,14 +300,14 @@ def _diversity(differ: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not one.get("n") or len(one["members"]) < 2:
             continue
         title = TITLE.get(name, name)
-        twin = next((other for other in found if other["all"] == one), None)
+        twin = next((other for other in found if other["all"] == one["correlation"]), None)
         if twin:
             twin["title"] += f", {title}"
             continue
         found.append(
             {
                 "title": title,
-                "all": one,
+                "all": one["correlation"],
                 "n": one["n"],
                 "voices": len(one["members"]),
                 "members": one["members"][:VOICES],
@@ -372,17 +372,19 @@ def _student(
     """The one network that learned what the chosen says: its test, and what it saves."""
     if not (run / "distilled" / "model.json").is_file():
         return {}
-    taught = next((line for line in lines if line["kind"] == "taught"), None)
     teacher, scored = (of(entries, result["chosen"]) for of in (held_out_line, chosen_line))
     whole = _line(lines, scored) if scored else {}
     who = brief(teacher["name"]) if teacher else "the ensemble"
     text = f"One network learned what {who} said of held-out rows. "
-    if taught and taught["test"]:
-        text += f"On {plural(taught['test']['n'], 'sealed row')} its {TITLES[metric]} is "
-        text += said(metric, taught["test"])
-        if whole.get("test"):
-            text += f", {said(metric, whole['test'])} that of what it learned from"
-        text += ". "
+    own = next((e for e in networks(entries, "test") if line_of(e["name"]).kind == "taught"), None)
+    if own and scored:
+        both = {name: (own["scores"].get(name), scored["scores"].get(name)) for name in (metric, "accuracy")}
+        parts = [
+            f"its {TITLES[name]} is {said(name, mine)} against {said(name, theirs)}"
+            for name, (mine, theirs) in both.items()
+            if mine and theirs
+        ]
+        text += f"On {plural(own['scores'][metric]['n'], 'sealed row')} {', '.join(parts)}. "
     if (whole.get("models") or 1) > 1:
         text += f"It predicts at the cost of one network instead of {plural(whole['models'], 'model')}"
         if whole["times"].get("predict"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ayatori.evaluate.metrics import LOWER
 from ayatori.report.words import PERCENT, rounded
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "scale",
 ]
 
+MANY = 12  # scores: of more, those far behind are not on the axis
 ROLES = {"t": "train", "T": "train2", "s": "stop", "c": "score", "x": "sealed"}
 
 
@@ -50,6 +52,7 @@ def scale(board: Mapping[str, Any]) -> dict[str, Any]:
     scores = [entry["scores"][metric] for entry in entries if not entry["blind"]]
     if not scores:
         scores = [entry["scores"][metric] for entry in entries]
+    scores = _near(scores, metric in LOWER)
     low, high = min(s["low"] for s in scores), max(s["high"] for s in scores)
     blind = [entry["scores"][metric] for entry in entries if entry["blind"]]
     width = high - low
@@ -70,6 +73,16 @@ def scale(board: Mapping[str, Any]) -> dict[str, Any]:
         "high": high_end,
         "ticks": marks if len(marks) > 2 else ticks(low_end, high_end, 8),
     }
+
+
+def _near(scores: Sequence[Mapping[str, Any]], lower: bool) -> list[Mapping[str, Any]]:
+    """Of many scores those that are not far behind the better half, so that these can be told apart."""
+    if len(scores) < MANY:
+        return list(scores)
+    half = sorted(scores, key=lambda s: s["value"] * (1 if lower else -1))[: len(scores) // 2]
+    low, high = min(s["low"] for s in half), max(s["high"] for s in half)
+    room = 2.5 * (high - low)
+    return [s for s in scores if (s["high"] < high + room if lower else s["low"] > low - room)]
 
 
 def _x(value: float, axis: Mapping[str, Any]) -> float:
@@ -205,10 +218,10 @@ def chain(one: Mapping[str, Any], scales: Mapping[str, Any]) -> Markup:
     last = max(scales["rounds"], 2)
 
     def x(place: int) -> float:
-        return 3 + 94 * place / (last - 1)
+        return 3 + 72 * place / (last - 1)  # the numbers of the axes stand at the right
 
     drawn, words = [], []
-    for what, kind, top, bottom in (("losses", "stops", 24.0, 74.0), ("errors", "error", 90.0, 118.0)):
+    for what, kind, top, bottom in (("losses", "stops", 24.0, 72.0), ("errors", "error", 86.0, 116.0)):
         low, high = scales[what]
         ys = [
             None if value is None else bottom - (bottom - top) * (value - low) / (high - low)
@@ -220,9 +233,9 @@ def chain(one: Mapping[str, Any], scales: Mapping[str, Any]) -> Markup:
         for value, at in ((high, top), (low, bottom)):
             words.append(
                 Markup(
-                    '<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>'
-                    '<text class="tick halo" x="100%" y="{1}" text-anchor="end">{2:.3g}</text>'
-                ).format(at, at - 3, value)
+                    '<line class="grid" x1="0" x2="78%" y1="{0}" y2="{0}"/>'
+                    '<text class="tick" x="80%" y="{1}">{2}</text>'
+                ).format(at, at + 4, f"{value:.2g}")
             )
         if what == "losses" and ys and ys[one["kept"] - 1] is not None:
             words.append(
@@ -234,8 +247,8 @@ def chain(one: Mapping[str, Any], scales: Mapping[str, Any]) -> Markup:
     return Markup(
         '<svg class="curve" role="img" aria-label="{0}">'
         '<svg viewBox="0 0 100 140" preserveAspectRatio="none" width="100%" height="140">{1}</svg>{2}'
-        '<text class="lab" x="0" y="11">{3}</text><text class="tick" x="0" y="135">1</text>'
-        '<text class="tick" x="100%" y="135" text-anchor="end">{4}</text></svg>'
+        '<text class="lab" x="0" y="11">{3}</text><text class="tick" x="0" y="134">1</text>'
+        '<text class="tick" x="78%" y="134" text-anchor="end">{4}</text></svg>'
     ).format(label, _join(drawn), _join(words), one["label"], last)
 
 

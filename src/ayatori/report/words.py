@@ -13,14 +13,15 @@ __all__ = [
     "chance",
     "count",
     "day",
-    "difference",
     "duration",
     "fold",
+    "gap",
     "interval",
     "moment",
     "number",
     "percent",
     "plural",
+    "rounded",
     "said",
     "short",
     "signed",
@@ -147,15 +148,18 @@ def _like(metric: str, score: Mapping[str, Any]) -> float:
     return value if metric in UNITS or abs(value) > 1 else 0.5
 
 
-def difference(paired: Mapping[str, Any], task: str) -> str:
-    """A paired difference with its interval: in points for shares, in units for values."""
+def gap(paired: Mapping[str, Any], task: str, like: float) -> tuple[str, str]:
+    """A paired difference, and its interval: points for shares, units with as many decimals as ``like``.
+
+    >>> gap({"difference": 0.012, "low": -0.004, "high": 0.028}, "classification", 1)
+    ('+1.2', '−0.4 – 2.8')
+    """
     keys = ("difference", "low", "high")
     if task == "regression":
-        value, low, high = (number(paired[key], paired["difference"]) for key in keys)
+        value, low, high = (number(paired[key], like) for key in keys)
     else:
         value, low, high = (rounded(paired[key] * 100, 1) for key in keys)
-    sign = "+" if paired["difference"] > 0 else ""
-    return f"{sign}{value} ({low} – {high})"
+    return f"{'+' if paired['difference'] > 0 else ''}{value}", f"{low} – {high}"
 
 
 def chance(p: float) -> str:
@@ -179,10 +183,10 @@ def signed(value: float) -> str:
 def fold(times: float) -> str:
     """How many times as much.
 
-    >>> fold(2.44), fold(27.6)
-    ('2.4', '28')
+    >>> fold(2.44), fold(5.0), fold(27.6)
+    ('2.4', '5', '28')
     """
-    return rounded(times, 1 if times < 9.5 else 0)
+    return rounded(times, 1 if times < 9.5 else 0).removesuffix(".0")
 
 
 def apart(value: float | None, task: str, unit: bool = True) -> str:
@@ -199,11 +203,13 @@ def apart(value: float | None, task: str, unit: bool = True) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
+    """Milliseconds, seconds, minutes or hours.
 
     >>> duration(0.04), duration(41.2), duration(754), duration(9000)
-    ('0.0 s', '41 s', '13 min', '2.5 h')
+    ('40 ms', '41 s', '13 min', '2.5 h')
     """
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
