@@ -451,6 +451,9 @@ def test_ensembles_of_numbers_on_a_hold_out(tmp_path: Path) -> None:
     assert "points" not in found["text"]
     lines = {line["title"]: line for line in found["lines"]}
     assert lines["2 bags"]["models"] == 2
+    held_out = lines["one network"]["out_of_fold"]["n"]
+    assert lines["out of bag, 2 bags"]["out_of_fold"]["n"] > held_out == found["rows"]["out_of_fold"]
+    assert f"{held_out} held-out rows, which the networks never saw" in page.text
     assert number(lines["2 bags"]["out_of_fold"]["value"]) in page.text
 
 

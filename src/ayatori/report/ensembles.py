@@ -19,6 +19,7 @@ from ayatori.report.lines import (
     line_of,
     networks,
     own_network,
+    rows_scored,
 )
 from ayatori.report.members import fold_label, read_json
 from ayatori.report.words import TITLES, chance, duration, fold, number, plural, rounded, said
@@ -58,7 +59,7 @@ def ensemble_facts(
         "lines": lines,
         "single": _name(best_single(entries, "out_of_fold")),
         "choices": _choices(lines, members),
-        "rows": {split: _rows(own, split) for split in ("out_of_fold", "test")},
+        "rows": {split: rows_scored(networks(entries, split)) for split in ("out_of_fold", "test")},
         "diversity": _diversity(differ),
         "boosting": _boosting(told.get("boosting") or (), boosted_by(recipe, result["task"])),
         "notes": list(told.get("notes") or ()),
@@ -69,11 +70,6 @@ def ensemble_facts(
 
 def _name(entry: Entry | None) -> str:
     return str(entry["name"]) if entry else ""
-
-
-def _rows(entries: Sequence[Entry], split: str) -> int:
-    own = (score["n"] for e in entries if e["split"] == split for score in e["scores"].values())
-    return max(own, default=0)
 
 
 def _lines(

@@ -19,6 +19,7 @@ from ayatori.report.lines import (
     held_out_line,
     line_of,
     own_network,
+    rows_scored,
     several,
 )
 from ayatori.report.look import look_facts
@@ -157,7 +158,7 @@ def _leaderboard(
             low = metric in LOWER
             lines.sort(key=lambda e: e["scores"].get(metric, {}).get("value", 0) * (1 if low else -1))
         if lines:
-            n = max((score["n"] for line in lines for score in line["scores"].values()), default=0)
+            n = rows_scored(lines)
             crowd = any(several(line) for line in lines)
             board = {"split": split, "title": title(split, folds), "where": where(split, n, folds, crowd)}
             boards.append({**board, "n": n, "against": _against(own), "entries": lines})

@@ -90,6 +90,12 @@ def networks(entries: Sequence[Entry], split: str) -> list[Entry]:
     return [entry for entry in entries if entry["network"] and entry["split"] == split and entry["scores"]]
 
 
+def rows_scored(entries: Sequence[Entry]) -> int:
+    """The rows of one split that its lines are scored on; out of bag there may be more."""
+    same = [entry for entry in entries if line_of(entry["name"]).kind != "out of bag"] or entries
+    return max((score["n"] for entry in same for score in entry["scores"].values()), default=0)
+
+
 def own_network(entries: Sequence[Entry]) -> Entry | None:
     """The run's own network on held-out rows, one network a row."""
     own = (entry for entry in networks(entries, "out_of_fold"))

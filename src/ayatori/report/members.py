@@ -20,7 +20,7 @@ POINTS = 160  # of a curve
 KINDS = {
     "fold": "Folds, one network each",
     "net": "Other networks on the same folds",
-    "bag": "Bags: rows of the fold drawn with replacement",
+    "bag": "Bags: training rows drawn with replacement",
     "round": "Rounds of boosting: each after the mistakes of those before",
     "pair": "Pairs, for the stack: each has seen neither of two folds",
     "student": "The student: taught by what the ensemble says of held-out rows",
@@ -119,7 +119,7 @@ def plan_strips(path: Path) -> dict[str, Any]:
         lines.append(
             {
                 "kind": kind,
-                "title": KINDS[kind] if len(groups) > 1 else "",
+                "title": _title(kind, columns[own[0]]) if len(groups) > 1 else "",
                 "more": len(own) - len(shown),
                 "lines": [{"label": called[m], "strips": "".join(letters[:, m])} for m in shown],
             }
@@ -133,6 +133,10 @@ def plan_strips(path: Path) -> dict[str, Any]:
         "counts": {kind: [int(s.min()), int(s.max())] for kind, s in sums.items() if s.max() > 0},
         "again": bool((drawn["train"] & (roles > 1)).any()),
     }
+
+
+def _title(kind: str, column: Column) -> str:
+    return "The run's own network" if kind == "fold" and column["fold"] < 0 else KINDS[kind]
 
 
 def _kinds(roles: np.ndarray) -> dict[str, np.ndarray]:
