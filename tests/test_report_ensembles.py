@@ -362,9 +362,10 @@ def test_curves_are_those_of_the_folds_and_the_others_are_summed_up(
 
 
 def test_voices_are_told_once_and_at_most_twelve_are_drawn(folder: Path, result: dict[str, Any]) -> None:
-    told_ = {one["title"]: one for one in told(folder, result)["diversity"]}
-    assert "bags, majority vote" in told_  # the same voices
     changed = copy.deepcopy(result)
+    differ = changed["ensembles"]["diversity"]
+    differ["majority"] = copy.deepcopy(differ["bagging"])  # the same voices
+    assert "bags, majority vote" in [one["title"] for one in told(folder, changed)["diversity"]]
     many = np.random.default_rng(0).uniform(size=(20, 20))
     changed["ensembles"]["diversity"] = {
         "bagging": result["ensembles"]["diversity"]["bagging"]
