@@ -19,7 +19,16 @@ import numpy as np
 
 AYATORI = str(Path(sys.executable).parent / "ayatori")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-RIVALS = ("skorch", "lightning", "fastai", "pytabkit", "scikit-learn", "torchvision")
+RIVALS = (
+    "skorch",
+    "lightning",
+    "fastai",
+    "pytabkit",
+    "torchensemble",
+    "autogluon.tabular",
+    "scikit-learn",
+    "torchvision",
+)
 Side = Callable[[Any], np.ndarray]  # a task -> (n, classes) probabilities of its n rows
 
 
@@ -116,11 +125,11 @@ def take_turns(sides: Sequence[str], rounds: int, threads: int) -> dict[str, lis
     return found
 
 
-def fresh_process(*arguments: str, threads: int) -> dict[str, Any]:
+def fresh_process(*arguments: str, threads: int, python: str = sys.executable) -> dict[str, Any]:
     """This script once more with more ``arguments``: the JSON in the last line that it prints."""
     # no accelerator, and as many threads as the cores that it may use
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, *sys.argv, *arguments]
+    command = [python, *sys.argv, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")

@@ -10,10 +10,11 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 
 from ayatori.ensemble import blends
 from ayatori.evaluate import fit_baselines, leaderboard
-from ayatori.evaluate.baselines import _pool, _subsample
+from ayatori.evaluate.baselines import Trees, _pool, _subsample
 from ayatori.plan import make_plan
 from ayatori.recipe import EvaluateRecipe, PlanRecipe
 from ayatori.records import (
@@ -248,3 +249,22 @@ def test_an_unknown_rival_is_refused_with_a_hint() -> None:
     with pytest.raises(AyatoriError, match=r"however: 'boost'; did you mean 'boosting'\?"):
         fit_baselines(data, plan, EvaluateRecipe(baselines=("boost",)))
     assert fit_baselines(data, plan, EvaluateRecipe(baselines=())) == ([], [])
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_trees_are_those_of_scikit_learn(regression: bool) -> None:
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    ours = Trees(regression).fit(x[:200], y[:200])
+    kind = ExtraTreeRegressor if regression else ExtraTreeClassifier
+    share = 1.0 if regression else "sqrt"
+    theirs = [
+        kind(min_samples_leaf=2, max_features=share, random_state=seed).fit(x[:200], y[:200])
+        for seed in range(60)
+    ]
+    np.testing.assert_array_equal(
+        ours.predict(x[200:]) if regression else ours.predict_proba(x[200:]),
+        np.mean(
+            [one.predict(x[200:]) if regression else one.predict_proba(x[200:]) for one in theirs], axis=0
+        ),
+    )

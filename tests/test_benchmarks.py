@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gzip
 import importlib
 import json
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from ayatori import load
+from ayatori.evaluate.metrics import score
 from ayatori.plan import check_plan, make_plan
 from ayatori.recipe import PlanRecipe
 from ayatori.records import SCORE
@@ -33,11 +35,15 @@ def needs(side: str) -> None:
         pytest.importorskip(side, exc_type=ImportError)
 
 
-def facts_of(script: str, *arguments: object) -> dict[str, Any]:
+def printed_by(script: str, *arguments: object) -> str:
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def facts_of(script: str, *arguments: object) -> dict[str, Any]:
+    return json.loads(printed_by(script, *arguments))
 
 
 def test_one_network_and_the_plain_loop_learn_the_same() -> None:
@@ -45,6 +51,24 @@ def test_one_network_and_the_plain_loop_learn_the_same() -> None:
     losses = facts["pictures"]["best_stop_loss"]
     assert losses["ayatori"] == pytest.approx(losses["plain"], rel=1e-3)
     assert facts["pictures"]["ratio"]["median"] > 0
+
+
+def test_bags_cost_is_measured_beside_the_folds(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(80, 3)), columns=list("abc"))
+    table["y"] = np.where(table["a"] > 0, "yes", "no")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    facts = facts_of("bags.py", tmp_path / "table.csv", "y", "--bags", 1, "--preset", "quick")
+    assert (facts["folds"]["networks"], facts["folds_with_bags"]["networks"]) == (5, 10)
+    assert facts["ratios"]["processor_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_chance_is_measured_on_random_labels() -> None:
+    facts = facts_of("chance.py", "--seeds", 2, "--rows", 80)
+    lines = facts["lines"]
+    assert {"stack, 5 folds (out_of_fold)", "careless stack, logistic (out_of_fold)"} <= set(lines)
+    assert all(0 <= line["mean_accuracy"] <= 1 for line in lines.values())
 
 
 def test_the_rule_is_compared_with_every_way_on_a_grid() -> None:
@@ -221,3 +245,158 @@ def test_the_work_of_members_is_counted_and_drawn(tmp_path: Path, rivals: Any) -
         node for node in ElementTree.fromstring(script.chart(tasks)).iter() if node.tag.endswith("polyline")
     ]
     assert [len(line.attrib["points"].split()) for line in lines] == [2, 2]
+
+
+@pytest.fixture
+def ensembles(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("ensembles")
+
+
+def mixed_task(ensembles: Any, classes: tuple[str, ...] = ("no", "yes"), epochs: int = 3) -> Any:
+    """250 rows, 50 of them the test: numbers, words and gaps, each of which knows the target."""
+    generator = np.random.default_rng(0)
+    y = np.arange(250) % 2
+    frame = pd.DataFrame(generator.normal(y[:, None] * 4.0, 1, (250, 2)), columns=["a", "b"])
+    frame["word"] = pd.Series(np.where(y == 1, "red", "blue"), dtype=object)
+    frame.loc[::7, "a"], frame.loc[::9, "word"] = np.nan, None
+    y = y if classes else frame.b.to_numpy() * 100 + 1000
+    return ensembles.Task(frame, y, classes, np.arange(250) % 5 == 0, epochs=epochs)
+
+
+def test_everyone_is_tested_on_the_same_fifth_of_each_class(tmp_path: Path, ensembles: Any) -> None:
+    y = np.repeat(["common", "rare", "too rare"], [900, 60, 19])
+    pd.DataFrame({"x": np.arange(979), "Class": y}).to_csv(tmp_path / "shuttle.csv", index=False)
+    folders = {"tables": tmp_path}
+    task = ensembles.read_task("shuttle", 1, folders)
+    assert task.classes == ("common", "rare")
+    assert np.bincount(task.y[task.test]).tolist() == [180, 12]
+    assert np.bincount(task.y).tolist() == [900, 60]
+    again, other = (ensembles.read_task("shuttle", seed, folders) for seed in (1, 2))
+    pd.testing.assert_frame_equal(again.x, task.x)
+    np.testing.assert_array_equal(again.test, task.test)
+    assert (other.test != task.test).any()
+    few = ensembles.read_task("shuttle", 1, folders, rows=300)
+    assert np.bincount(few.y).tolist() == [276, 20]  # in proportion, and never less than 20
+    assert few.test.sum() == 55 + 4
+
+
+def test_sides_are_scored_as_ayatori_scores(ensembles: Any) -> None:
+    generator = np.random.default_rng(0)
+    truth, said = generator.integers(0, 3, 50), generator.dirichlet(np.ones(3), 50)
+    said[0] = np.eye(3)[truth[0] - 1]  # sure, and wrong
+    numbers, values = generator.normal(size=50), generator.normal(size=50)
+    for task, own, answers in (("classification", truth, said), ("regression", numbers, values)):
+        wanted = score(own, answers.reshape(50, -1), task, ("a", "b", "c"))
+        for name, value in ensembles.scores(own, answers, task == "classification").items():
+            assert value == pytest.approx(wanted[name].value, rel=1e-6), name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("classes", [("no", "yes"), ()], ids=["classes", "values"])
+@pytest.mark.parametrize("name", ["histgb", "realmlp", "realmlp_log_loss", "torchensemble", "autogluon"])
+def test_a_rival_of_the_ensembles_never_sees_the_targets_of_the_test(
+    name: str, classes: tuple[str, ...], ensembles: Any
+) -> None:
+    rival = ensembles.RIVALS[name]
+    pytest.importorskip(rival.library, exc_type=ImportError)
+    if not (classes or rival.values):
+        pytest.skip("it is for classes")
+    task = mixed_task(ensembles, classes, epochs=20)
+    values = rival.side(task)
+    assert values.shape == ((50, 2) if classes else (50,))
+    found = ensembles.scores(task.y[task.test], values, bool(classes))
+    assert found.get("accuracy", found.get("r2")) > 0.5
+    turned = dataclasses.replace(task, y=np.where(task.test, task.y[::-1], task.y))
+    assert (turned.y != task.y).any()
+    np.testing.assert_allclose(rival.side(turned), values, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchensemble_bags_pictures(ensembles: Any) -> None:
+    pytest.importorskip("torchensemble")
+    y = np.arange(100) % 2
+    pixels = np.random.default_rng(0).normal(60 + 120 * y[:, None, None], 20, (100, 8, 8))
+    task = ensembles.Task(pixels.clip(0, 255).astype(np.uint8), y, ("a", "b"), np.arange(100) < 20, epochs=3)
+    values = ensembles.RIVALS["torchensemble"].side(task)
+    assert (values.argmax(1) == y[:20]).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["table", "values", "pictures"])
+def test_one_run_of_ayatori_tells_of_its_ensembles_and_of_each_network(kind: str, ensembles: Any) -> None:
+    task = mixed_task(ensembles, () if kind == "values" else ("no", "yes"))
+    if kind == "pictures":
+        pixels = np.random.default_rng(0).integers(0, 256, (250, 6, 6)).astype(np.uint8)
+        task = dataclasses.replace(task, x=pixels)
+    found = ensembles.ayatori(task)
+    assert len(found["singles"]) == 5
+    tests = {entry["name"]: entry["scores"] for entry in found["entries"] if entry["split"] == "test"}
+    assert tests[found["chosen"]] == found["scores"]
+    cost = {"seconds": 1.0, "cpu_seconds": 1.0}
+    frame = ensembles.flat([{"side": "ayatori", "data": "adult", "seed": 0, **found, **cost}])
+    assert {"ayatori", "mean", "typical", "single", "luckiest"} <= set(frame.side)
+    by_side = frame.set_index("side").loss
+    assert by_side.luckiest <= min(by_side.single, by_side.typical)
+
+
+def test_cells_are_collected_once_and_make_a_table(
+    tmp_path: Path, ensembles: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--out", str(tmp_path / "cells.jsonl"), "--rows", "200", "--seeds", "0", "--epochs", "1"]
+    asked += ["--data", "breast_cancer", "--sides", "ayatori", "histgb"]
+    printed_by("ensembles.py", *asked)
+    before = (tmp_path / "cells.jsonl").read_text(encoding="utf-8")
+    cells = [json.loads(line) for line in before.splitlines()]
+    assert [(cell["side"], cell["train"], cell["test"]) for cell in cells] == [
+        ("ayatori", 160, 40),
+        ("histgb", 160, 40),
+    ]
+    assert all(cell["cpu_seconds"] > 0 and cell["seconds"] > 0 for cell in cells)
+    monkeypatch.setattr(sys, "argv", ["ensembles.py", *asked])
+    with pytest.raises(SystemExit, match="0"):
+        ensembles.main()
+    assert (tmp_path / "cells.jsonl").read_text(encoding="utf-8") == before
+    monkeypatch.setattr(sys, "argv", ["ensembles.py", *asked, "--table"])
+    ensembles.main()
+    page = capsys.readouterr().out
+    assert "| breast_cancer | 1 |" in page
+    assert "- histgb: ayatori's loss is lower on" in page
+
+
+def cell_of(side: str, data: str, seed: int, loss: float, seconds: float, **more: Any) -> dict[str, Any]:
+    scores = {"accuracy": 0.5, "log_loss": loss}
+    return {"side": side, "data": data, "seed": seed, "scores": scores, "rows": None} | {
+        "seconds": seconds,
+        "cpu_seconds": seconds,
+        **more,
+    }
+
+
+def test_losses_are_compared_over_the_seeds_that_both_sides_have(ensembles: Any) -> None:
+    def network(own: float, test: float) -> dict[str, Any]:
+        return {"out_of_fold": {"log_loss": own}, "test": {"log_loss": test, "accuracy": 0.5}}
+
+    singles = [network(0.1, 0.5), network(0.2, 0.3)]
+    line = {"name": "bagging, 5 folds x 10 bags", "split": "test", "network": True}
+    line |= {"seconds": {"train": 3.0, "predict": 1.0}, "scores": {"accuracy": 0.5, "log_loss": 0.35}}
+    frame = ensembles.flat(
+        [
+            cell_of("ayatori", "adult", 0, 0.4, 10.0, singles=singles, entries=[line]),
+            cell_of("ayatori", "adult", 1, 0.1, 10.0),
+            cell_of("ayatori", "magic", 0, 0.4, 10.0),
+            cell_of("autogluon", "adult", 0, 0.3, 20.0),
+            cell_of("autogluon", "magic", 0, 0.5, 80.0),
+        ]
+    )
+    bagging = frame[frame.side == "bagging"].iloc[0]
+    assert (bagging.loss, bagging.seconds) == (0.35, 4.0)
+    single, luckiest, typical, autogluon = (
+        next(line for line in ensembles.counts(frame) if line.startswith(f"- {name}:"))
+        for name in ("single", "luckiest", "typical", "autogluon")
+    )
+    assert "lower on 1 of 1" in single
+    assert "lower on 0 of 1" in luckiest
+    assert "equal on 1" in typical
+    assert "lower on 1 of 2" in autogluon
+    assert "0.25 of its processor seconds (at most 0.20 on 1)" in autogluon
+    assert "**0.3000**" in ensembles.markdown(frame[frame.side != "ayatori"], "loss")

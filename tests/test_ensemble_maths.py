@@ -350,6 +350,13 @@ def test_a_row_is_drawn_on_average_as_often_as_its_weight_says() -> None:
     np.testing.assert_array_equal(capped, [250, 75, 45, 30])
 
 
+def test_neighbouring_rows_are_drawn_no_more_apart_than_others() -> None:
+    drawn = np.array([draw(np.full(20, 0.05), 10, seed) for seed in range(2000)])
+    pairs = np.corrcoef(drawn.T)
+    # in the order of the rows every second one would be drawn, whatever the seed: -1
+    np.testing.assert_allclose(np.diag(pairs, 1), -1 / 19, atol=0.12)
+
+
 def test_boosting_ends_when_the_stop_loss_sinks_no_more() -> None:
     losses = [0.9, 0.5, 0.6, 0.5, 0.55]
     assert rounds_to_keep(losses) == 2

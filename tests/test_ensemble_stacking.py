@@ -174,6 +174,15 @@ def test_the_last_model_of_numbers_is_ridge_regression_towards_the_mean() -> Non
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_a_voice_that_says_the_opposite_gets_no_weight_rather_than_a_negative_one(task: str) -> None:
+    said, truth = voices(task, n=400)
+    opposite = -said[0] if task == "regression" else (1 - said[0]) / (2 if task == "classification" else 1)
+    last = fit_last(np.stack([said[1], opposite]), truth, task)
+    assert last.weights[0] > 0.1
+    assert last.weights[1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_without_evidence_the_last_model_is_the_plain_mean(
     task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -336,10 +336,15 @@ def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) ->
             **{"epochs": 3, "batch_size": 7, "learning_rate": 0.5, "weight_decay": 0.1, "patience": 2},
             **{"clip": 0.5, "augment": "none", "device": "cpu"},
         },
+        "ensemble": {
+            **{"bags": 3, "bag_share": 0.5, "bag_features": 0.6, "rounds": 4, "boost": "samme.r"},
+            **{"boost_threshold": 0.1, "boost_depth": 1, "boost_epochs": 2},
+            **{"stack_nets": ("mlp",), "stack_rivals": ("trees",), "stack_model": "logistic"},
+        },
     }
     whole = {"preset": "best", "time_limit": 9}
     flat = {name: value for stage in given.values() for name, value in stage.items()}
-    names = {"net", "loss", "class_weights", "random_state", "verbose"}
+    names = {"net", "loss", "ensemble", "class_weights", "random_state", "verbose"}
     assert {*flat, *whole, *names} == set(Classifier().get_params())
     seen: list[Recipe] = []
 

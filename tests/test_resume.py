@@ -81,7 +81,7 @@ def assert_same_run(whole: Path, broken: Path) -> None:
     for path in sorted(whole.glob("members/*/weights.safetensors")):
         assert path.read_bytes() == (broken / path.relative_to(whole)).read_bytes()
     assert not list(broken.rglob(".*.part"))
-    assert not (broken / "checkpoint.safetensors").exists()
+    assert not list(broken.glob("checkpoint*"))
 
 
 @pytest.mark.slow
@@ -107,6 +107,49 @@ def test_a_run_that_is_killed_ten_times_gives_what_an_unbroken_run_gives(table: 
     if not (broken / "DONE").exists():
         assert (start("resume", str(broken)) if broken.exists() else begin(table, broken)).wait(300) == 0
     assert_same_run(whole, broken)
+
+
+ENSEMBLES = """
+[net]
+name = "mlp"
+options = { width = 16, depth = 1, numbers = "plain" }
+[ensemble]
+kinds = ["bagging", "boosting", "stacking", "greedy"]
+bags = 2
+rounds = 4
+boost_threshold = 0.0
+boost_patience = 4
+stack_rivals = ["linear"]
+distill = true
+"""
+PARTS = ("checkpoint.safetensors", "checkpoint-part-1.safetensors", "checkpoint-round-2.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boost", ["samme", "gradient"])
+def test_ensembles_that_are_killed_in_every_part_are_what_unbroken_ones_are(
+    boost: str, table: Path, tmp_path: Path
+) -> None:
+    settings = RECIPE.replace("epochs = 40", "epochs = 6").replace("patience = 40", "patience = 6")
+    (tmp_path / "settings.toml").write_text(settings + ENSEMBLES + f'boost = "{boost}"\n')
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert begin(table, whole).wait(300) == 0
+    kills = 0
+    for part in (*PARTS, "checkpoint-round-4.safetensors", "checkpoint-student.safetensors"):
+        process = start("resume", str(broken)) if broken.exists() else begin(table, broken)
+        deadline = time.monotonic() + 200
+        while not (broken / part).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        assert_nothing_is_half_written(broken)
+    assert kills >= 4
+    if not (broken / "DONE").exists():
+        assert start("resume", str(broken)).wait(300) == 0
+    assert_same_run(whole, broken)
+    for path in (*sorted(whole.glob("model/*")), *sorted(whole.glob("distilled/*"))):
+        if path.suffix != ".skops":  # a zip file, which holds the time
+            assert path.read_bytes() == (broken / path.relative_to(whole)).read_bytes(), path.name
 
 
 def test_control_c_saves_and_says_how_to_resume(table: Path, tmp_path: Path) -> None:

@@ -161,6 +161,15 @@ def test_a_step_from_nowhere_has_the_weights_of_a_network(make: Callable[[], Dat
             assert torch.equal(value, step.network.get_parameter(name))
 
 
+@pytest.mark.parametrize(("make", "net"), [(table, "mlp"), (table, "linear"), (pictures, "cnn")])
+def test_a_step_of_our_own_network_begins_as_none_at_all(make: Callable[[], Dataset], net: str) -> None:
+    dataset = make()
+    plan, recipe = settled(dataset, net, epochs=1, learning_rate=1e-9, warmup=0.0)
+    steps = train(dataset, plan, recipe, offsets=offsets_of(dataset, plan))
+    for found in answers(steps, dataset, [np.arange(len(dataset))] * plan.members):
+        np.testing.assert_allclose(found, 0, atol=1e-4)
+
+
 # 2: what it answers
 
 

@@ -155,14 +155,14 @@ def test_each_student_may_have_a_teacher_of_its_own() -> None:
 def test_a_step_may_be_a_student_too() -> None:
     for dataset in (table(), numbers_to_predict()):
         plan, recipe = settled(dataset, mlp, "stacked", epochs=2)
-        offsets = np.zeros((plan.members, len(dataset), truth_of(dataset).shape[1]), np.float32)
-        offsets += dataset.labels.mean(0) if dataset.task == "regression" else 0
+        offsets = np.zeros((plan.members, len(dataset), truth_of(dataset).shape[1]))
+        for member, own in enumerate(offsets):
+            # where a network of numbers begins
+            own += dataset.labels[plan.train_rows(member)].mean(0) if dataset.task == "regression" else 0
         teacher = teacher_of(dataset)
         steps = train(dataset, plan, recipe, offsets=offsets, teacher=teacher)
         for step, student in zip(steps, train(dataset, plan, recipe, teacher=teacher), strict=True):
-            if dataset.task == "classification":
-                assert told(step) == told(student)
-            assert step.history[0].train_loss == pytest.approx(student.history[0].train_loss, rel=0.2)
+            np.testing.assert_allclose(np.array(told(step)), np.array(told(student)), rtol=1e-4)
 
 
 # 3: nothing of what a member may not see

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_sample_images
 from sklearn.model_selection import KFold
 
 from ayatori.data import load
-from ayatori.data.alike import neighbours
+from ayatori.data.alike import deal, most_alike, neighbours
+from ayatori.data.likeness import lay_on
 from ayatori.data.twins import Twins, bind, find_twins
 from ayatori.plan import make_plan
 from ayatori.recipe import PlanRecipe
@@ -143,6 +145,80 @@ def test_pictures_that_are_only_alike_are_no_copies() -> None:
     digits = (load_digits().images * 15).astype(np.uint8)[:, None]
     assert len(find_twins(table(digits)).pairs) <= 5
     assert len(find_twins(table(patches())).pairs) <= 2
+
+
+def alike(n: int = 260, side: int = 28) -> np.ndarray:
+    """(n, 1, side, side) uint8: the same bright shape, each with folds and a fine pattern of its own."""
+    random = np.random.default_rng(11)
+    x, y = np.meshgrid(*[np.linspace(-1, 1, side)] * 2)
+    wide = random.uniform(0.45, 0.7, (n, 1, 1))
+    shape = 1 / (1 + np.exp(12 * (np.abs(x) / wide - 1))) / (1 + np.exp(12 * (np.abs(y) / 0.85 - 1)))
+    folds = sum(
+        random.normal(0, 0.25 / k, (n, 1, 1))
+        * np.cos(np.pi * k * (x * random.normal(size=(n, 1, 1)) + y * random.normal(size=(n, 1, 1))))
+        for k in (1, 2, 3, 4)
+    )
+    fine = gaussian_filter(random.normal(0, 0.3, (n, side, side)), (0, 0.9, 0.9))
+    return (255 * (shape * (0.6 + folds + fine)).clip(0, 1)).astype(np.uint8)[:, None]
+
+
+def without_border(picture: np.ndarray, cut: int) -> np.ndarray:
+    side = picture.shape[1]
+    inner = Image.fromarray(picture[0]).crop((cut, cut, side - cut, side - cut))
+    return np.asarray(inner.resize((side, side)))[None]
+
+
+@pytest.mark.parametrize("change", ["border 1", "border 2", "noise", "mirror"])
+def test_changed_copies_are_found_among_pictures_that_are_all_alike(change: str) -> None:
+    pictures, random = alike(), np.random.default_rng(12)
+    taken = random.choice(len(pictures), 30, replace=False)
+    changes = {
+        "border 1": lambda picture: without_border(picture, 1),
+        "border 2": lambda picture: without_border(picture, 2),
+        "noise": lambda picture: np.clip(picture + random.normal(0, 8, picture.shape), 0, 255),
+        "mirror": lambda picture: picture[:, :, ::-1],
+    }
+    copies = np.stack([changes[change](picture) for picture in pictures[taken]]).astype(np.uint8)
+    found = found_of(find_twins(table(np.concatenate([pictures, copies]))))
+    planted = {(int(row), len(pictures) + at) for at, row in enumerate(taken)}
+    assert len(found & planted) >= 0.9 * len(planted)
+    assert len(found & planted) >= 0.9 * len(found)
+
+
+def test_pictures_that_are_all_alike_are_no_copies_of_each_other() -> None:
+    assert len(find_twins(table(alike())).pairs) <= 1
+
+
+@pytest.mark.parametrize(
+    ("start", "close"), [((0.05, 0.95, 0.05, 0.95), True), ((0.3, 1.2, 0.3, 1.2), False)]
+)
+def test_a_part_is_laid_on_the_picture_that_shows_it(start: tuple[float, ...], close: bool) -> None:
+    whole = patches(32, 60)[:8]
+    box = (0.08 * 32, 0.03 * 32, 0.97 * 32, 0.9 * 32)  # left, top, right, bottom
+    part = np.stack(
+        [as_array(as_image(one).resize((32, 32), Image.Resampling.BILINEAR, box)) for one in whole]
+    )
+    a, b = whole.astype(np.float32), part.astype(np.float32)
+    best, seen = lay_on(a, b, np.tile(np.float32(start), (8, 1)))
+    flat, other = (one - one.mean(axis=(2, 3), keepdims=True) for one in (seen, b))
+    again = (flat * other).sum(axis=(1, 2, 3)) / np.sqrt(
+        np.square(flat).sum(axis=(1, 2, 3)) * np.square(other).sum(axis=(1, 2, 3))
+    )
+    np.testing.assert_allclose(best, again, atol=1e-4)
+    assert (best > 0.97).all() == close
+
+
+@pytest.mark.parametrize("n", [400, 9000])
+def test_the_most_alike_is_that_of_a_full_search_where_it_is_close(n: int) -> None:
+    random = np.random.default_rng(13)
+    points = random.normal(size=(n, 12)).astype(np.float32)
+    points[n // 2 :] = points[: n // 2] + 0.01 * random.normal(size=(n - n // 2, 12))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    indices, distances = most_alike(deal(points), points[:200], np.arange(200))
+    apart = np.linalg.norm(points[:200, None] - points[None], axis=2)
+    apart[np.arange(200), np.arange(200)] = np.inf
+    assert (indices == apart.argmin(axis=1)).mean() > 0.98
+    np.testing.assert_allclose(distances, apart[np.arange(200), indices], atol=1e-3)
 
 
 @pytest.mark.parametrize("noise", [1e-6, 1e-3, 1e-2])

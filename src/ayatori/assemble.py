@@ -22,12 +22,27 @@ from ayatori.ensemble import (
     votes,
 )
 from ayatori.ensemble.diversity import diversity
-from ayatori.evaluate import fit_baselines, title_of, whole_table
-from ayatori.recipe import Recipe
+from ayatori.evaluate import check_baselines, fit_baselines, title_of, whole_table
+from ayatori.model_files import check_last
+from ayatori.nets import find_net
+from ayatori.recipe import NetRecipe, Recipe
 from ayatori.records import SCORE, STOP, Blend, Dataset, Ensemble, Group, Member, Plan, Predictions
-from ayatori.train import answers
+from ayatori.train import answers, weaker
 
 Say = Callable[[str], None]
+
+
+def check_parts(dataset: Dataset, recipe: Recipe, written: bool) -> None:
+    """Refuse, before training, parts of an ensemble that nobody knows or that could not be ``written``."""
+    settings = recipe.ensemble
+    if "boosting" in settings.kinds:
+        weaker(recipe, dataset, settings.boost_depth, settings.boost_width, settings.boost_epochs)
+    if "stacking" in settings.kinds:
+        for net in settings.stack_nets:
+            find_net(NetRecipe(net), dataset.schema.image is not None)
+        check_baselines(dataclasses.replace(recipe.evaluate, baselines=settings.stack_rivals))
+        if written:
+            check_last(settings.stack_model, dataset.task)
 
 
 def fit_rivals(
@@ -94,7 +109,9 @@ def assemble(
         made += blends_of(ensemble, predictions, plan, task, seconds)
     if "bagging" in kinds:
         made += out_of_bag(plan, predictions, seconds)
-    voices = {ensemble.name: _voices(ensemble, predictions, plan) for ensemble in ensembles}
+    # of greedy or weighted voices the first of one fold is not that of another
+    alike = [ensemble for ensemble in ensembles if ensemble.name in ("bagging", "boosting")]
+    voices = {ensemble.name: _voices(ensemble, predictions, plan) for ensemble in alike}
     if "stacking" in kinds:
         parts = [*_networks(plan, predictions, seconds), *_rivals(plan, stacked)]
         inputs = whole_table(dataset)[0] if recipe.ensemble.stack_inputs else None
@@ -105,7 +122,7 @@ def assemble(
     facts = {
         name: diversity(values, dataset.labels, task, names)
         for name, (values, names) in voices.items()
-        if len(values) > 1 and name in kinds
+        if len(values) > 1
     }
     return made, facts
 
@@ -185,7 +202,7 @@ def _voices(ensemble: Ensemble, predictions: Predictions, plan: Plan) -> tuple[n
         rows = plan.rows(group.voices[0], SCORE)
         for place, voice in enumerate(group.voices):
             values[place, rows] = predictions.values[voice, rows]
-    what = {"bagging": "bag", "boosting": "round"}.get(ensemble.name, "voice")
+    what = "bag" if ensemble.name == "bagging" else "round"
     return values, [f"{what} {place + 1}" for place in range(most)]
 
 

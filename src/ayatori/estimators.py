@@ -183,6 +183,8 @@ class _Estimator(BaseEstimator):
                         f"{cls.__name__}.load(path, {name}=...)"
                     )
             made, score = cls().set_params(**facts["params"]), facts["out_of_fold_score"]
+            # JSON has no tuples
+            made.set_params(stack_nets=tuple(made.stack_nets), stack_rivals=tuple(made.stack_rivals))
             made.n_features_in_ = int(facts["n_features_in"])
             made.out_of_fold_score_ = float("nan" if score is None else score)
             if facts["feature_names_in"] is not None:

@@ -10,26 +10,47 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
+from ayatori.ensemble.stacking import make_last
 from ayatori.evaluate import Fitted
 from ayatori.model import Model
 from ayatori.nets import NetSpec, Network, find_net, rebuild
 from ayatori.recipe import NetRecipe
-from ayatori.records import AyatoriError, Group, Last, Schema, Vote
+from ayatori.records import AyatoriError, Group, Last, Schema, Task, Vote
 from ayatori.store import RunFolder, digest
 from ayatori.train import pick_device
 
 FORMAT = 2
 READABLE = (1, 2)  # 1 had no vote
-# what scikit-learn's own estimators are made of, besides what skops trusts already
+# what our rivals and scikit-learn's usual estimators are made of, besides what skops trusts already
 TRUSTED = (
+    "ayatori.ensemble.say.evidence",
+    "ayatori.ensemble.stacking.Labels",
     "ayatori.evaluate.baselines.Trees",
     "functools.partial",
     "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    "sklearn.gaussian_process.kernels.ConstantKernel",
+    "sklearn.gaussian_process.kernels.Product",
+    "sklearn.gaussian_process.kernels.RBF",
+    "sklearn.metrics._dist_metrics.EuclideanDistance32",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils.validation.check_array",
 )
+
+
+def check_last(model: Any, task: Task) -> None:
+    """Refuse a last model of a stack that could not be written, before anything is trained."""
+    estimator = make_last(model, task, 1)
+    if estimator is not None:
+        _written(estimator)
 
 
 def save_model(model: Model, folder: RunFolder, place: str = "model") -> None:
@@ -67,17 +88,26 @@ def _sealed(folder: RunFolder, place: str, name: str, estimator: Any) -> dict[st
     """A scikit-learn estimator as a file; none where there is none."""
     if estimator is None:
         return {"file": "", "digest": ""}
+    content = _written(estimator)
+    folder.write_bytes(f"{place}/{name}", content)
+    return {"file": name, "digest": digest(content)}
+
+
+def _written(estimator: Any) -> bytes:
+    """The estimator as skops writes it; refused where reading it again would have to trust foreign code."""
     import skops.io
 
     try:
         content = skops.io.dumps(estimator)
+        foreign = sorted(set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED))
     except Exception as error:  # an estimator of the user's own may hold anything
+        foreign = [str(error)]
+    if foreign:
         raise AyatoriError(
-            f"a model to be written must be of scikit-learn's own parts, however {type(estimator).__name__} "
-            f"is not: {error}; choose another stack_model"
-        ) from None
-    folder.write_bytes(f"{place}/{name}", content)
-    return {"file": name, "digest": digest(content)}
+            f"a model on disk must be of scikit-learn's own parts, however {type(estimator).__name__} holds "
+            f"{foreign[0]}; choose another stack_model, or keep the run in memory"
+        )
+    return content
 
 
 def _vote_facts(vote: Vote, folder: RunFolder, place: str) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def _check_named(value: Any) -> None:
     settings = getattr(value, "get_params", None)
     if settings and not isinstance(value, type) and repr(settings()) != repr(type(value)().get_params()):
         raise AyatoriError(
-            f"a run folder holds the name of a model alone, so it must be as its defaults, however: {value!r}; "
+            f"a run folder holds a model's name alone, so it must have its defaults, however: {value!r}; "
             "keep the run in memory (no out), or name a class of your own"
         )
 

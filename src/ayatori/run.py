@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ayatori.assemble import assemble, fit_rivals, fits
+from ayatori.assemble import assemble, check_parts, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
@@ -186,7 +186,7 @@ def _flow(
     clock.lap("read")
     twins = find_twins(dataset)
     dataset, bound = bind(dataset, twins, recipe.plan)
-    plan = _plan(dataset, recipe)
+    plan = _plan(dataset, recipe, folder)
     recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
     if folder:
         folder.write_dataset(dataset)
@@ -209,10 +209,7 @@ def _flow(
     )
     clock.lap("rivals")
     made, differ = assemble(dataset, plan, recipe, members, predictions, rivals, stacked, trained.groups)
-    student = None
-    if recipe.ensemble.distill:
-        plan, student, made = _distil(dataset, plan, recipe, members, made, folder, show)
-        clock.lap("distil")
+    plan, student, made = _distil(dataset, plan, recipe, members, made, folder, show)
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
     clock.lap("score")
@@ -241,8 +238,9 @@ def _flow(
     return result
 
 
-def _plan(dataset: Dataset, recipe: Recipe) -> Plan:
+def _plan(dataset: Dataset, recipe: Recipe, folder: RunFolder | None) -> Plan:
     """Folds, and beside them what the ensembles want."""
+    check_parts(dataset, recipe, written=folder is not None)
     net = find_net(recipe.net, "image" in dataset.inputs)[0]
     plan = make_plan(dataset, recipe.plan, recipe.seed, net)
     others = tuple(other for other in recipe.ensemble.stack_nets if other != net)
@@ -292,7 +290,9 @@ def _distil(
     folder: RunFolder | None,
     show: Show,
 ) -> tuple[Plan, Member | None, list[Blend]]:
-    """The student of the best line of held-out rows, and its own line on the test."""
+    """Where it is asked for: a student of the best line of held-out rows, and its own line on the test."""
+    if not recipe.ensemble.distill:
+        return plan, None, list(made)
     name = chosen(score_split(made, dataset.labels, dataset, "out_of_fold"), made, dataset.task)
     best = next((b for b in made if b.network and b.name == name and b.split == "out_of_fold"), None)
     teacher = best or next((b for b in made if b.network and b.split == "out_of_fold"), None)
@@ -320,7 +320,9 @@ def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | Non
         members = train_parts(dataset, plan, recipe, desk)
         if "boosting" not in recipe.ensemble.kinds:
             return Boosted(plan, members)
-        boosted = boost(dataset, plan, members, recipe, desk, lambda text, share: show(Event("boost", text)))
+        boosted = boost(
+            dataset, plan, members, recipe, desk, lambda text, share: show(Event("boost", text, share))
+        )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"go on with: ayatori resume {folder.path}" if folder and folder.has_checkpoint else ""

@@ -172,7 +172,7 @@ def leaderboard_table(result: Result, split: str) -> Table:
     entries = [entry for entry in result.leaderboard if entry.split == split]
     rows = max(score.n for entry in entries for score in entry.scores.values())
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"{SPLITS[split]}, {rows:,} rows", no_wrap=True, min_width=30)
+    table.add_column(f"{SPLITS[split]}, {rows:,} rows", overflow="fold", min_width=30)
     table.add_column(first.replace("_", " "), justify="right", no_wrap=True, min_width=len(first))
     table.add_column("95 %", style="dim", no_wrap=True, min_width=15)
     table.add_column(second.replace("_", " "), justify="right", no_wrap=True, min_width=len(second))

@@ -1,4 +1,4 @@
-"""Stage 1i. Rows -> pairs that are copies of each other but for noise, light, a crop or another coding.
+"""Stage 1i. Rows as points -> their neighbours; rows of a table -> pairs that are copies but for noise.
 
 How near is near is judged by the data: a pair counts only where it is far closer than the other neighbours
 of both its rows, closer than chance brings points of that local dimension together.
@@ -6,27 +6,50 @@ of both its rows, closer than chance brings points of that local dimension toget
 
 from __future__ import annotations
 
-import functools
-import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.fft import dct
 
 NEIGHBOURS = 10
 FEWEST = 50  # rows that can say what is near
 CELL = 500  # rows around a landmark, on average
 GROUPED = 32
-ROWS_AT_ONCE, PICTURES_AT_ONCE = 2048, 128
-LOW = 8  # so many low frequencies of each axis describe a picture
-SIDE = 32  # pictures are compared at this size at most
-CROPS = (0.95, 0.9, 0.85, 0.8)  # what a cropped copy may still show of each side
-SHIFTS = (0.05, 0.1)
+ROWS_AT_ONCE = 2048
 FAR = 20.0  # standard deviations at which a number is cut, to search for neighbours
 FALSE = 0.3  # pairs of strangers that may pass among all rows, by the chance of points in space
 CAUTION = 0.8  # in tables, as the nearest neighbours see fewer dimensions than the farther ones
 FARTHEST = 0.5  # of the neighbourhood's radius: a copy is never farther
 
 Pairs = tuple[np.ndarray, np.ndarray]  # (m, 2) int64 row numbers, (m,) float64 distances
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Points (n, d) float32 dealt to cells around ``landmarks`` (c, d): ``members`` of each, by number."""
+
+    points: np.ndarray
+    landmarks: np.ndarray
+    members: tuple[np.ndarray, ...]
+
+
+def deal(points: np.ndarray, seed: int = 0) -> Cells:
+    """All of some thousand points in one cell; of more, each in the cells of its three nearest landmarks."""
+    n = len(points)
+    points = np.ascontiguousarray(points, np.float32)
+    cells = max(1, n // CELL) if n > 8 * CELL else 1
+    if cells == 1:
+        return Cells(points, points[:1], (np.arange(n),))
+    landmarks = points[np.sort(np.random.default_rng(seed).choice(n, cells, replace=False))]
+    near = _landmarks_near(points, landmarks, min(3, cells))
+    order = np.argsort(near.ravel(), kind="stable")  # all visits, cell after cell
+    bounds = np.searchsorted(near.ravel()[order], np.arange(1, cells))
+    return Cells(points, landmarks, tuple(np.split(order // near.shape[1], bounds)))
+
+
+def _landmarks_near(points: np.ndarray, landmarks: np.ndarray, count: int) -> np.ndarray:
+    blocks = (points[start : start + ROWS_AT_ONCE] for start in range(0, len(points), ROWS_AT_ONCE))
+    return np.concatenate([_closest(_squares(block, landmarks), count) for block in blocks])
 
 
 def neighbours(points: np.ndarray, k: int = NEIGHBOURS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,27 +59,52 @@ def neighbours(points: np.ndarray, k: int = NEIGHBOURS, seed: int = 0) -> tuple[
     meets those rows that have its nearest landmark among their own three nearest: the cost grows with
     n, and rows far closer to each other than to the next landmarks do meet.
     """
-    n = len(points)
-    points = np.ascontiguousarray(points, np.float32)
-    cells = max(1, n // CELL) if n > 8 * CELL else 1
-    near = np.zeros((n, 1), np.int64)
-    if cells > 1:
-        landmarks = points[np.sort(np.random.default_rng(seed).choice(n, cells, replace=False))]
-        blocks = (points[start : start + ROWS_AT_ONCE] for start in range(0, n, ROWS_AT_ONCE))
-        near = np.concatenate([_closest(_squares(block, landmarks), min(3, cells)) for block in blocks])
-    order = np.argsort(near.ravel(), kind="stable")  # all visits, cell after cell
-    bounds = np.searchsorted(near.ravel()[order], np.arange(cells + 1))
-    indices = np.full((n, k), -1, np.int64)
-    distances = np.full((n, k), np.inf, np.float32)
-    step = int(np.clip(2**22 // points.shape[1], 16, ROWS_AT_ONCE))
-    for cell in range(cells):
-        members = order[bounds[cell] : bounds[cell + 1]] // near.shape[1]
-        own = members[near[members, 0] == cell]
-        for start in range(0, len(own), step):
-            rows = own[start : start + step]
-            found = _closest(_squares(points[rows], points[members]), min(k + 1, len(members)))
-            indices[rows], distances[rows] = _sorted(points, rows, members[found], k)
+    cells = deal(points, seed)
+    return visit(cells, cells.points, np.arange(len(points)), k)
+
+
+def visit(
+    cells: Cells, asked: np.ndarray, itself: np.ndarray, k: int = NEIGHBOURS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` nearest points of each of ``asked`` (q, d), but for that numbered ``itself`` (q,).
+
+    Indices (q, k) int64 and distances float32, nearest first; -1 and inf where a cell has fewer.
+    """
+    indices = np.full((len(asked), k), -1, np.int64)
+    distances = np.full((len(asked), k), np.inf, np.float32)
+    for rows, members in _visits(cells, asked):
+        squares = _squares(asked[rows], cells.points[members])
+        found = members[_closest(squares, min(k + 1, len(members)))]
+        indices[rows], distances[rows] = _sorted(cells.points, asked[rows], itself[rows], found, k)
     return indices, distances
+
+
+def most_alike(cells: Cells, asked: np.ndarray, itself: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest point of each of ``asked`` (q, d), as by ``visit``, where all have length 1: (q,) each."""
+    indices, distances = np.full(len(asked), -1, np.int64), np.full(len(asked), np.inf, np.float32)
+    for rows, members in _visits(cells, asked):
+        alike = asked[rows] @ cells.points[members].T
+        place = np.searchsorted(members, itself[rows]).clip(max=len(members) - 1)
+        inside = np.flatnonzero(members[place] == itself[rows])
+        alike[inside, place[inside]] = -np.inf
+        best = alike.argmax(axis=1)
+        indices[rows] = members[best]
+        distances[rows] = np.sqrt(np.maximum(2 - 2 * alike[np.arange(len(rows)), best], 0))
+    indices[np.isinf(distances)] = -1
+    return indices, distances
+
+
+def _visits(cells: Cells, asked: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some of ``asked``, by number, and the members of the cell that they visit."""
+    home = np.zeros(len(asked), np.int64)
+    if len(cells.members) > 1:
+        home = _landmarks_near(asked, cells.landmarks, 1)[:, 0]
+    order = np.argsort(home, kind="stable")
+    bounds = np.searchsorted(home[order], np.arange(len(cells.members) + 1))
+    step = int(np.clip(2**22 // asked.shape[1], 16, ROWS_AT_ONCE))
+    for cell, members in enumerate(cells.members):
+        for start in range(bounds[cell], bounds[cell + 1], step):
+            yield order[start : min(start + step, bounds[cell + 1])], members
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -85,13 +133,15 @@ def _closest(squares: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(found, values.argsort(axis=1, kind="stable"), axis=1)
 
 
-def _sorted(points: np.ndarray, rows: np.ndarray, found: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _sorted(
+    points: np.ndarray, asked: np.ndarray, itself: np.ndarray, found: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` nearest of ``found`` (rows, about k + 1), each row itself left out; gaps are -1 and inf."""
-    apart = np.sqrt(np.square(points[found] - points[rows][:, None]).sum(axis=2))
-    apart[found == rows[:, None]] = np.inf
+    apart = np.sqrt(np.square(points[found] - asked[:, None]).sum(axis=2))
+    apart[found == itself[:, None]] = np.inf
     order = np.lexsort((found, apart))[:, :k]
-    indices = np.full((len(rows), k), -1, np.int64)
-    distances = np.full((len(rows), k), np.inf, np.float32)
+    indices = np.full((len(asked), k), -1, np.int64)
+    distances = np.full((len(asked), k), np.inf, np.float32)
     indices[:, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
     distances[:, : order.shape[1]] = np.take_along_axis(apart, order, axis=1)
     indices[np.isinf(distances)] = -1
@@ -120,148 +170,6 @@ def farthest_twin(distances: np.ndarray, caution: float = 1.0) -> np.ndarray:
     return np.minimum((FALSE / (n * (k - 1))) ** (1 / m), FARTHEST)
 
 
-# --- pictures
-
-
-def near_pictures(image: np.ndarray, among: np.ndarray) -> Pairs:
-    """Pairs of the rows ``among`` (k,) of ``image`` (n, c, h, w) uint8 that show the same.
-
-    Exact copies must be left out before. The distance is 1 minus the correlation at the best of some crops
-    and shifts.
-    """
-    if len(among) < FEWEST or min(image.shape[2:]) < 6:
-        return _none()
-    waves = low_frequencies(image, among)
-    indices, distances = neighbours(waves)
-    k = indices.shape[1]
-    limit = farthest_twin(distances)
-    radius = np.where(np.isfinite(distances[:, -1]), distances[:, -1], 0)
-    wide = np.minimum(2.5 * limit, 0.85) * radius  # a crop moves the low frequencies
-    rows, places = np.nonzero(distances[:, : k // 2] < wide[:, None])
-    pairs = np.unique(np.sort(np.stack([rows, indices[rows, places]], axis=1), axis=1), axis=0)
-    radius, limit = radius[pairs].min(axis=1), limit[pairs].min(axis=1)
-    plain = np.sqrt(np.square(waves[pairs[:, 0]] - waves[pairs[:, 1]]).sum(axis=1)) < limit * radius
-    apart = 1 - aligned(image, among[pairs[:, 0]], among[pairs[:, 1]])
-    # 1 - correlation is half a squared distance, and strangers hardly come farther apart when aligned
-    open_ = np.flatnonzero(~plain & (apart < np.square(limit * radius) / 2 * 1.5))
-    strangers = np.full(len(open_), np.inf)
-    for side, place in itertools.product((0, 1), (k // 2, k // 2 + 2, k - 1)):
-        own = pairs[open_, side]
-        strangers = np.minimum(strangers, 1 - aligned(image, among[own], among[indices[own, place]]))
-    found = plain
-    found[open_] = apart[open_] < np.square(limit[open_]) * strangers
-    return among[pairs[found]], np.maximum(apart[found], 0).astype(np.float64)
-
-
-def _none() -> Pairs:
-    return np.zeros((0, 2), np.int64), np.zeros(0)
-
-
-def low_frequencies(image: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """How light is spread, coarsely, in ``rows`` (k,) of ``image`` (n, c, h, w) uint8.
-
-    (k, d) float32, each of length 1; 0 for an even picture.
-    """
-    high, wide = (_waves(length) for length in image.shape[2:])
-    found = []
-    for start in range(0, len(rows), PICTURES_AT_ONCE):
-        block = np.asarray(image[rows[start : start + PICTURES_AT_ONCE]], np.float32)
-        waves = high @ block @ wide.T
-        waves[:, :, 0, 0] = 0  # overall light does not count
-        found.append(waves.reshape(len(block), -1))
-    return _unit(np.concatenate(found))
-
-
-def _waves(length: int) -> np.ndarray:
-    """(low, length): the cosines of the slowest waves along an axis."""
-    return np.ascontiguousarray(dct(np.eye(length), axis=0, norm="ortho")[:LOW], np.float32)
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    length = np.sqrt(np.square(values).sum(axis=-1, keepdims=True))
-    return values / np.where(length > 1e-6, length, np.inf)
-
-
-@functools.cache
-def resampling(length: int, low: float, high: float, size: int) -> np.ndarray:
-    """(size, length): means over ``size`` equal parts of the stretch from ``low`` to ``high`` (shares)."""
-    edges = np.linspace(low * length, high * length, size + 1)
-    pixels = np.arange(length)
-    left = np.maximum(edges[:-1, None], pixels)
-    right = np.minimum(edges[1:, None], pixels + 1)
-    weights = np.maximum(right - left, 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _thumbnails(image: np.ndarray) -> np.ndarray:
-    """(n, c, h, w) uint8 -> (n, c, s, s) float32, s at most 32."""
-    side = min(SIDE, *image.shape[2:])
-    high, wide = (resampling(length, 0, 1, side) for length in image.shape[2:])
-    return high @ np.asarray(image, np.float32) @ wide.T
-
-
-View = tuple[float, float, float, float]  # top, bottom, left, right, as shares
-WHOLE: View = (0.0, 1.0, 0.0, 1.0)
-
-
-def _overlaps() -> list[tuple[View, View]]:
-    """What of one picture may show what of another: a crop of either, or both moved apart."""
-    places = [
-        (up * (1 - side), up * (1 - side) + side, left * (1 - side), left * (1 - side) + side)
-        for side in CROPS
-        for up, left in itertools.product((0.0, 0.5, 1.0), repeat=2)
-    ]
-    pairs = [(WHOLE, WHOLE), *((WHOLE, place) for place in places), *((place, WHOLE) for place in places)]
-    for step, up, left in itertools.product(SHIFTS, (-1, 0, 1), (-1, 0, 1)):
-        if up or left:
-            one, other = ([max(0, sign * step) for sign in (up, -up, left, -left)] for _ in range(2))
-            first = (one[0], 1 - one[1], one[2], 1 - one[3])
-            second = (other[1], 1 - other[0], other[3], 1 - other[2])
-            pairs.append((first, second))
-    return pairs
-
-
-OVERLAPS = _overlaps()
-
-
-def aligned(image: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How alike the pictures ``a`` and ``b`` (m,) of ``image`` are at best, over small crops and shifts.
-
-    (m,) normalised cross-correlations, -1 to 1; the mean of each channel does not count.
-    """
-    best = np.full(len(a), -1.0, np.float32)
-    for start in range(0, len(a), PICTURES_AT_ONCE):
-        block = slice(start, start + PICTURES_AT_ONCE)
-        one, other = (_Views(_thumbnails(image[rows[block]])) for rows in (a, b))
-        for left, right in OVERLAPS:
-            alike = (one.of(left) * other.of(right)).sum(axis=1)
-            np.maximum(best[block], alike, out=best[block])
-    return best
-
-
-class _Views:
-    """Parts of pictures (m, c, s, s), each at the same size, as rows of length 1."""
-
-    def __init__(self, pictures: np.ndarray) -> None:
-        self._pictures = pictures
-        self._size = max(6, pictures.shape[2] // 2)
-        self._cut: dict[tuple[float, float], np.ndarray] = {}
-        self._made: dict[View, np.ndarray] = {}
-
-    def of(self, view: View) -> np.ndarray:
-        if view not in self._made:
-            many, channels, length, _ = self._pictures.shape
-            sides = view[2:]
-            if sides not in self._cut:  # (m, c, size, s): cut at the sides, turned over
-                thin = self._pictures @ resampling(length, *sides, self._size).T
-                self._cut[sides] = np.ascontiguousarray(thin.swapaxes(2, 3))
-            seen = self._cut[sides].reshape(-1, length) @ resampling(length, *view[:2], self._size).T
-            seen = seen.reshape(many, channels, -1)
-            seen -= seen.mean(axis=2, keepdims=True)
-            self._made[view] = _unit(seen.reshape(many, -1))
-        return self._made[view]
-
-
 # --- tables
 
 
@@ -274,7 +182,7 @@ def near_rows(numbers: np.ndarray, keys: np.ndarray) -> Pairs:
     scales = [_scale_and_step(column) for column in numbers.T]
     used = [at for at, (scale, _) in enumerate(scales) if scale > 0]
     if len(numbers) < FEWEST or not used:
-        return _none()
+        return np.zeros((0, 2), np.int64), np.zeros(0)
     scale, step = np.array([scales[at] for at in used]).T
     with np.errstate(over="ignore"):
         points = np.nan_to_num((numbers[:, used] - np.nanmedian(numbers[:, used], axis=0)) / scale)

@@ -16,7 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ayatori.data.alike import Pairs, near_pictures, near_rows
+from ayatori.data.alike import Pairs, near_rows
+from ayatori.data.likeness import near_pictures
 from ayatori.recipe import PlanRecipe
 from ayatori.records import Dataset
 

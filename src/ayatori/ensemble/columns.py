@@ -12,6 +12,7 @@ import itertools
 import numpy as np
 
 from ayatori.ensemble.bagging import bootstrap
+from ayatori.ensemble.stacking import make_last
 from ayatori.plan import check_plan, stop_rows, strata
 from ayatori.recipe import EnsembleRecipe, PlanRecipe, nearest
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Column, Dataset, Plan
@@ -66,14 +67,16 @@ def check_ensembles(recipe: EnsembleRecipe, plan: Plan, dataset: Dataset) -> Non
     for name in ("bag_share", "bag_features"):
         if not 0 < getattr(recipe, name) <= 1:
             raise AyatoriError(f"`{name}` must be above 0 and at most 1, however: {getattr(recipe, name)}")
-    for name in ("boost_threshold", "boost_rate", "boost_depth", "boost_width", "boost_epochs"):
+    for name in ("boost_threshold", "boost_rate"):
         if getattr(recipe, name) < 0:
             raise AyatoriError(f"`{name}` must not be negative, however: {getattr(recipe, name)}")
     _check_task(recipe, dataset)
+    if "stacking" in recipe.kinds:
+        make_last(recipe.stack_model, dataset.task, 1)
     if "stacking" in recipe.kinds and (plan.members < 2 or len({c.repeat for c in plan.columns}) > 1):
         raise AyatoriError(
-            "stacking learns from out-of-fold outputs, so it needs 2 folds or more, drawn once, however "
-            f"there are {plan.members} networks; use --folds 5 and no --repeats"
+            "stacking learns from out-of-fold outputs, so `folds` must be 2 or more and `repeats` 1, however "
+            f"networks: {plan.members}; use --folds 5 and no --repeats"
         )
 
 

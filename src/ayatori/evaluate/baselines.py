@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -153,7 +154,8 @@ def _rival(
         jobs.setdefault(_learn_rows(plan, member).tobytes(), []).append(member)
 
     def work(members: list[int]) -> tuple[float, float]:
-        with threadpool_limits(1, user_api="openmp"):  # a limit of the thread that sets it
+        # a limit of the thread that sets it, and a setting: parameters are ours
+        with threadpool_limits(1, user_api="openmp"), config_context(skip_parameter_validation=True):
             start = time.perf_counter()
             own = _learn_rows(plan, members[0])
             if name != "majority":
@@ -342,11 +344,13 @@ class Trees(BaseEstimator):
         self.regression = regression
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> Trees:
-        x = np.asarray(x, np.float32)
+        x, y = np.ascontiguousarray(x, np.float32), np.asarray(y)
         kind = ExtraTreeRegressor if self.regression else ExtraTreeClassifier
         share = 1.0 if self.regression else "sqrt"
+        # rows are checked once, not for each tree: that took as long as the trees
         self.trees_ = [
-            kind(min_samples_leaf=2, max_features=share, random_state=seed).fit(x, y) for seed in range(TREES)
+            kind(min_samples_leaf=2, max_features=share, random_state=seed).fit(x, y, check_input=False)
+            for seed in range(TREES)
         ]
         if not self.regression:
             self.classes_ = self.trees_[0].classes_
@@ -355,10 +359,12 @@ class Trees(BaseEstimator):
     def predict(self, x: np.ndarray) -> np.ndarray:
         if not self.regression:
             return self.classes_[self.predict_proba(x).argmax(axis=1)]
-        return np.mean([tree.predict(np.asarray(x, np.float32)) for tree in self.trees_], axis=0)
+        x = np.ascontiguousarray(x, np.float32)
+        return np.mean([tree.predict(x, check_input=False) for tree in self.trees_], axis=0)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return np.mean([tree.predict_proba(np.asarray(x, np.float32)) for tree in self.trees_], axis=0)
+        x = np.ascontiguousarray(x, np.float32)
+        return np.mean([tree.predict_proba(x, check_input=False) for tree in self.trees_], axis=0)
 
 
 def _perceptron(task: Task, target: np.ndarray) -> MLPClassifier | MLPRegressor:

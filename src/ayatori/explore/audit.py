@@ -17,6 +17,7 @@ from ayatori.explore.shift import shift
 from ayatori.explore.suspects import (
     Suspicion,
     neighbours_say,
+    noise_matrix,
     suspect_classes,
     suspect_sets,
     suspect_values,
@@ -24,6 +25,7 @@ from ayatori.explore.suspects import (
 from ayatori.records import Dataset, Graph, Plan, Representation
 
 LISTED = 1000  # of each list in explore.json, the worst
+NOISY, MOST_NOISY = 50, 6  # classes, beyond which no matrix of wrong labels is given; pairs that are named
 RARE = 0.1  # share of an even share below which a class is small
 BEYOND, OUTLYING = 1.7, 10  # quartile ranges above the upper quartile; neighbours
 FEWEST = 20  # rows that can say what is far
@@ -111,6 +113,7 @@ def audit(
         "suspects": _records(suspects),
         "outliers": _records(outliers),
         "error_floor": floor,
+        "noise": _noise(suspicion, labels, dataset),
     }
     scores = [one.astype(np.float32) for one in (suspicion.score, outlier)]
     return Audit(facts, duplicates, leaks, suspects, outliers, *scores)
@@ -240,6 +243,21 @@ def _suspicion(
     if dataset.task == "multilabel":
         return suspect_sets(labels, said, ~sealed, graph, twins.groups)
     return suspect_values(labels.reshape(n, -1), said)
+
+
+def _noise(found: Suspicion, labels: np.ndarray, dataset: Dataset) -> dict[str, Any] | None:
+    """Which labels look like which other class, the largest shares first; None of other tasks."""
+    if dataset.task != "classification" or len(dataset.classes) > NOISY:
+        return None
+    matrix = noise_matrix(labels, found, len(dataset.classes))
+    names = dataset.classes
+    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_NOISY]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    most = [
+        {"given": names[a], "likely": names[b], "share": float(wrong[a, b])} for a, b in pairs if wrong[a, b]
+    ]
+    return {"matrix": matrix.tolist(), "most": most}
 
 
 def _suspects(found: Suspicion, labels: np.ndarray, dataset: Dataset) -> pd.DataFrame:

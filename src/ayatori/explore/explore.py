@@ -7,11 +7,13 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.clock import Clock
 from ayatori.data import load
@@ -104,7 +106,12 @@ def explore(
 
 
 def _seen(rows: _Rows, features: np.ndarray | None, recipe: Recipe, say: Show, clock: Clock) -> Seen:
-    """One line per step: points, neighbours, quick models and their bounds, the audit, the maps."""
+    """One line per step: points, neighbours, maps beside quick models and their bounds, the audit.
+
+    The maps are mostly products, which let other threads go on; the quick models are mostly Python. So both
+    together take little longer than the slower one. All is done with one thread a product, whatever runs
+    beside it: else the last digits would depend on what was done first.
+    """
     say("neighbours", 0.08)
     own = None if features is None else np.asarray(features)[rows.drawn]
     ways = representations(rows.dataset, rows.known, recipe.seed, own)
@@ -112,12 +119,15 @@ def _seen(rows: _Rows, features: np.ndarray | None, recipe: Recipe, say: Show, c
     structures = [_structure(graph, rows.open, recipe) for graph in graphs]
     best = int(np.argmax([np.nan_to_num(one["agreement"]) for one in structures]))
     clock.lap("neighbours")
-    bounds, notes = _bounds(rows, ways[best], graphs, recipe, say)
-    clock.lap("probes")
-    say("audit", 0.6)
-    found = _audited(rows, ways[best], graphs[best], bounds, recipe)
-    clock.lap("audit")
-    maps = _maps(rows, ways[best], recipe, say) if recipe.explore.maps else []
+    with threadpool_limits(1), ThreadPoolExecutor(1, "ayatori-maps") as beside:
+        drawing = beside.submit(_maps, rows, ways[best], recipe)
+        bounds, notes = _bounds(rows, ways[best], graphs, recipe, say)
+        clock.lap("probes")
+        say("audit", 0.6)
+        found = _audited(rows, ways[best], graphs[best], bounds, recipe)
+        clock.lap("audit")
+        say("maps", 0.7)
+        maps = drawing.result()
     clock.lap("maps")
     by_chance = [1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures)]
     return Seen(
@@ -234,15 +244,10 @@ def _audited(rows: _Rows, way: Representation, graph: Graph, bounds: Bounds | No
     return audit(rows.whole, rows.whole_plan, rows.twins, near, way, answers, recipe.seed)
 
 
-def _maps(rows: _Rows, way: Representation, recipe: Recipe, say: Show) -> list[Map]:
+def _maps(rows: _Rows, way: Representation, recipe: Recipe) -> list[Map]:
+    if not recipe.explore.maps:
+        return []
     own = rows.open.labels
     labels = np.zeros((len(rows.dataset), *own.shape[1:]), own.dtype)
     labels[rows.known] = own
-    return draw_maps(
-        way,
-        labels,
-        ~rows.plan.sealed,
-        recipe.seed,
-        recipe.explore.look_seconds,
-        lambda share: say("maps", 0.65 + 0.35 * share),
-    )
+    return draw_maps(way, labels, ~rows.plan.sealed, recipe.seed, recipe.explore.look_seconds)

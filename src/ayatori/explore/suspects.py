@@ -82,6 +82,26 @@ def suspect_classes(
     return found
 
 
+def noise_matrix(labels: np.ndarray, found: Suspicion, classes: int) -> np.ndarray:
+    """(classes, classes): of the judged rows that bear a label, which share looks like which class.
+
+    The confident joint of Northcutt et al., each line divided by its sum; a line of a class without judged
+    rows is that of a clean one.
+
+    >>> labels = np.array([0, 0, 0, 1])
+    >>> flags = np.array([False, False, True, False])
+    >>> noise_matrix(labels, Suspicion(np.zeros(4), 1 - labels, flags), 2).round(2).tolist()
+    [[0.67, 0.33], [0.0, 1.0]]
+    """
+    judged = np.isfinite(found.score)
+    own, likely = labels[judged], found.likely[judged]
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (own, np.where(found.flagged[judged], likely, own)), 1)
+    empty = counts.sum(axis=1) == 0
+    counts[empty, empty] = 1
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
 def suspect_sets(
     labels: np.ndarray,
     probabilities: np.ndarray,

@@ -77,6 +77,11 @@ def build(
     with global_chance():
         seed_globally(seed)
         network = rebuild(spec, own)
+    if step and own is None:
+        # it begins as no step at all, and has no noise to unlearn first
+        *_, last = (part for part in network.body.modules() if isinstance(part, nn.Linear))
+        for value in last.parameters():
+            nn.init.zeros_(value)
     if "features" in sizes:
         network.front.hide(sizes["features"], seed)  # type: ignore[operator]
     return network

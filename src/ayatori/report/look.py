@@ -113,6 +113,7 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         "pictures": bool(thumbs),
         "pairs": (facts.get("pairs") or [])[:PAIRS],
         "confusion": facts.get("confusion"),
+        "looks_like": ((facts.get("audit") or {}).get("noise") or {}).get("most") or [],
         "classes": facts.get("classes") or [],
         "galleries": _galleries(audit, table, set() if thumbs is None else set(thumbs["rows"].tolist())),
         "curve": facts.get("curve"),

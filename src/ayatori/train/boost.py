@@ -81,7 +81,12 @@ def boost(
         active = [chain for chain in chains if not chain.reason]
         if not active:
             break
-        tell(f"round {number} of {settings.rounds}", (number - 1) / settings.rounds)
+        spent = sum(member.seconds for member in everyone)
+        if number > 1 and 0 < recipe.time_limit <= spent:
+            for chain in active:
+                chain.reason = f"the time limit of {recipe.time_limit:g} s"
+            break
+        told = _rounds(desk, tell, number, settings.rounds)
         if number == 1 and shared:
             fresh = [everyone[chain.column] for chain in active]
         else:
@@ -90,7 +95,7 @@ def boost(
             part = range(first, plan.members)
             rules = recipe_of(part, dataset, plan, own or recipe)
             given = {"offsets": _offsets(active, dataset)} if step else {}
-            fresh = train_some(dataset, plan, part, rules, desk, f"round-{number}", everyone, **given)
+            fresh = train_some(dataset, plan, part, rules, told, f"round-{number}", everyone, **given)
             everyone += fresh
         _judge(active, fresh, dataset, recipe, way)
         for chain in active:
@@ -99,6 +104,12 @@ def boost(
     return Boosted(
         plan, everyone, groups, [_facts(chain, groups[chain.key]) for chain in chains], _told(chains)
     )
+
+
+def _rounds(desk: Desk, tell: Say, number: int, rounds: int) -> Desk:
+    """A desk that tells the share of all rounds."""
+    words = f"round {number} of at most {rounds}"
+    return dataclasses.replace(desk, on_step=lambda done: tell(words, (number - 1 + done) / rounds))
 
 
 def _way(boost: str, dataset: Dataset) -> str:
