@@ -33,6 +33,7 @@ from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Column, Plan
 from ayatori.report import facts, render, write_report
 from ayatori.report.answer import answer
 from ayatori.report.figures import scale, ticks
+from ayatori.report.members import plan_strips
 from ayatori.report.mistakes import label_table, read_predictions
 from ayatori.report.words import interval, said
 from ayatori.run import run
@@ -358,8 +359,6 @@ def plan_folder(path: Path, roles: np.ndarray) -> Path:
 
 
 def test_the_plan_is_drawn_in_proportion_and_counted_in_full(tmp_path: Path) -> None:
-    from ayatori.report.facts import plan_strips
-
     roles = np.ones((1000, 2))
     roles[:100, 0], roles[500:700, 0], roles[800:] = STOP, SCORE, SEALED
     roles[100:400, 1] = SCORE
@@ -371,7 +370,9 @@ def test_the_plan_is_drawn_in_proportion_and_counted_in_full(tmp_path: Path) -> 
         "score": [200, 300],
         "sealed": [200, 200],
     }
-    first, second = (line["strips"] for line in drawn["lines"])
+    (folds,) = drawn["groups"]
+    assert (folds["title"], folds["more"]) == ("", 0)
+    first, second = (line["strips"] for line in folds["lines"])
     assert len(first) == len(second) == 80
     assert [first.count(letter) for letter in "tscx"] == [40, 8, 16, 16]
     assert [second.count(letter) for letter in "tscx"] == [36, 4, 24, 16]

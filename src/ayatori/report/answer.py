@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ayatori.report.lines import brief, line_of, several, spoken
 from ayatori.report.words import count, interval, number, percent, plural, rounded, said, where
 
 Entry = Mapping[str, Any]
@@ -31,7 +32,7 @@ def answer(
     level = _level(result["task"], entry, rivals, chance)
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
-        _against(result["task"], metric, rivals, earlier, level),
+        _against(result["task"], metric, rivals, earlier, level, entry["name"]),
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
@@ -125,17 +126,19 @@ def _how_well(
     result: Mapping[str, Any], entry: Entry, metric: str, chance: Entry | None, level: str, folds: bool
 ) -> list[Part]:
     score, task, scores = entry["scores"][metric], result["task"], entry["scores"]
-    name = f"the {entry['name']}" if entry["name"].startswith(("mean", "best")) else entry["name"]
+    name, many = spoken(entry["name"])
     name += "," if ", " in name else ""
+    be = "are" if many else "is"
     value, tail = said(metric, score), f" ({interval(metric, score)})"
     if task == "regression":
-        verb = " has an R² of " if metric == "r2" else " is off by "
+        verb = f" {'have' if many else 'has'} an R² of " if metric == "r2" else f" {be} off by "
         value = f"{value} on average" if metric == "mae" else value
         if "r2" in scores and metric != "r2":
             r2 = scores["r2"]
-            tail += f" and explains {said('accuracy', r2)} of the variance ({interval('accuracy', r2)})"
+            tail += f" and explain{'' if many else 's'} {said('accuracy', r2)} of the variance"
+            tail += f" ({interval('accuracy', r2)})"
     else:
-        verb = " is right in "
+        verb = f" {be} right in "
         value = f"{value} of all labels" if task == "multilabel" else value
     if chance and metric in chance["scores"] and metric != "r2":
         blind = {
@@ -147,14 +150,19 @@ def _how_well(
     if level == "ranks":
         area = scores["roc_auc"]
         tail += f"; its ROC-AUC is {said('roc_auc', area)} ({interval('roc_auc', area)})"
-    where_from = f"On {where(entry['split'], score['n'], folds)}, "
+    where_from = f"On {where(entry['split'], score['n'], folds, several(entry))}, "
     return [(where_from, False), (name, True), (verb, False), (value, True), (f"{tail}. ", False)]
 
 
 def _against(
-    task: str, metric: str, rivals: Sequence[Entry], earlier: Sequence[Entry], level: str
+    task: str,
+    metric: str,
+    rivals: Sequence[Entry],
+    earlier: Sequence[Entry],
+    level: str,
+    chosen: str,
 ) -> list[Part]:
-    """The network against the strongest of the simple rivals, on the same rows."""
+    """What was chosen against the strongest of the simple rivals, on the same rows."""
     if level == "no":
         what = {"classification": "classes apart", "multilabel": "labels", "regression": "value"}[task]
         return [(f"Nothing here shows that these inputs tell the {what}. ", False)]
@@ -164,17 +172,20 @@ def _against(
     verb = "is off by" if task == "regression" else "gets"
     begin = f"The strongest simple rival, {_kind(best)}, {verb} {said(metric, best['scores'][metric])} "
     begin += "on the same rows"
+    other = best.get("against", chosen)  # whom the rival was compared with
+    than = "" if other == chosen else brief(other)
     if _apart(best):
-        return _worth(f"{begin}, {_gap(best, metric, task)}, ", best)
+        return _worth(f"{begin}, {_gap(best, metric, task)}{f' than {than}' if than else ''}, ", best)
     first, last = (_side(best["paired"][key], metric, best, task) for key in ("low", "high"))
-    begin += f". That difference may be chance (from {first} to {last})"
+    begin += f". That difference{f' to {than}' if than else ''} may be chance (from {first} to {last})"
     known = _strongest(earlier, metric) if best["split"] == "test" else None
     # only in the network's favour: what is handed over is seldom worse than one network
     if known is not None and known["paired"]["high"] < 0:
         rows = plural(known["paired"]["n"], "held-out row")
         against = f"; on the {rows}, the strongest, {_kind(known)}, "
         against += "is off by " if task == "regression" else "gets "
-        return _worth(f"{begin}{against}{_gap(known, metric, task)} than one network, ", known)
+        than = brief(known.get("against") or "one network")
+        return _worth(f"{begin}{against}{_gap(known, metric, task)} than {than}, ", known)
     return [(f"{begin}: ", False), ("these rows do not show that a network is needed", True), (". ", False)]
 
 
@@ -225,10 +236,10 @@ def _delivered(result: Mapping[str, Any], entry: Entry) -> list[Part]:
         return [(f"Handed over in this folder: {delivered}.", False)]
     if entry["name"] == delivered:
         return [(f"Handed over in this folder: {delivered}. No rows were sealed for a last test.", False)]
-    text = (
-        f"Handed over in this folder: the {delivered}. It has no score of its own; the figures are those of "
-    )
-    text += "one network."
+    own = line_of(entry["name"])
+    whose = brief(entry["name"]) + (" of one fold" if own.kind == "ensemble" else "")
+    text = f"Handed over in this folder: {spoken(delivered)[0]}. It has no score of its own; "
+    text += f"the figures are those of {whose}."
     if not result["rows"]["test"]:
         text += " Seal rows (--test 0.2) to score it as well."
     return [(text, False)]

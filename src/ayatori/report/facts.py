@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,21 +9,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from ayatori.evaluate.baselines import NAMES
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
-from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError
+from ayatori.records import AyatoriError
 from ayatori.report.answer import answer, main_figure
+from ayatori.report.ensembles import ensemble_facts
+from ayatori.report.lines import (
+    chosen_line,
+    held_out_line,
+    line_of,
+    own_network,
+    rows_scored,
+    several,
+)
 from ayatori.report.look import look_facts
+from ayatori.report.members import curves, plan_strips, read_json, read_members
 from ayatori.report.mistakes import mistakes
 from ayatori.report.words import TITLES, count, duration, plural, title, where
 
-STRIPS = 80
-MEMBERS = 10  # of which curves are drawn
-LINES = 30  # of the Plan that are drawn
-POINTS = 160  # of a curve
 CLASSES = 30  # whose counts are drawn; of more, the most and the least frequent
 ENDS = 10
 SHOWN = {
@@ -44,25 +46,26 @@ def facts(run: str | Path) -> dict[str, Any]:
         what = "a run folder" if not (run / "recipe.toml").is_file() else "a finished run"
         hint = "" if what == "a run folder" else f"; go on with it by: ayatori resume {run}"
         raise AyatoriError(f"'{run}' must be {what}, however it has no result.json{hint}")
-    result, data = _json(run / "result.json"), _json(run / "data.json")
+    result, data = read_json(run / "result.json"), read_json(run / "data.json")
     recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    members = _members(run)
+    members = read_members(run)
     entries = result["leaderboard"]
-    scored = _chosen(entries, result["chosen"])
-    held_out = next((e for e in entries if e["network"] and e["split"] == "out_of_fold"), None)
+    scored = chosen_line(entries, result["chosen"])
+    held_out = held_out_line(entries, result["chosen"])
     rivals, floor = _rivals(entries, scored, result["task"])
     earlier, _ = _rivals(entries, held_out, result["task"])
-    folds = len(members) > 1
+    folds = sum(member["kind"] == "fold" for member in members) > 1
     return {
         "name": Path(data["source"]).stem or data["kind"],
         "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
-        "look": look_facts(run, _reached(result["task"], held_out)),
+        "look": look_facts(run, _reached(result["task"], own_network(entries))),
         "answer": answer(result, scored, rivals, floor, earlier, folds),
-        "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds),
+        "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds, held_out),
         "plan": plan_strips(run / "plan.parquet"),
-        "curves": _curves(run, members),
+        "curves": curves(run, members),
+        "ensembles": ensemble_facts(run, result, recipe, members),
         "scores": _scores(held_out, scored, folds),
         "mistakes": mistakes(run, result, data, held_out or scored, folds),
         "data": _data(data, result),
@@ -78,23 +81,11 @@ def _reached(task: str, held_out: Mapping[str, Any] | None) -> dict[str, Any] | 
     return {key: score[key] for key in ("value", "low", "high")} | {"name": held_out["name"]}
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AyatoriError(f"'{path}' must be readable JSON, however: {error}") from None
-
-
 def _time(run: Path, result: Mapping[str, Any]) -> str:
     openings = result.get("openings") or []
     if openings:
         return str(openings[-1]["time"])
     return datetime.fromtimestamp((run / "result.json").stat().st_mtime, UTC).isoformat(timespec="seconds")
-
-
-def _chosen(entries: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
-    found = [entry for entry in entries if entry["name"] == name and entry["scores"]]
-    return next((entry for entry in found if entry["split"] == "test"), found[0] if found else None)
 
 
 def _rivals(
@@ -109,24 +100,6 @@ def _rivals(
 def is_blind(name: str, task: str) -> bool:
     """Whether this is the rival that looks at no input (majority class, mean)."""
     return name.startswith(f"{dict(NAMES['majority'])[task]},")  # type: ignore[index]
-
-
-def _members(run: Path) -> list[dict[str, Any]]:
-    folders = sorted(path for path in (run / "members").iterdir() if (path / "member.json").is_file())
-    found = [_json(folder / "member.json") for folder in folders]
-    repeats = len({member["repeat"] for member in found})
-    bags = len({member["bag"] for member in found})
-    for folder, member in zip(folders, found, strict=True):
-        member["folder"] = f"members/{folder.name}"
-        member["label"] = _label(member, repeats, bags)
-    return found
-
-
-def _label(column: Mapping[str, Any], repeats: int, bags: int) -> str:
-    fold = f"fold {column['fold'] + 1}" if column["fold"] >= 0 else "network"
-    if repeats > 1:
-        fold = f"{column['repeat'] + 1} · {fold}"
-    return f"{fold} · bag {column['bag'] + 1}" if bags > 1 else fold
 
 
 def _summary(
@@ -150,22 +123,25 @@ def _summary(
         parts.append(plural(len(result["classes"]), "label"))
     else:
         parts.append(f"predicting {', '.join(schema.get('target') or ['a value'])}")
-    net = members[0]["net"] if members else recipe["net"]["name"]
-    parts.append(f"{plural(len(members), 'network')} ({net})")
+    nets = list(dict.fromkeys(member["net"] for member in members)) or [recipe["net"]["name"]]
+    parts.append(f"{plural(len(members), 'network')} ({', '.join(nets)})")
     return [*parts, duration(result["seconds"].get("total", 0.0))]
 
 
 def _leaderboard(
-    entries: Sequence[Mapping[str, Any]], result: Mapping[str, Any], metric: str, folds: bool
+    entries: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    metric: str,
+    folds: bool,
+    held_out: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Both boards, sealed test first; ``metric`` is the one that is drawn."""
+    """Both boards, sealed test first; ``metric`` is drawn, ``held_out`` is the line that was chosen by."""
     task = result["task"]
     boards: list[dict[str, Any]] = []
     for split in ("test", "out_of_fold"):
         own = [entry for entry in entries if entry["split"] == split and entry["scores"]]
-        best = next((entry["name"] for entry in own if entry["network"]), "")
         # out of fold: what was chosen by; on the test: what was chosen
-        red = {"out_of_fold": best, "test": result["chosen"]}
+        red = {"out_of_fold": held_out["name"] if held_out else "", "test": result["chosen"]}
         lines = [
             {
                 "name": entry["name"],
@@ -182,9 +158,11 @@ def _leaderboard(
             low = metric in LOWER
             lines.sort(key=lambda e: e["scores"].get(metric, {}).get("value", 0) * (1 if low else -1))
         if lines:
-            n = max((score["n"] for line in lines for score in line["scores"].values()), default=0)
-            board = {"split": split, "title": title(split, folds), "where": where(split, n, folds)}
-            boards.append({**board, "n": n, "best": best, "entries": lines})
+            n = rows_scored(lines)
+            crowd = any(several(line) for line in lines)
+            board = {"split": split, "title": title(split, folds), "where": where(split, n, folds, crowd)}
+            boards.append({**board, "n": n, "against": _against(own), "entries": lines})
+    drawn = [line for board in boards for line in board["entries"]]
     return {
         "metric": metric,
         "title": TITLES.get(metric, metric),
@@ -192,85 +170,25 @@ def _leaderboard(
         "criterion": TITLES[MAIN[task]],
         "columns": [[name, TITLES[name]] for name in SHOWN[task]],
         "boards": boards,
-        "kinds": sorted({kind_of(line) for board in boards for line in board["entries"]}),
+        "ensembles": any(line_of(line["name"]).kind == "ensemble" for line in drawn if line["network"]),
+        "kinds": sorted({kind_of(line) for line in drawn}),
     }
+
+
+def _against(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Whom the lines of a board are compared with: networks and ensembles, then rivals."""
+    found = []
+    for network, who in ((True, "a network or an ensemble"), (False, "a simple rival")):
+        compared = [entry for entry in entries if entry["network"] == network and entry["paired"]]
+        unknown = "the best single network" if network else "the best network or ensemble"
+        if compared:
+            found.append([who, compared[0].get("against") or unknown])
+    return found
 
 
 def kind_of(line: Mapping[str, Any]) -> str:
     """How a line of the leaderboard is drawn: chosen, net or rival."""
     return "chosen" if line["chosen"] else "net" if line["network"] else "rival"
-
-
-def plan_strips(path: Path) -> dict[str, Any]:
-    """Strips of rows against members; each shows the row in its middle, rows sorted by what they are."""
-    table = pd.read_parquet(path)
-    roles = table.to_numpy(np.uint8)
-    columns = table.attrs["columns"]
-    rows, members = roles.shape
-    repeats = len({column["repeat"] for column in columns})
-    bags = len({column["bag"] for column in columns})
-    kinds = {
-        "train": (roles > UNUSED) & (roles < STOP),
-        "stop": roles == STOP,
-        "score": roles == SCORE,
-        "sealed": roles == SEALED,
-    }
-    sums = {kind: mask.sum(axis=0) for kind, mask in kinds.items()}
-    strips = min(STRIPS, rows)
-    order = np.lexsort((_first(kinds["stop"]), _first(kinds["score"]), kinds["sealed"].any(axis=1)))
-    middle = order[((np.arange(strips) + 0.5) * rows / strips).astype(int)]
-    letters = np.full((strips, members), ".", dtype="<U1")
-    for kind, letter in (("train", "t"), ("stop", "s"), ("score", "c"), ("sealed", "x")):
-        letters[kinds[kind][middle]] = letter
-    letters[(roles[middle] > 1) & (roles[middle] < STOP)] = "T"
-    drawn = range(min(members, LINES))
-    return {
-        "strategy": table.attrs["strategy"],
-        "rows": rows,
-        "members": members,
-        "lines": [
-            {"label": _label(columns[m], repeats, bags), "strips": "".join(letters[:, m])} for m in drawn
-        ],
-        "rows_a_strip": rows / strips,
-        "counts": {kind: [int(s.min()), int(s.max())] for kind, s in sums.items() if s.max() > 0},
-        "again": bool((kinds["train"] & (roles > 1)).any()),
-    }
-
-
-def _first(mask: np.ndarray) -> np.ndarray:
-    """(n,): the first member for which ``mask`` (n, m) holds, m where there is none."""
-    return np.where(mask.any(axis=1), mask.argmax(axis=1), mask.shape[1])
-
-
-def _curves(run: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    drawn = []
-    for member in members[:MEMBERS]:
-        history = pd.read_parquet(run / member["folder"] / "history.parquet")
-        best = member["best_epoch"]
-        some = np.linspace(0, len(history) - 1, min(POINTS, len(history))).astype(int)
-        thin = history.iloc[np.union1d(some, np.flatnonzero(history["epoch"] == best))]
-        kept = history.loc[history["epoch"] == best, "stop_loss"]
-        drawn.append(
-            {
-                "label": member["label"],
-                "epochs": len(history),
-                "best_epoch": best,
-                "best_loss": float(kept.iloc[0]) if len(kept) else None,
-                "reason": member["reason"],
-                "seconds": member["seconds"],
-                "epoch": thin["epoch"].tolist(),
-                "train": _finite(thin["train_loss"]),
-                "stop": _finite(thin["stop_loss"]),
-                "notes": [f"epoch {line.epoch}: {line.note}" for line in history.itertuples() if line.note][
-                    :3
-                ],
-            }
-        )
-    return {"members": drawn, "more": len(members) - len(drawn)}
-
-
-def _finite(values: pd.Series) -> list[float | None]:
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
 
 
 def _scores(

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ayatori.evaluate.metrics import LOWER
 from ayatori.report.words import PERCENT, rounded
 
 __all__ = [
     "axis_line",
+    "chain",
+    "chain_scales",
     "cloud",
     "curve",
     "curve_scale",
@@ -22,6 +25,7 @@ __all__ = [
     "scale",
 ]
 
+MANY = 12  # scores: of more, those far behind are not on the axis
 ROLES = {"t": "train", "T": "train2", "s": "stop", "c": "score", "x": "sealed"}
 
 
@@ -48,6 +52,7 @@ def scale(board: Mapping[str, Any]) -> dict[str, Any]:
     scores = [entry["scores"][metric] for entry in entries if not entry["blind"]]
     if not scores:
         scores = [entry["scores"][metric] for entry in entries]
+    scores = _near(scores, metric in LOWER)
     low, high = min(s["low"] for s in scores), max(s["high"] for s in scores)
     blind = [entry["scores"][metric] for entry in entries if entry["blind"]]
     width = high - low
@@ -68,6 +73,16 @@ def scale(board: Mapping[str, Any]) -> dict[str, Any]:
         "high": high_end,
         "ticks": marks if len(marks) > 2 else ticks(low_end, high_end, 8),
     }
+
+
+def _near(scores: Sequence[Mapping[str, Any]], lower: bool) -> list[Mapping[str, Any]]:
+    """Of many scores those that are not far behind the better half, so that these can be told apart."""
+    if len(scores) < MANY:
+        return list(scores)
+    half = sorted(scores, key=lambda s: s["value"] * (1 if lower else -1))[: len(scores) // 2]
+    low, high = min(s["low"] for s in half), max(s["high"] for s in half)
+    room = 2.5 * (high - low)
+    return [s for s in scores if (s["high"] < high + room if lower else s["low"] > low - room)]
 
 
 def _x(value: float, axis: Mapping[str, Any]) -> float:
@@ -186,6 +201,55 @@ def curve(member: Mapping[str, Any], axis: Mapping[str, Any]) -> Markup:
         '<text class="tick" x="0" y="126">1</text>'
         '<text class="tick" x="100%" y="126" text-anchor="end">{6}</text></svg>'
     ).format(label, lines, grid, BOTTOM, best, member["label"], member["epochs"])
+
+
+def chain_scales(boosting: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes that all chains of boosting share: rounds, losses on stop rows, errors in training."""
+    found: dict[str, Any] = {"rounds": boosting["rounds"]}
+    for what in ("losses", "errors"):
+        values = [value for one in boosting["chains"] for value in one[what] if value is not None]
+        low, high = min(values, default=0.0), max(values, default=1.0)
+        found[what] = (low, high if high > low else low + 1.0)
+    return found
+
+
+def chain(one: Mapping[str, Any], scales: Mapping[str, Any]) -> Markup:
+    """A fold's rounds of boosting: loss on the stop rows above, error in training below, the round kept."""
+    last = max(scales["rounds"], 2)
+
+    def x(place: int) -> float:
+        return 3 + 72 * place / (last - 1)  # the numbers of the axes stand at the right
+
+    drawn, words = [], []
+    for what, kind, top, bottom in (("losses", "stops", 24.0, 72.0), ("errors", "error", 86.0, 116.0)):
+        low, high = scales[what]
+        ys = [
+            None if value is None else bottom - (bottom - top) * (value - low) / (high - low)
+            for value in one[what]
+        ]
+        places = [x(place) for place in range(len(ys))]
+        for points in _unbroken(places, ys, float):
+            drawn.append(Markup('<polyline class="{}" points="{}"/>').format(kind, points))
+        for value, at in ((high, top), (low, bottom)):
+            words.append(
+                Markup(
+                    '<line class="grid" x1="0" x2="78%" y1="{0}" y2="{0}"/>'
+                    '<text class="tick" x="80%" y="{1}">{2}</text>'
+                ).format(at, at + 4, f"{value:.2g}")
+            )
+        if what == "losses" and ys and ys[one["kept"] - 1] is not None:
+            words.append(
+                Markup('<circle class="best" cx="{:.2f}%" cy="{:.1f}" r="4"/>').format(
+                    places[one["kept"] - 1], ys[one["kept"] - 1]
+                )
+            )
+    label = f"Boosting of {one['label']}: {len(one['losses'])} rounds, the first {one['kept']} kept"
+    return Markup(
+        '<svg class="curve" role="img" aria-label="{0}">'
+        '<svg viewBox="0 0 100 140" preserveAspectRatio="none" width="100%" height="140">{1}</svg>{2}'
+        '<text class="lab" x="0" y="11">{3}</text><text class="tick" x="0" y="134">1</text>'
+        '<text class="tick" x="78%" y="134" text-anchor="end">{4}</text></svg>'
+    ).format(label, _join(drawn), _join(words), one["label"], last)
 
 
 def _unbroken(xs: Sequence[float], losses: Sequence[float | None], y: Callable[[float], float]) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ayatori.evaluate.intervals import wilson
+from ayatori.report.lines import several
 from ayatori.report.rows import show_rows
 from ayatori.report.words import where
 
@@ -59,7 +60,7 @@ def mistakes(
         unit = np.maximum(truth.std(axis=0), 1e-12)
         losses, wrong = np.square((values - truth) / unit).mean(axis=1), np.ones(len(table), bool)
     found |= {"name": entry["name"], "split": entry["split"], "n": len(table), "wrong": int(wrong.sum())}
-    found["where"] = where(entry["split"], len(table), folds)
+    found["where"] = where(entry["split"], len(table), folds, several(entry))
     if entry["split"] == "test":
         return found
     order = np.argsort(np.where(wrong, -losses, np.inf), kind="stable")[: min(WORST, int(wrong.sum()))]

@@ -9,18 +9,22 @@ from typing import Any
 
 __all__ = [
     "TITLES",
+    "apart",
     "chance",
     "count",
     "day",
-    "difference",
     "duration",
+    "fold",
+    "gap",
     "interval",
     "moment",
     "number",
     "percent",
     "plural",
+    "rounded",
     "said",
     "short",
+    "signed",
     "spread",
     "title",
     "where",
@@ -144,15 +148,18 @@ def _like(metric: str, score: Mapping[str, Any]) -> float:
     return value if metric in UNITS or abs(value) > 1 else 0.5
 
 
-def difference(paired: Mapping[str, Any], task: str) -> str:
-    """A paired difference with its interval: in points for shares, in units for values."""
+def gap(paired: Mapping[str, Any], task: str, like: float) -> tuple[str, str]:
+    """A paired difference, and its interval: points for shares, units with as many decimals as ``like``.
+
+    >>> gap({"difference": 0.012, "low": -0.004, "high": 0.028}, "classification", 1)
+    ('+1.2', '−0.4 – 2.8')
+    """
     keys = ("difference", "low", "high")
     if task == "regression":
-        value, low, high = (number(paired[key], paired["difference"]) for key in keys)
+        value, low, high = (number(paired[key], like) for key in keys)
     else:
         value, low, high = (rounded(paired[key] * 100, 1) for key in keys)
-    sign = "+" if paired["difference"] > 0 else ""
-    return f"{sign}{value} ({low} – {high})"
+    return f"{'+' if paired['difference'] > 0 else ''}{value}", f"{low} – {high}"
 
 
 def chance(p: float) -> str:
@@ -164,12 +171,45 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
+def signed(value: float) -> str:
+    """A small difference of losses.
+
+    >>> signed(0.01234), signed(-0.002)
+    ('+0.0123', '−0.0020')
+    """
+    return f"{'+' if value > 0 else ''}{number(value, 0.5)}"
+
+
+def fold(times: float) -> str:
+    """How many times as much.
+
+    >>> fold(2.44), fold(5.0), fold(27.6)
+    ('2.4', '5', '28')
+    """
+    return rounded(times, 1 if times < 9.5 else 0).removesuffix(".0")
+
+
+def apart(value: float | None, task: str, unit: bool = True) -> str:
+    """How far two voices are apart: a percentage of rows or labels, or in standard deviations.
+
+    >>> apart(0.0213, "classification", unit=False), apart(0.3, "regression")
+    ('2.1', '0.30')
+    """
+    if value is None:
+        return "–"
+    if task == "regression":
+        return rounded(value, 2)
+    return percent(value) if unit else rounded(value * 100, 1)
+
+
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
+    """Milliseconds, seconds, minutes or hours.
 
     >>> duration(0.04), duration(41.2), duration(754), duration(9000)
-    ('0.0 s', '41 s', '13 min', '2.5 h')
+    ('40 ms', '41 s', '13 min', '2.5 h')
     """
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
@@ -210,16 +250,18 @@ def title(split: str, folds: bool) -> str:
     return "sealed test" if split == "test" else "held-out folds" if folds else "held-out rows"
 
 
-def where(split: str, rows: int, folds: bool) -> str:
-    """What rows a figure is about, in a sentence's part.
+def where(split: str, rows: int, folds: bool, several: bool = False) -> str:
+    """What rows a figure is about, in a sentence's part; ``several``: more than one network answers a row.
 
     >>> where("out_of_fold", 20, True)
     '20 held-out rows, each judged by a network that never saw it'
     """
     if split == "test":
         return f"{plural(rows, 'row')} that {'was' if rows == 1 else 'were'} sealed until the end"
-    seen = "each judged by a network that never saw it" if folds else "which the network never saw"
-    return f"{plural(rows, 'held-out row')}, {seen}"
+    if not folds:
+        return f"{plural(rows, 'held-out row')}, which the network{'s' if several else ''} never saw"
+    who = "networks" if several else "a network"
+    return f"{plural(rows, 'held-out row')}, each judged by {who} that never saw it"
 
 
 def short(text: str, most: int = 24) -> str:
