@@ -33,8 +33,9 @@ def soft_targets(teacher: np.ndarray, dataset: Dataset, plan: Plan) -> np.ndarra
 
     **Shape** ``teacher``: (n, outputs), or (members, n, outputs) where each has its own; so is the answer.
 
-    A teacher that never saw a row is sometimes wrong of it, and the label is the truth; a label is drawn
-    once, and the teacher knows how likely it was.
+    A teacher that never saw a row may be wrong of it, where the label is the truth; a label is drawn once,
+    where the teacher knows how likely it was. Half of each was better than either alone, and needs no
+    label smoothing.
     """
     outputs = outputs_of(dataset)
     everyone = (plan.members,) if teacher.ndim == 3 else ()

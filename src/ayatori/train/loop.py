@@ -287,7 +287,7 @@ def shared_rows(stack: Stack, batch: Batch) -> Given | None:
         target = batch.target.index_select(0, place).unflatten(0, index.shape)
     if min(sizes) == most and not stack.weighs:
         return inputs, target, None, most, offset
-    weight = np.stack([one.weight[batch.rows[mine]] for one, mine in zip(stack.learners, index, strict=True)])
+    weight = np.stack([one.weight[mine] for one, mine in zip(stack.learners, numbers, strict=True)])
     weight *= np.arange(most) < np.array(sizes)[:, None]
     rows = most if min(sizes) == most else torch.tensor(sizes, device=device)
     return inputs, target, to_device(weight, device), rows, offset
