@@ -15,6 +15,7 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from ayatori.evaluate import LOWER, METHODS, chosen, leaderboard, paired, score, score_folds, score_split
+from ayatori.evaluate.compare import lower_loss
 from ayatori.evaluate.intervals import sample, wilson
 from ayatori.evaluate.metrics import _curves, _f1s, _precisions
 from ayatori.records import AyatoriError, Blend, Dataset, Entry, Plan, Schema, Score, Task
@@ -386,6 +387,28 @@ def test_the_leaderboard_is_sorted_and_compares_with_the_best_network() -> None:
     assert entries[2].paired["n"] == 240
     assert entries[0].scores["accuracy"].spread > 0
     assert all(entry.scores["accuracy"].n == (60 if entry.split == "test" else 240) for entry in entries)
+
+
+def test_rivals_are_compared_on_the_test_with_what_was_chosen_not_with_its_best() -> None:
+    dataset, plan, made = board()
+    rival = dataclasses.replace(made[4], name="mean of rival", network=False)
+    entries = leaderboard([*made, rival], dataset, plan)
+    found = {entry.name: entry.against for entry in entries if entry.split == "test"}
+    assert found["mean of rival"] == "mean of good"  # though "mean of bad" does better there
+    assert {entry.name: entry.against for entry in entries}["rival"] == "good network"
+
+
+def test_a_difference_of_log_losses_is_the_paired_t_test() -> None:
+    truth, a = classified(0, 200, 3)
+    _, b = classified(1, 200, 3)
+    found = lower_loss(truth, a, b, "classification")
+    rows = np.arange(200)
+    expected = stats.ttest_rel(-np.log(b[rows, truth]), -np.log(a[rows, truth]))
+    ends = expected.confidence_interval()
+    assert found["loss"] == pytest.approx(np.log(a[rows, truth]).mean() - np.log(b[rows, truth]).mean())
+    assert (found["loss_low"], found["loss_high"]) == pytest.approx((ends.low, ends.high), rel=0.01)
+    assert found["loss_p"] == pytest.approx(expected.pvalue, rel=0.05)
+    assert lower_loss(truth, a, b, "regression") == {}
 
 
 def test_the_network_to_deliver_is_chosen_out_of_fold_never_by_the_test() -> None:

@@ -41,6 +41,7 @@ def distil(
         fold=np.full(len(values), -1, np.int16),
         members=(student.index,),
         seconds_train=student.seconds,
+        seconds_predict=teacher.seconds_predict / max(len(teacher.members), 1),
         ensemble="",
     )
     return whole, student, line

@@ -57,15 +57,17 @@ def row_losses(dataset: Dataset, blend: Blend) -> np.ndarray:
     return losses
 
 
-def worst_pictures(dataset: Dataset, blends: Sequence[Blend]) -> dict[str, Tensor]:
-    """The pictures that a network was most wrong about: ``image`` (k, c, h, w) uint8 and ``row`` (k,).
+def worst_pictures(dataset: Dataset, blends: Sequence[Blend], chosen: str = "") -> dict[str, Tensor]:
+    """The pictures that what was ``chosen`` was most wrong about: ``image`` (k, c, h, w) uint8, ``row`` (k,).
 
     Out-of-fold rows where there are any, so that the page can be written again without opening the test.
     """
     networks = [blend for blend in blends if blend.network]
     if not networks:
         return {}
-    blend = next((blend for blend in networks if blend.split == "out_of_fold"), networks[0])
+    held_out = [blend for blend in networks if blend.split == "out_of_fold"] or networks
+    ensemble = next((blend.ensemble for blend in networks if blend.name == chosen), held_out[0].ensemble)
+    blend = next((blend for blend in held_out if blend.ensemble == ensemble), held_out[0])
     losses = row_losses(dataset, blend)
     rows = np.argsort(-losses, kind="stable")[: min(WORST, int(blend.rows.sum()))]
     pictures = np.ascontiguousarray(dataset.inputs["image"][rows])

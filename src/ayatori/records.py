@@ -328,14 +328,16 @@ class Score:
 @dataclass(frozen=True)
 class Entry:
     """One line of the leaderboard. ``paired`` compares, on the same rows, an ensemble with the best single
-    network, and a rival with the best network or ensemble."""
+    network, and a rival with the best network or ensemble (on the test: with what was chosen); ``against``
+    says with whom."""
 
     name: str
     split: str
     scores: Mapping[str, Score]
     network: bool
     seconds: Mapping[str, float]  # "train", "predict"
-    paired: Mapping[str, float] = field(default_factory=dict)  # difference, low, high, p, n
+    paired: Mapping[str, float] = field(default_factory=dict)  # difference, low, high, p, n; loss, ...
+    against: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import dataclasses
 import importlib.metadata
 import itertools
 import platform
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -349,7 +350,9 @@ def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
     folder.write_members(list(result.members))
     folder.write_table("predictions.parquet", predictions_table(result.dataset, result.blends))
     if "image" in result.dataset.inputs:
-        folder.write_tensors("worst.safetensors", worst_pictures(result.dataset, result.blends), {})
+        folder.write_tensors(
+            "worst.safetensors", worst_pictures(result.dataset, result.blends, result.chosen), {}
+        )
     save_model(result.model, folder)
     if result.student:
         save_model(result.student, folder, "distilled")
@@ -371,13 +374,23 @@ def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe, bound: str) 
     sealed = int(plan.sealed.sum())
     test = f"{sealed:,} of {len(dataset):,} rows are sealed as the test" if sealed else "no rows are sealed"
     how = {
-        "kfold": f"{plan.members} folds, one network each",
+        "kfold": f"{_own(plan)} folds, one network each",
         "rotate": f"{plan.members} turns of train and validation",
         "holdout": "one network",
     }
     show(Event("plan", f"{test}; {how[plan.strategy]}"))
+    if plan.members > _own(plan):
+        kinds = Counter(column.kind for column in plan.columns[_own(plan) :])
+        words = {"bag": "bags", "pair": "without two folds, for the stack", "fold": "of other kinds"}
+        told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
+        show(Event("plan", f"{plan.members - _own(plan)} networks beside them: {told}"))
     learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
     show(Event("plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"))
+
+
+def _own(plan: Plan) -> int:
+    """How many members are folds of the run's own network."""
+    return sum(c.kind == "fold" and c.net == plan.columns[0].net for c in plan.columns)
 
 
 def _tell_training(show: Show, plan: Plan, recipe: Recipe) -> None:

@@ -200,7 +200,7 @@ def _scaled(weights: np.ndarray, powers: np.ndarray) -> np.ndarray:
 
 
 def _no_better(error: float, chance: float, weights: np.ndarray) -> Round:
-    reason = f"the weighted training error {error:.3f} is no better than chance, {chance:.3f}"
+    reason = f"the weighted training error is no better than chance, {chance:.3g}"
     return Round(error, 0.0, weights, reason)
 
 

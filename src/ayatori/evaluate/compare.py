@@ -8,6 +8,8 @@ from scipy import stats
 from ayatori.evaluate.intervals import Sample, sample
 from ayatori.records import Task
 
+EPSILON = float(np.finfo(np.float32).eps)  # probabilities are clipped here, as where they are scored
+
 
 def paired(
     truth: np.ndarray,
@@ -48,6 +50,38 @@ def paired(
         worse, better = errors
         gain = (worse - better).mean(axis=1)
     return _student(gain, rows)
+
+
+def lower_loss(
+    truth: np.ndarray,
+    values_a: np.ndarray,
+    values_b: np.ndarray,
+    task: Task,
+    groups: np.ndarray | None = None,
+) -> dict[str, float]:
+    """How much lower the log loss of ``a`` is than that of ``b`` on the same rows, by paired t.
+
+    loss, loss_low, loss_high, loss_p; nothing for numbers, and for fewer than 2 rows.
+
+    >>> truth = np.array([0, 1, 1, 0])
+    >>> lower_loss(truth, np.eye(2)[truth] * 0.8 + 0.1, np.full((4, 2), 0.5), "classification")["loss"]
+    0.587786664902119
+    """
+    rows = sample(len(truth), groups)
+    if rows.n < 2 or task == "regression":
+        return {}
+    worse, better = (_log_losses(truth, values, task) for values in (values_b, values_a))
+    found = _student(worse - better, rows)
+    names = {"difference": "loss", "low": "loss_low", "high": "loss_high", "p": "loss_p"}
+    return {name: found[key] for key, name in names.items()}
+
+
+def _log_losses(truth: np.ndarray, values: np.ndarray, task: Task) -> np.ndarray:
+    values = values.astype(np.float64)
+    if task == "classification":
+        return -np.log(np.clip(values[np.arange(len(truth)), truth], EPSILON, 1 - EPSILON))
+    told = np.where(truth > 0.5, values, 1 - values)
+    return -np.log(np.clip(told, EPSILON, 1 - EPSILON)).mean(axis=1)
 
 
 def _mcnemar(gain: np.ndarray) -> dict[str, float]:

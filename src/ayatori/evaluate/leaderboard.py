@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ayatori.evaluate.compare import paired
+from ayatori.evaluate.compare import lower_loss, paired
 from ayatori.evaluate.metrics import LOWER, MAIN, score, score_folds
 from ayatori.records import Blend, Dataset, Entry, Plan, Task
 
@@ -25,14 +25,18 @@ def leaderboard(
     """
     entries = score_split(blends, dataset.labels, dataset, "out_of_fold")
     if any(blend.split == "test" and blend.rows.any() for blend in blends):
+        names = {blend.name for blend in blends if blend.rows.any()}
+        picked = _picked(entries, blends, dataset.task, names)
         truth = dataset.labels if open_test is None else open_test()
-        entries += score_split(blends, truth, dataset, "test")
+        entries += score_split(blends, truth, dataset, "test", picked)
     return entries
 
 
-def score_split(blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, split: str) -> list[Entry]:
-    """Entries of one split, best first by log loss or RMSE. Rivals are compared with the best network or
-    ensemble, ensembles with the best single network.
+def score_split(
+    blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, split: str, picked: str = ""
+) -> list[Entry]:
+    """Entries of one split, best first by log loss or RMSE. Rivals are compared with what was ``picked``
+    (else the best network or ensemble), ensembles with the best single network.
 
     Only the rows of each blend are read from ``truth`` (n, ...).
     """
@@ -42,10 +46,10 @@ def score_split(blends: Sequence[Blend], truth: np.ndarray, dataset: Dataset, sp
         key=lambda pair: _rank(pair[0], dataset.task),
     )
     best = next((blend for entry, blend in scored if entry.network), None)
+    best = next((blend for _, blend in scored if blend.network and blend.name == picked), best)
     single = next((blend for entry, blend in scored if entry.network and blend.single), best)
     return [
-        dataclasses.replace(entry, paired=_against(blend, single if entry.network else best, truth, dataset))
-        for entry, blend in scored
+        _compared(entry, blend, single if entry.network else best, truth, dataset) for entry, blend in scored
     ]
 
 
@@ -55,7 +59,11 @@ def chosen(entries: Sequence[Entry], blends: Sequence[Blend], task: Task) -> str
     The best out-of-fold line stands for the ensemble that its members make (one network a fold for the mean
     of all folds); that is delivered, by its name on the test where it is scored there.
     """
-    names = {entry.name for entry in entries}
+    return _picked(entries, blends, task, {entry.name for entry in entries})
+
+
+def _picked(entries: Sequence[Entry], blends: Sequence[Blend], task: Task, names: set[str]) -> str:
+    """The same by out-of-fold ``entries`` alone, where ``names`` are those of all lines that are scored."""
     networks = [blend for blend in blends if blend.network and blend.ensemble]
     held_out = {blend.name: blend for blend in networks if blend.split == "out_of_fold"}
     lines = [entry for entry in entries if entry.split == "out_of_fold" and entry.name in held_out]
@@ -92,9 +100,11 @@ def _rank(entry: Entry, task: Task) -> float:
     return entry.scores[main].value * (1 if main in LOWER else -1)
 
 
-def _against(blend: Blend, best: Blend | None, truth: np.ndarray, dataset: Dataset) -> dict[str, float]:
+def _compared(entry: Entry, blend: Blend, best: Blend | None, truth: np.ndarray, dataset: Dataset) -> Entry:
+    """``entry`` with its difference to ``best`` on the same rows."""
     if best is None or blend is best:
-        return {}
+        return entry
     rows = np.flatnonzero(blend.rows & best.rows)
     groups = None if dataset.groups is None else dataset.groups[rows]
-    return paired(truth[rows], blend.values[rows], best.values[rows], dataset.task, groups)
+    same = truth[rows], blend.values[rows], best.values[rows], dataset.task, groups
+    return dataclasses.replace(entry, paired=paired(*same) | lower_loss(*same), against=best.name)

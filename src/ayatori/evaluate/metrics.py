@@ -42,8 +42,8 @@ METHODS: Mapping[str, str] = {
     "r2": "share of the variance explained; infinitesimal jackknife, Student's t with Hall's correction",
     "paired": "difference on the same rows, positive where the first is better. Classes: in accuracy, "
     "McNemar's mid-p (Fagerland 2013) and the interval of Bonett and Price (2012); otherwise: in labels "
-    "told right or in mean absolute error (several values: each in standard deviations), paired t; rows in "
-    "groups: t over groups",
+    "told right or in mean absolute error (several values: each in standard deviations), paired t; in log "
+    "loss: paired t; rows in groups: t over groups",
     "spread": "standard deviation over folds",
     "groups": "where rows come in groups, whole groups are the observations of every interval",
 }

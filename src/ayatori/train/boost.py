@@ -224,9 +224,7 @@ def _end(chain: Chain, number: int, recipe: Recipe) -> None:
     if chain.reason:
         return
     if chain.errors[-1] < settings.boost_threshold:
-        chain.reason = (
-            f"the weighted training loss {chain.errors[-1]:.2g} is under {settings.boost_threshold:g}"
-        )
+        chain.reason = f"the weighted training loss is under {settings.boost_threshold:g}"
     elif ended(chain.losses, settings.boost_patience):
         chain.reason = f"the stop rows had gained nothing for {settings.boost_patience} rounds"
     elif number == settings.rounds:
