@@ -12,7 +12,7 @@ from ayatori.ensemble.make import (
     votes,
 )
 from ayatori.ensemble.nested import Kind, stack
-from ayatori.ensemble.say import answer, say
+from ayatori.ensemble.say import answer
 from ayatori.ensemble.vote import blends
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "one_network",
     "other_networks",
     "out_of_bag",
-    "say",
     "stack",
     "votes",
 ]
