@@ -53,6 +53,7 @@ def test_one_network_and_the_plain_loop_learn_the_same() -> None:
     assert facts["pictures"]["ratio"]["median"] > 0
 
 
+@pytest.mark.slow
 def test_bags_cost_is_measured_beside_the_folds(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     table = pd.DataFrame(random.normal(size=(80, 3)), columns=list("abc"))

@@ -401,8 +401,14 @@ def test_a_last_model_that_a_recipe_cannot_hold_is_refused_before_anything_is_wr
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("model", ["logistic", "network", "sklearn.ensemble:ExtraTreesClassifier"])
-@pytest.mark.parametrize("task", ["classification", "multilabel"])
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        ("logistic", "classification"),
+        ("network", "multilabel"),
+        ("sklearn.ensemble:ExtraTreesClassifier", "classification"),
+    ],
+)
 def test_a_last_model_of_another_kind_is_delivered_without_pickle(
     model: str, task: str, tmp_path: Path
 ) -> None:
