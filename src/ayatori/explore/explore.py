@@ -6,8 +6,9 @@ import atexit
 import dataclasses
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,8 @@ def _seen(rows: _Rows, features: np.ndarray | None, recipe: Recipe, say: Show, c
     structures = [_structure(graph, rows.open, recipe) for graph in graphs]
     best = int(np.argmax([np.nan_to_num(one["agreement"]) for one in structures]))
     clock.lap("neighbours")
-    with threadpool_limits(1), ThreadPoolExecutor(1, "ayatori-maps") as beside:
-        drawing = beside.submit(_maps, rows, ways[best], recipe)
+    with threadpool_limits(1):
+        drawing = _beside(lambda: _maps(rows, ways[best], recipe))
         bounds, notes = _bounds(rows, ways[best], graphs, recipe, say)
         clock.lap("probes")
         say("audit", 0.6)
@@ -242,6 +243,20 @@ def _audited(rows: _Rows, way: Representation, graph: Graph, bounds: Bounds | No
         answers[known[rows.asked]] = bounds.answers
     near = Graph(known[graph.rows], known[graph.indices], graph.distances)
     return audit(rows.whole, rows.whole_plan, rows.twins, near, way, answers, recipe.seed)
+
+
+def _beside(work: Callable[[], list[Map]]) -> Future[list[Map]]:
+    """The same in a thread that nobody waits for after Ctrl-C, as an executor's would be."""
+    future: Future[list[Map]] = Future()
+
+    def go() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # told to whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=go, name="ayatori-maps", daemon=True).start()
+    return future
 
 
 def _maps(rows: _Rows, way: Representation, recipe: Recipe) -> list[Map]:
