@@ -113,7 +113,7 @@ TASKS = {
     "a loss that gives a number": (table, mlp, {"name": own_scalar}),
     "numbers by our own network": (numbers_to_predict, "mlp", {"name": "huber"}),
     "quantiles": (numbers_to_predict, mlp, {"name": "quantile", "quantile": 0.9}),
-    "words and gaps": (lambda: mixed_columns(rare=True), "mlp", {}),
+    "words and gaps": (mixed_columns, mlp, {}),
     "statistics of a batch": (table, normed, {}),
 }
 
