@@ -323,6 +323,7 @@ def test_torchensemble_bags_pictures(ensembles: Any) -> None:
     assert (values.argmax(1) == y[:20]).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "values", "pictures"])
 def test_one_run_of_ayatori_tells_of_its_ensembles_and_of_each_network(kind: str, ensembles: Any) -> None:
     task = mixed_task(ensembles, () if kind == "values" else ("no", "yes"))
@@ -340,6 +341,7 @@ def test_one_run_of_ayatori_tells_of_its_ensembles_and_of_each_network(kind: str
     assert by_side.luckiest <= min(by_side.single, by_side.typical)
 
 
+@pytest.mark.slow
 def test_cells_are_collected_once_and_make_a_table(
     tmp_path: Path, ensembles: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -452,6 +452,7 @@ def test_a_model_folder_that_was_tampered_with_is_refused(everything, tmp_path: 
         load_model(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boost", ["samme", "gradient"])
 def test_pictures_have_ensembles_too(boost: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)

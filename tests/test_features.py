@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_stack import assert_like, mixed_columns, same_bits
 
-from ayatori.model import Model, load_model, save_model
+from ayatori.model import Model
+from ayatori.model_files import load_model, save_model
 from ayatori.nets.table_front import TableFront, measure_table
 from ayatori.records import Dataset, Member, Plan, Schema
 from ayatori.store import RunFolder

@@ -24,7 +24,8 @@ from test_stack import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from ayatori.model import Model, load_model, save_model
+from ayatori.model import Model
+from ayatori.model_files import load_model, save_model
 from ayatori.recipe import Recipe, change
 from ayatori.records import STOP, AyatoriError, Dataset, Plan
 from ayatori.store import RunFolder

@@ -64,8 +64,9 @@ def lower_loss(
     loss, loss_low, loss_high, loss_p; nothing for numbers, and for fewer than 2 rows.
 
     >>> truth = np.array([0, 1, 1, 0])
-    >>> lower_loss(truth, np.eye(2)[truth] * 0.8 + 0.1, np.full((4, 2), 0.5), "classification")["loss"]
-    0.587786664902119
+    >>> sure, unsure = np.eye(2)[truth] * 0.8 + 0.1, np.full((4, 2), 0.5)
+    >>> round(float(lower_loss(truth, sure, unsure, "classification")["loss"]), 3)
+    0.588
     """
     rows = sample(len(truth), groups)
     if rows.n < 2 or task == "regression":
