@@ -397,7 +397,7 @@ def _tell_training(show: Show, plan: Plan, recipe: Recipe) -> None:
     """How the networks will be trained."""
     net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
     show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
-    show(Event("train", sentence(recipe.engine, plan.members)))
+    show(Event("train", sentence(recipe.engine, len(split(plan)[0]))))
 
 
 def _silent(event: Event) -> None:
