@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from ayatori.ensemble.losses import row_losses
 from ayatori.evaluate.intervals import Sample, sample
 from ayatori.records import Task
-
-EPSILON = float(np.finfo(np.float32).eps)  # probabilities are clipped here, as where they are scored
 
 
 def paired(
@@ -71,18 +70,9 @@ def lower_loss(
     rows = sample(len(truth), groups)
     if rows.n < 2 or task == "regression":
         return {}
-    worse, better = (_log_losses(truth, values, task) for values in (values_b, values_a))
-    found = _student(worse - better, rows)
+    found = _student(row_losses(values_b, truth, task) - row_losses(values_a, truth, task), rows)
     names = {"difference": "loss", "low": "loss_low", "high": "loss_high", "p": "loss_p"}
     return {name: found[key] for key, name in names.items()}
-
-
-def _log_losses(truth: np.ndarray, values: np.ndarray, task: Task) -> np.ndarray:
-    values = values.astype(np.float64)
-    if task == "classification":
-        return -np.log(np.clip(values[np.arange(len(truth)), truth], EPSILON, 1 - EPSILON))
-    told = np.where(truth > 0.5, values, 1 - values)
-    return -np.log(np.clip(told, EPSILON, 1 - EPSILON)).mean(axis=1)
 
 
 def _mcnemar(gain: np.ndarray) -> dict[str, float]:
