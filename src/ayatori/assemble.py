@@ -24,7 +24,7 @@ from ayatori.ensemble import (
 from ayatori.ensemble.diversity import diversity
 from ayatori.evaluate import check_baselines, fit_baselines, title_of, whole_table
 from ayatori.model_files import check_last
-from ayatori.nets import find_net
+from ayatori.nets import find_net, kind_of
 from ayatori.recipe import NetRecipe, Recipe
 from ayatori.records import SCORE, STOP, Blend, Dataset, Ensemble, Group, Member, Plan, Predictions
 from ayatori.train import answers, weaker
@@ -39,7 +39,7 @@ def check_parts(dataset: Dataset, recipe: Recipe, written: bool) -> None:
         weaker(recipe, dataset, settings.boost_depth, settings.boost_width, settings.boost_epochs)
     if "stacking" in settings.kinds:
         for net in settings.stack_nets:
-            find_net(NetRecipe(net), dataset.schema.image is not None)
+            find_net(NetRecipe(net), kind_of(dataset))
         check_baselines(dataclasses.replace(recipe.evaluate, baselines=settings.stack_rivals))
         if written:
             check_last(settings.stack_model, dataset.task)

@@ -14,9 +14,10 @@ import pandas as pd
 from ayatori.data import load_like, read_blocks
 from ayatori.data.blocks import Progress
 from ayatori.data.files import open_table
+from ayatori.embed import Frozen, embed
 from ayatori.ensemble import answer
 from ayatori.evaluate import Fitted, whole_table
-from ayatori.nets import Network
+from ayatori.nets import TUNED, Network
 from ayatori.records import AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
 from ayatori.train import Together
 
@@ -35,6 +36,8 @@ class Model:
     networks: tuple[Network, ...]
     vote: Vote | None = None
     rivals: tuple[Fitted, ...] = ()
+    frozen: Frozen | None = None  # what rows pass through before the networks see them
+    device: str = "auto"
     _together: list[Together] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def read(self, data: Any, ids: str = "") -> Dataset:
@@ -52,6 +55,8 @@ class Model:
     def predict_values(self, dataset: Dataset) -> np.ndarray:
         """(rows, outputs) float32: probability of each class or label, or values."""
         rows = np.arange(len(dataset))
+        if (passed := self.passed) is not None:
+            dataset = embed(dataset, passed, self.device)
         if not self._together:
             self._together.append(Together(self.networks, dataset.inputs))
         outputs = self.networks[0].spec.outputs
@@ -70,6 +75,15 @@ class Model:
             said += [rival.predict(own, outputs) for rival in self.rivals if own is not None]
             found[part] = answer(np.stack(said), self.vote, self.schema.task, own)
         return found
+
+    @property
+    def passed(self) -> Frozen | None:
+        """As much of the frozen network as the voices of this model stand on."""
+        if self.frozen is None:
+            return None
+        tuned = any(network.spec.name == TUNED for network in self.networks)
+        heads = self._reads_table or any(network.spec.name != TUNED for network in self.networks)
+        return Frozen(self.frozen.source, self.frozen.cut if tuned else None, heads)
 
     @property
     def _reads_table(self) -> bool:
@@ -101,6 +115,7 @@ def deliver(
     members: Sequence[Member],
     stacked: Sequence[Predictions],
     schema: Schema,
+    frozen: Frozen | None = None,
 ) -> Model:
     """The model behind line ``name`` of the leaderboard: a network, all folds' networks, or an ensemble.
 
@@ -108,13 +123,13 @@ def deliver(
     """
     if not blends:  # rotated without a test: nothing can be scored
         best = int(np.argmin([min((e.stop_loss for e in m.history), default=np.inf) for m in members]))
-        return Model(f"best of {len(members)}, rotated", schema, (members[best].network,))
+        return Model(f"best of {len(members)}, rotated", schema, (members[best].network,), frozen=frozen)
     blend = next(blend for blend in blends if blend.name == name and blend.network)
     vote = next((one.vote for one in blends if one.ensemble == blend.ensemble and one.vote), None)
     if vote is None:
         networks = tuple(members[index].network for index in blend.members)
         whole = len(networks) == 1 or blend.split == "test"
-        return Model(name if whole else f"mean of {len(networks)} networks", schema, networks)
+        return Model(name if whole else f"mean of {len(networks)} networks", schema, networks, frozen=frozen)
     heard = sorted({voice for group in vote.groups for voice in group.voices})
     place = {voice: number for number, voice in enumerate(heard)}
     groups = [dataclasses.replace(g, voices=tuple(place[voice] for voice in g.voices)) for g in vote.groups]
@@ -126,6 +141,7 @@ def deliver(
         tuple(members[voice].network for voice in heard if voice < len(members)),
         Vote(tuple(groups), vote.last),
         tuple(fitted[voice - len(members)] for voice in heard if voice >= len(members)),
+        frozen,
     )
 
 

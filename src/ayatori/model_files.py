@@ -10,10 +10,12 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
+from ayatori.embed import Frozen
 from ayatori.ensemble.stacking import make_last
 from ayatori.evaluate import Fitted
 from ayatori.model import Model
 from ayatori.nets import NetSpec, Network, find_net, rebuild
+from ayatori.nets.source import load_state, source_of, state_of
 from ayatori.recipe import NetRecipe
 from ayatori.records import AyatoriError, Group, Last, Schema, Task, Vote
 from ayatori.store import RunFolder, digest
@@ -66,6 +68,12 @@ def save_model(model: Model, folder: RunFolder, place: str = "model") -> None:
                 "network": dataclasses.asdict(network.spec),
             }
         )
+    source = None
+    if (passed := model.passed) is not None:
+        name = "source.safetensors"
+        last = None if passed.heads else passed.cut
+        folder.write_tensors(f"{place}/{name}", state_of(passed.source, 0, last), {})
+        source = {"file": name, "digest": digest((folder.path / place / name).read_bytes())}
     rivals = [
         {**_sealed(folder, place, f"rival-{number:03d}.skops", rival.model)}
         | {name: getattr(rival, name) for name in ("name", "task", "codes", "shares")}
@@ -80,6 +88,7 @@ def save_model(model: Model, folder: RunFolder, place: str = "model") -> None:
             "files": files,
             "vote": None if model.vote is None else _vote_facts(model.vote, folder, place),
             "rivals": rivals,
+            "source": source,
         },
     )
 
@@ -138,6 +147,7 @@ def load_model(path: str | Path, net: Any = None, device: str = "auto") -> Model
         files = {str(item["name"]): item for item in facts["files"]}
         said = facts.get("vote")
         others = [*facts.get("rivals", ()), *([said["last"]] if said and said["last"] else [])]
+        others += [facts["source"]] if facts.get("source") else []
         _check_files(path, [*files, *(str(item["file"]) for item in others if item["file"])])
         schema = schema_from(facts["schema"])
         networks = tuple(
@@ -149,7 +159,9 @@ def load_model(path: str | Path, net: Any = None, device: str = "auto") -> Model
             )
             for item in facts.get("rivals", ())
         )
-        return Model(facts["name"], schema, networks, _vote(path, said) if said else None, rivals)
+        frozen = _frozen(path, facts["source"], schema) if facts.get("source") else None
+        vote = _vote(path, said) if said else None
+        return Model(facts["name"], schema, networks, vote, rivals, frozen, device)
     except (KeyError, TypeError, AttributeError) as error:
         raise AyatoriError(f"'{path / 'model.json'}' must describe a model, however: {error!r}") from None
 
@@ -207,6 +219,24 @@ def _check_files(path: Path, files: Sequence[str]) -> None:
         )
 
 
+def _frozen(path: Path, item: Mapping[str, Any], schema: Schema) -> Frozen:
+    """The frozen part that the model's networks stand on, with the weights that the run wrote."""
+    content = (path / item["file"]).read_bytes()
+    if digest(content) != item["digest"]:
+        raise AyatoriError(
+            f"'{path / item['file']}' must be as the run wrote it, however its content has changed"
+        )
+    assert schema.source is not None
+    source = source_of(schema.source["facts"])
+    try:
+        load_state(source, safetensors.torch.load(content))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise AyatoriError(
+            f"'{path / item['file']}' must hold the weights of this network, however: {error}"
+        ) from None
+    return Frozen(source, schema.source["cut"])
+
+
 def _network(path: Path, item: Mapping[str, Any], net: Any) -> Network:
     content = path.read_bytes()
     if digest(content) != item["digest"]:
@@ -218,7 +248,7 @@ def _network(path: Path, item: Mapping[str, Any], net: Any) -> Network:
             raise AyatoriError(
                 f"the network {spec.name!r} is your own code; name it again with --net {spec.name}"
             )
-        own = find_net(NetRecipe(name=net), "image" in spec.sizes)[1]
+        own = find_net(NetRecipe(name=net), "image" if "image" in spec.sizes else "table")[1]
     network = rebuild(spec, own)
     try:
         network.load_state_dict(safetensors.torch.load(content))

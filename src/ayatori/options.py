@@ -27,6 +27,9 @@ STAGES: dict[str, tuple[str, str]] = {
     "repeats": ("plan", "repeats"),
     "strategy": ("plan", "strategy"),
     "net": ("net", "name"),
+    "pretrained": ("pretrained", "name"),
+    "finetune": ("pretrained", "finetune"),
+    "views": ("pretrained", "views"),
     "activation": ("net", "activation"),
     "loss": ("loss", "name"),
     "class_weights": ("loss", "class_weights"),
@@ -83,6 +86,13 @@ class RunOptions:
         Folds of the cross-validation (5); 1 trains one network on a hold-out split.
     net
         mlp, linear, cnn, or package:factory for a network of your own.
+    pretrained
+        A network that has learned elsewhere: efficientnet_lite0, any of timm, NAME=FILE, a folder in timm's
+        format, or an Ayatori run. Its frozen parts see each row once.
+    finetune
+        none (a new head alone), last or last:N (its last parts learn too), all, or auto (none).
+    views
+        Views of each picture that a frozen network sees, with --augment (4).
     preset
         quick, good or best: how long to train.
     epochs
@@ -183,6 +193,9 @@ class RunOptions:
     test: str | None = None
     folds: int | None = None
     net: str | None = None
+    pretrained: str | None = None
+    finetune: str | None = None
+    views: int | None = None
     preset: Literal["quick", "good", "best"] | None = None
     epochs: int | None = None
     batch_size: int | None = None

@@ -27,6 +27,8 @@ class DataRecipe:
     drop: tuple[str, ...] = ()  # columns to leave out
     size: int = 0  # side of the square pictures in pixels, 0 = from the pictures
     colour: Literal["auto", "rgb", "grey"] = "auto"
+    crop: float = 0.0  # the square in the middle, as a share of the shorter side; 0 = all, squeezed
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
     strict: bool = False  # refuse a broken picture instead of skipping it
     memory_gb: float = 2.0  # decoded pictures above this size are memory-mapped
 
@@ -62,6 +64,22 @@ class NetRecipe:
     name: str | Callable[..., Any] = "auto"
     activation: str = ""  # any class of torch.nn; "" = the network's own
     options: Mapping[str, Any] = field(default_factory=dict)  # passed to the network's builder
+
+
+@dataclass(frozen=True)
+class PretrainedRecipe:
+    """What the network has learned elsewhere, and how much of that learns on.
+
+    ``name``: efficientnet_lite0, any network of timm, NAME=FILE with weights, a folder in timm's format, or
+    an Ayatori run. ``finetune``: none (a new head on what the frozen network says), last or last:N (its last
+    parts learn too), all, or auto (none and last, whichever is better out of fold).
+    """
+
+    name: str = ""  # "" = nothing
+    finetune: str = "none"
+    views: int = 4  # of each row, where a frozen network meets an augmentation
+    tune_rate: float = 0.0  # learning rate of the pretrained part next to the head; 0 = decided
+    tune_decay: float = 0.8  # that of each part before another, as a share of the next one's
 
 
 @dataclass(frozen=True)
@@ -160,6 +178,7 @@ class Recipe:
     plan: PlanRecipe = PlanRecipe()
     explore: ExploreRecipe = ExploreRecipe()
     net: NetRecipe = NetRecipe()
+    pretrained: PretrainedRecipe = PretrainedRecipe()
     loss: LossRecipe = LossRecipe()
     train: TrainRecipe = TrainRecipe()
     engine: EngineRecipe = EngineRecipe()

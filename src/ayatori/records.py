@@ -48,7 +48,8 @@ class Schema:
 
     ``numbers``, ``dates`` and ``categories`` are column names of a table; ``categories`` maps each
     column to its interned strings, sorted (code = position, missing = -1). ``image`` is
-    ``(channels, height, width)``.
+    ``(channels, height, width)``; ``crop`` and ``resample`` are those of ``DataRecipe``. ``source``: facts
+    of the pretrained network that the rows pass through, and ``cut``, how many of its parts are frozen.
     """
 
     kind: Literal["table", "pictures", "arrays"]
@@ -61,6 +62,9 @@ class Schema:
     image: tuple[int, int, int] | None = None
     id_column: str | None = None
     ignored: tuple[str, ...] = ()
+    crop: float = 0.0
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    source: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class Dataset:
     - ``inputs["numbers"]``: (n, p) float64, missing = NaN; nothing is scaled or filled in here
     - ``inputs["categories"]``: (n, q) int32 codes into ``schema.categories``, missing or unknown = -1
     - ``inputs["image"]``: (n, c, h, w) uint8, possibly memory-mapped
+    - ``inputs["features"]``: (n, d) float32, what a frozen network says of each row; ``"features_views"``:
+      (n, views, d), the same of the row as it is and of varied ones, for training alone
+    - ``inputs["activations"]``: (n, ...) float16, what its frozen parts say; ``"activations_views"`` likewise
     - ``target``: classification (n,) int64 codes into ``classes``; multilabel (n, labels) float32 of
       0 and 1; regression (n, values) float64; ``None`` when the rows carry no target
     """

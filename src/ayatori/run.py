@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,16 @@ from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins
 from ayatori.distil import distil
-from ayatori.ensemble import grow
+from ayatori.embed import Frozen, cache_folder, embed
+from ayatori.ensemble import grow, with_net
 from ayatori.evaluate import chosen, leaderboard, score_split
 from ayatori.explore import explore
 from ayatori.model import Model, deliver
 from ayatori.model_files import save_model
-from ayatori.nets import find_net
+from ayatori.nets import find_net, kind_of
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
+from ayatori.pretrained import find_pretrained, freeze, partner, with_own_net
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
 from ayatori.store import RunFolder
@@ -172,30 +175,38 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
             )
         data = source
     recipe = from_toml((folder.path / "recipe.toml").read_text(encoding="utf-8"))
-    return _flow(data, y, recipe, folder, show or _silent, source, facts.get("fingerprint", ""))
+    return _flow(data, y, recipe, folder, show or _silent, source, facts)
 
 
 def _flow(
-    data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str, fingerprint: str = ""
+    data: Any,
+    y: Any,
+    recipe: Recipe,
+    folder: RunFolder | None,
+    show: Show,
+    name: str,
+    begun: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
     clock = Clock()
+    recipe, source = find_pretrained(recipe)
     dataset = _read(data, y, recipe, folder, show, name)
-    if fingerprint and fingerprint != dataset.fingerprint:
-        raise AyatoriError(
-            "the data must be what the run began with, however it has changed; start a new run"
-        )
+    dataset, frozen = freeze(dataset, source, recipe) if source else (dataset, None)
+    _check_same(begun, dataset)
     clock.lap("read")
     twins = find_twins(dataset)
     dataset, bound = bind(dataset, twins, recipe.plan)
+    recipe = with_own_net(recipe)
     plan = _plan(dataset, recipe, folder)
+    whole, dataset = dataset, _embed(dataset, frozen, recipe, show)
+    clock.lap("embed")
     recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
     if folder:
         folder.write_dataset(dataset)
         folder.write_plan(plan)
         folder.write_text("recipe.toml", to_toml(recipe))
-    _tell(show, dataset, plan, recipe, bound)
+    _tell(show, whole, plan, recipe, bound)
     clock.lap("plan")
-    look, seen = _look(dataset, plan, recipe, twins, folder, show)
+    look, seen = _look(whole, plan, recipe, twins, folder, show, dataset.inputs.get("features"))
     clock.lap("explore")
     _tell_training(show, plan, recipe)
     trained = _train(dataset, plan, recipe, folder, show)
@@ -217,7 +228,7 @@ def _flow(
     for note in notes:
         show(Event("rivals", note))
     result = Result(
-        dataset=dataset,
+        dataset=whole,
         recipe=recipe,
         plan=plan,
         members=(*members, student) if student else tuple(members),
@@ -225,9 +236,11 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=deliver(name, made, members, stacked, dataset.schema),
+        model=deliver(name, made, members, stacked, dataset.schema, frozen),
         stacked=tuple(stacked),
-        student=Model("one network, taught", dataset.schema, (student.network,)) if student else None,
+        student=Model("one network, taught", dataset.schema, (student.network,), frozen=frozen)
+        if student
+        else None,
         seconds=clock.laps,
         ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},
         look=look,
@@ -239,13 +252,47 @@ def _flow(
     return result
 
 
+def _check_same(begun: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuse to go on with other data, or on another pretrained network, than the run began with."""
+    if not begun.get("fingerprint"):
+        return
+    if begun["fingerprint"] != dataset.fingerprint:
+        raise AyatoriError(
+            "the data must be what the run began with, however it has changed; start a new run"
+        )
+    before, now = begun["schema"].get("source"), dataset.schema.source
+    if before and now and before["facts"]["digest"] != now["facts"]["digest"]:
+        raise AyatoriError(
+            f"the pretrained network must be what the run began with, however {now['facts']['name']!r} has "
+            "changed; start a new run"
+        )
+
+
 def _plan(dataset: Dataset, recipe: Recipe, folder: RunFolder | None) -> Plan:
     """Folds, and beside them what the ensembles want."""
     check_parts(dataset, recipe, written=folder is not None)
-    net = find_net(recipe.net, "image" in dataset.inputs)[0]
-    plan = make_plan(dataset, recipe.plan, recipe.seed, net)
-    others = tuple(other for other in recipe.ensemble.stack_nets if other != net)
-    return grow(plan, dataset, recipe.ensemble, recipe.plan, recipe.seed, others)
+    net = find_net(recipe.net, kind_of(dataset))[0]
+    own = make_plan(dataset, recipe.plan, recipe.seed, net)
+    beside = partner(recipe)
+    wanted = (beside, *recipe.ensemble.stack_nets) if beside else recipe.ensemble.stack_nets
+    others = tuple(other for other in dict.fromkeys(wanted) if other != net)
+    plan = grow(own, dataset, recipe.ensemble, recipe.plan, recipe.seed, others)
+    return with_net(plan, own, beside) if beside else plan
+
+
+def _embed(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Show) -> Dataset:
+    """What a pretrained network's frozen parts say of all rows; without one the dataset as it is."""
+    if frozen is None:
+        return dataset
+    return embed(
+        dataset,
+        frozen,
+        recipe.train.device,
+        (recipe.train.augment, recipe.pretrained.views),
+        recipe.seed,
+        cache_folder(),
+        lambda share: show(Event("embed", share=share)),
+    )
 
 
 def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str) -> Dataset:
@@ -264,7 +311,13 @@ def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Sho
 
 
 def _look(
-    dataset: Dataset, plan: Plan, recipe: Recipe, twins: Twins, folder: RunFolder | None, show: Show
+    dataset: Dataset,
+    plan: Plan,
+    recipe: Recipe,
+    twins: Twins,
+    folder: RunFolder | None,
+    show: Show,
+    features: np.ndarray | None,
 ) -> tuple[Look | None, Mapping[str, Any]]:
     """What can be said before training, and its verdict; a resumed run has it already."""
     if not recipe.explore.look:
@@ -272,7 +325,12 @@ def _look(
     if folder and (folder.path / "explore.json").exists():
         return None, folder.read_json("explore.json")["verdict"]
     look = explore(
-        dataset, plan, recipe, twins=twins, show=lambda text, share: show(Event("explore", text, share))
+        dataset,
+        plan,
+        recipe,
+        twins=twins,
+        features=features,
+        show=lambda text, share: show(Event("explore", text, share)),
     )
     if folder:
         folder.write_look(look)

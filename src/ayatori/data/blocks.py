@@ -24,6 +24,7 @@ from ayatori.data.pictures import broken_notes, decode_pictures
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.data.source import existing, framed, is_table, listing_like, load_like
 from ayatori.data.table import columns_like, ids_like, inputs_like, no_rows, row_names
+from ayatori.recipe import DataRecipe
 from ayatori.records import Dataset, Schema
 
 # A power of two, so that blocks fall into the same batches as all rows would: the same sums, bit for bit.
@@ -148,6 +149,7 @@ def recut(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
     assert schema.image is not None
     rows, total = block_rows(math.prod(schema.image)), len(listing.files)
+    recipe = DataRecipe(crop=schema.crop, resample=schema.resample)
     broken: dict[int, str] = {}
     done = 0
     while done < total:
@@ -156,7 +158,7 @@ def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
         missing = rows
         while missing and done < total:  # others take the place of broken ones
             files = listing.files[done : done + missing]
-            image, bad = decode_pictures(files, schema.image)
+            image, bad = decode_pictures(files, schema.image, recipe)
             good = np.setdiff1d(np.arange(len(files)), list(bad)).astype(np.int64)
             broken.update((done + position, reason) for position, reason in bad.items())
             parts.append(image[good] if bad else image)

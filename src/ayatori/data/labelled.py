@@ -38,6 +38,8 @@ def load_pictures(
         image=store.image.shape[1:],
         id_column=recipe.ids or None,
         ignored=recipe.drop,
+        crop=recipe.crop,
+        resample=recipe.resample,
     )
     rows = Rows(
         {"image": store.image},
@@ -83,7 +85,8 @@ def read_pictures_like(
 ) -> Rows:
     """Decode pictures by the schema of others."""
     assert schema.image is not None
-    store = read_pictures(listing.files, listing.ids.tolist(), DataRecipe(), 0, schema.image, cache, progress)
+    recipe = DataRecipe(crop=schema.crop, resample=schema.resample)
+    store = read_pictures(listing.files, listing.ids.tolist(), recipe, 0, schema.image, cache, progress)
     columns = [column.take(store.kept) for column in listing.target or ()]
     target, notes = None, [*listing.notes, *store.notes]
     try:

@@ -56,8 +56,9 @@ def read_pictures(
 ) -> Store:
     """Decode ``files`` to ``shape`` (c, s, s), or to what the first ``decide_on`` of them ask for.
 
-    A picture is squeezed to the square as a whole: nothing is cut off. Transparent parts become white, an
-    animation is its first frame, 16 bits become 8, the orientation that a camera wrote is respected.
+    A picture is squeezed to the square as a whole, so that nothing is cut off, unless ``recipe.crop`` says
+    otherwise. Transparent parts become white, an animation is its first frame, 16 bits become 8, the
+    orientation that a camera wrote is respected.
     """
     notes: list[str] = []
     with warnings.catch_warnings():
@@ -76,11 +77,13 @@ def read_pictures(
     return _without(store, broken, names, recipe.strict, notes)
 
 
-def decode_pictures(files: Sequence[str], shape: tuple[int, int, int]) -> tuple[np.ndarray, dict[int, str]]:
+def decode_pictures(
+    files: Sequence[str], shape: tuple[int, int, int], recipe: DataRecipe
+) -> tuple[np.ndarray, dict[int, str]]:
     """Decode so many files as memory holds: pictures (files, c, s, s), and why some files are broken."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        store, broken, _ = _decode_all(files, shape, 0, DataRecipe(), None, None)
+        store, broken, _ = _decode_all(files, shape, 0, recipe, None, None)
     return store, broken
 
 
@@ -93,7 +96,7 @@ def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple
         with contextlib.suppress(_UnreadableError):  # named when all are decoded
             sizes.append(_size(file))
             if grey and recipe.colour == "auto":
-                grey = not _read(file, min(*sizes[-1], LARGE_SIDE), 1)[1]
+                grey = not _read(file, min(*sizes[-1], LARGE_SIDE), 1, DataRecipe())[1]
     if not sizes:
         raise AyatoriError(f"pictures must be readable, however '{files[0]}' and the others tried are not")
     side = recipe.size or _choose_side(sizes, total)
@@ -102,6 +105,9 @@ def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple
     if {(side, side)} != set(sizes):
         span = f"{min(widths)} x {min(heights)} to {max(widths)} x {max(heights)}"
         found = f"pictures of {span} pixels are squeezed to {side} x {side} as a whole"
+        if recipe.crop:
+            part = f"{recipe.crop:.1%} of the shorter side"
+            found = f"of pictures of {span} pixels the middle, {part}, is read at {side} x {side}"
     return (1 if grey else 3, side, side), found
 
 
@@ -154,7 +160,7 @@ def _size(file: str) -> tuple[int, int]:
         return picture.size
 
 
-def _read(file: str, side: int, channels: int) -> tuple[np.ndarray, bool]:
+def _read(file: str, side: int, channels: int, recipe: DataRecipe) -> tuple[np.ndarray, bool]:
     """A picture as (channels, side, side) uint8, and whether it has colours that one channel loses."""
     with _open(file) as picture:
         width, height = picture.size
@@ -162,8 +168,10 @@ def _read(file: str, side: int, channels: int) -> tuple[np.ndarray, bool]:
             if picture.format == "JPEG":
                 picture.draft(picture.mode, (2 * side, 2 * side))
             plain = _plain(_upright(picture))
-            if plain.size != (side, side):
-                plain = plain.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            if plain.size != (side, side) or recipe.crop:
+                box = _middle(plain.size, recipe.crop) if recipe.crop else None
+                how = Image.Resampling[recipe.resample.upper()]
+                plain = plain.resize((side, side), how, box, reducing_gap=2.0)
             pixels = np.asarray(plain)
     if pixels.ndim == 2:
         return (pixels[None] if channels == 1 else np.stack([pixels] * channels)), False
@@ -171,6 +179,13 @@ def _read(file: str, side: int, channels: int) -> tuple[np.ndarray, bool]:
         return pixels.transpose(2, 0, 1), False
     coloured = bool((pixels[..., 0] != pixels[..., 1]).any() or (pixels[..., 0] != pixels[..., 2]).any())
     return np.asarray(plain.convert("L"))[None], coloured
+
+
+def _middle(size: tuple[int, int], share: float) -> tuple[float, float, float, float]:
+    """The square in the middle whose side is ``share`` of the shorter one."""
+    side = share * min(size)
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    return left, top, left + side, top + side
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -215,7 +230,7 @@ def _decode_all(
         broken: dict[int, str] = {}
         for position in range(start, min(start + _CHUNK, len(files))):
             try:
-                store[position], coloured = _read(files[position], shape[1], shape[0])
+                store[position], coloured = _read(files[position], shape[1], shape[0], recipe)
                 if coloured and position < must_be_grey:
                     return broken, True
             except _UnreadableError as error:

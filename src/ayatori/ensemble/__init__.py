@@ -1,6 +1,6 @@
 """Stage 7. Predictions of many members, Plan -> one prediction a row. No torch."""
 
-from ayatori.ensemble.columns import KINDS, check_ensembles, grow
+from ayatori.ensemble.columns import KINDS, check_ensembles, grow, with_net
 from ayatori.ensemble.make import (
     blends_of,
     chained,
@@ -31,4 +31,5 @@ __all__ = [
     "out_of_bag",
     "stack",
     "votes",
+    "with_net",
 ]

@@ -49,6 +49,13 @@ def grow(
     return plan
 
 
+def with_net(plan: Plan, own: Plan, net: str) -> Plan:
+    """``plan`` with a column of the network ``net`` for each one of ``own``, unless it has them."""
+    if any(column.net == net and column.kind == "fold" for column in plan.columns):
+        return plan
+    return plan.beside(own.roles, [_of_net(column, net, 1) for column in own.columns])
+
+
 def check_ensembles(recipe: EnsembleRecipe, plan: Plan, dataset: Dataset) -> None:
     """Refuse what this Plan, or this kind of target, cannot have."""
     for kind in recipe.kinds:

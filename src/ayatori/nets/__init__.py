@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from ayatori.nets.dropout import global_chance, seed_globally
+from ayatori.nets.features import (
+    HEADS,
+    TUNED,
+    begin,
+    build_features,
+    feature_defaults,
+    head_state,
+    measure_features,
+    options_beside,
+    tuned_options,
+)
 from ayatori.nets.network import NetSpec, Network, activation
 from ayatori.nets.own import build_own, find_factory
 from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
@@ -18,6 +29,7 @@ from ayatori.recipe import NetRecipe, nearest
 from ayatori.records import AyatoriError, Dataset, Schema, Task
 
 __all__ = [
+    "TUNED",
     "NetSpec",
     "Network",
     "Traits",
@@ -26,20 +38,49 @@ __all__ = [
     "defaults",
     "find_net",
     "find_traits",
+    "head_state",
+    "kind_of",
     "measure",
+    "options_beside",
+    "reads",
     "rebuild",
+    "tuned_options",
 ]
 
-NAMES = {"table": ("mlp", "linear"), "image": ("cnn", "linear")}
+Kind = Literal["table", "image", "features"]
+NAMES: dict[Kind, tuple[str, ...]] = {
+    "table": ("mlp", "linear"),
+    "image": ("cnn", "linear"),
+    "features": (*HEADS, TUNED),
+}
 Own = Any  # a factory or a module of the user's, or None for a network of ours
 
 
-def find_net(recipe: NetRecipe, pictures: bool) -> tuple[str, Own]:
+def kind_of(dataset: Dataset) -> Kind:
+    """What networks are made of these rows: on a pretrained network, on pictures, on a table."""
+    if dataset.schema.source is not None:
+        return "features"
+    return "image" if "image" in dataset.inputs else "table"
+
+
+def reads(net: str, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the ``inputs`` that the network ``net`` looks at."""
+    if "features" not in inputs:
+        return tuple(inputs)
+    heads = tuple(name for name in inputs if name.startswith("features"))
+    return heads if net != TUNED else tuple(name for name in inputs if name not in heads)
+
+
+def find_net(recipe: NetRecipe, kind: Kind) -> tuple[str, Own]:
     """(name, the user's factory or module, if any) that ``recipe`` stands for."""
+    if kind == "features" and (not isinstance(recipe.name, str) or ":" in recipe.name):
+        raise AyatoriError(
+            f"the head of a pretrained network must be {' or '.join(HEADS)}, however: {recipe.name!r}"
+        )
     if not isinstance(recipe.name, str):
-        kind = recipe.name if hasattr(recipe.name, "__qualname__") else type(recipe.name)
-        return f"{kind.__module__}:{kind.__qualname__}", recipe.name
-    known = NAMES["image" if pictures else "table"]
+        named = recipe.name if hasattr(recipe.name, "__qualname__") else type(recipe.name)
+        return f"{named.__module__}:{named.__qualname__}", recipe.name
+    known = NAMES[kind]
     if recipe.name == "auto":
         return known[0], None
     if ":" in recipe.name:
@@ -57,6 +98,8 @@ def measure(inputs: Mapping[str, np.ndarray], schema: Schema, features: float = 
 
     ``features``: the share of a table's columns that the member may look at.
     """
+    if schema.source is not None:
+        return measure_features(inputs, schema)
     if "image" in inputs:
         return measure_pictures(inputs, schema)
     return measure_table(inputs, schema) | ({"features": features} if features < 1 else {})
@@ -70,13 +113,14 @@ def build(
     ``step``: it will answer with logits as they are (or with values in the units of the target), to be
     added to what others say.
     """
-    name, own = find_net(recipe, "image" in sizes)
+    name, own = find_net(recipe, kind_of(dataset))
     outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
     task: Task = "regression" if step else dataset.task
     spec = NetSpec(name, task, outputs, sizes, recipe.activation, dict(recipe.options))
     with global_chance():
         seed_globally(seed)
         network = rebuild(spec, own)
+    begin(network, spec)
     if step and own is None:
         # it begins as no step at all, and has no noise to unlearn first
         *_, last = (part for part in network.body.modules() if isinstance(part, nn.Linear))
@@ -92,6 +136,8 @@ def rebuild(spec: NetSpec, own: Own = None) -> Network:
     parts: tuple[nn.Module, nn.Module]
     if own is not None:
         parts = build_own(spec, own)
+    elif "embedded" in spec.sizes or "source" in spec.sizes:
+        parts = build_features(spec)
     elif "image" in spec.sizes:
         parts = build_pictures(spec)
     else:
@@ -99,10 +145,11 @@ def rebuild(spec: NetSpec, own: Own = None) -> Network:
     return Network(*parts, spec)
 
 
-def defaults(
-    net: str, task: Task, rows: int, outputs: int, image: tuple[int, int, int] | None, preset: str
-) -> dict[str, Any]:
+def defaults(net: str, dataset: Dataset, rows: int, outputs: int, preset: str) -> dict[str, Any]:
     """How such a network is best trained, when a member has ``rows`` training rows."""
+    task, image = dataset.task, dataset.schema.image
+    if kind_of(dataset) == "features":
+        return feature_defaults(task, rows, net, preset)
     if image is not None:
         return picture_defaults(task, rows, image, outputs, preset)
     return table_defaults(task, rows, outputs, net if net in NAMES["table"] else "own", preset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -50,6 +50,7 @@ from ayatori.train.stream import (
     seed_of,
     take,
     to_device,
+    views_of,
 )
 
 AHEAD = 4  # shared batches that are read together; at most three times as many wait in memory
@@ -75,6 +76,9 @@ class Job:
     traced_from: int | None = None  # steps; None: TRACED_FROM
     offsets: np.ndarray | None = None  # (members, n, outputs): what each member adds a step to
     soft: np.ndarray | None = None  # (n, outputs) or (members, n, outputs): what they learn instead of labels
+    start: Sequence[
+        Mapping[str, Tensor] | None
+    ] = ()  # what each member begins with, by name, in place of chance
 
 
 def train_members(
@@ -255,12 +259,13 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
         stack.orders = np.stack(
             [own_order(one.drawn, job.stream, one.column.seed, epoch) for one in stack.learners]
         )
+        stack.views = views_of(job.dataset.inputs, job.recipe.seed, epoch)
     rows = stack.orders[:, number]
     weight = None
     if stack.weighs:
         own = [one.weight[mine] for one, mine in zip(stack.learners, rows, strict=True)]
         weight = to_device(np.stack(own), job.device)
-    inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout)
+    inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout, stack.views)
     offset, target = (own_values(stack.learners, kind, rows, job.device) for kind in ("offset", "soft"))
     if target is None:
         target = to_device(job.dataset.labels[rows], job.device)
@@ -323,6 +328,8 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     sizes = measure(inputs, dataset.schema, column.features)
     network = build(recipe.net, dataset, sizes, column.seed, step=offsets is not None)
     network.fit(inputs, dataset.labels[own] if dataset.task == "regression" else None)
+    if job.start and (start := job.start[index]) is not None:
+        network.load_state_dict({**network.state_dict(), **start})
     spec = repr(network.spec)
     if spec not in known:
         known[spec] = find_traits(network, inputs)

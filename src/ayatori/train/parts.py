@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ayatori.nets import TUNED, head_state, options_beside
 from ayatori.recipe import Recipe, change
 from ayatori.records import Dataset, Epoch, Member, Plan
+from ayatori.train.learner import State
 from ayatori.train.loop import OnEpoch, OnStep
 from ayatori.train.settle import settle
 from ayatori.train.start import Keeper, train
@@ -31,7 +33,9 @@ def train_parts(dataset: Dataset, plan: Plan, recipe: Recipe, desk: Desk) -> lis
     """Every member of ``plan``, in its order. ``recipe`` is settled, for the run's own network."""
     members: list[Member] = []
     done = 0
-    for number, part in enumerate(split(plan)):
+    # heads first: tuned networks begin from them
+    parts = sorted(enumerate(split(plan)), key=lambda item: plan.columns[item[1][0]].net == TUNED)
+    for number, part in parts:
         shares = _between(desk.on_step, done / plan.members, len(part) / plan.members)
         settings = recipe if number == 0 else recipe_of(part, dataset, plan, recipe)
         name = "" if number == 0 else f"part-{number}"
@@ -55,7 +59,10 @@ def recipe_of(part: Sequence[int], dataset: Dataset, plan: Plan, recipe: Recipe)
     net = plan.columns[part[0]].net
     if net != plan.columns[0].net:
         fresh: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": -1.0, "beta2": 0.0, "warmup": -1.0}
-        recipe = change(recipe, "net", name=net, options={}, activation="")
+        if TUNED in (net, plan.columns[0].net):
+            fresh |= {"epochs": 0, "batch_size": 0, "patience": 0}  # of other networks altogether
+        own, activation = options_beside(net, recipe), recipe.net.activation
+        recipe = change(recipe, "net", name=net, options=own or {}, activation=activation if own else "")
         recipe = change(change(recipe, "train", **fresh), "loss", label_smoothing=-1.0)
     # how many are in memory at once depends on how large they are, and how many
     recipe = change(recipe, "engine", together=0, tune=False)
@@ -80,11 +87,34 @@ def train_some(
         left = recipe.time_limit - sum(member.seconds for member in before)
         recipe = dataclasses.replace(recipe, time_limit=max(left, 1e-3))  # an epoch there always is
 
+    begun = [] if given.get("offsets") is not None else _heads(plan, part, before)
+    if any(begun):
+        given = {"start": begun, **given}
+
     def told(line: Epoch) -> bool | None:
         return desk.on_epoch and desk.on_epoch(dataclasses.replace(line, member=part[line.member]))
 
     trained = train(dataset, plan.only(part), recipe, desk.keeper(name), told, desk.on_step, **given)
     return [_renumbered(member, part[member.index]) for member in trained]
+
+
+def _heads(plan: Plan, part: Sequence[int], before: Sequence[Member]) -> list[State | None]:
+    """For each tuned network of ``part`` the head that has learned from no row but its own; None for others.
+
+    Bags and rounds draw from the rows of their fold, so that its head has seen no more than they may see.
+    """
+    found: list[State | None] = []
+    for member in part:
+        column = plan.columns[member]
+        kind = "pair" if column.kind == "pair" else "fold"
+        wanted = (kind, column.repeat, column.fold, column.other)
+        head = None
+        for one in before if column.net == TUNED and column.kind != "student" else ():
+            own = one.column
+            if own.net != TUNED and (own.kind, own.repeat, own.fold, own.other) == wanted:
+                head = head_state(one.network)
+        found.append(head)
+    return found
 
 
 def _renumbered(member: Member, index: int) -> Member:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ayatori.nets import Network, find_traits
+from ayatori.nets import Network, find_traits, reads
 from ayatori.nets.joined import Joined
 from ayatori.records import STOP, Dataset, Member, Plan, Predictions
 from ayatori.train.memory import is_out_of_memory
@@ -79,8 +79,10 @@ class Together:
             own = [rows[number] for number in group]
             if not any(len(some) for some in own):
                 continue
-            device = self.networks[group[0]].shift.device
-            for number, logits in zip(group, logits_of(joined.logits, inputs, own, device), strict=True):
+            first = self.networks[group[0]]
+            seen = {name: inputs[name] for name in reads(first.spec.name, inputs)}
+            said = logits_of(joined.logits, seen, own, first.shift.device)
+            for number, logits in zip(group, said, strict=True):
                 with torch.inference_mode():
                     found[number] = self.networks[number].answer(logits.float()).cpu().numpy()
         return found
@@ -90,6 +92,7 @@ def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
     if not len(next(iter(inputs.values()))):
         return False
     # tried on the CPU, where a device cannot be asked what it draws from
+    inputs = {name: inputs[name] for name in reads(network.spec.name, inputs)}
     traits = find_traits(copy.deepcopy(network).cpu(), inputs)
     return not traits.alone and not traits.convolves and traits.flops < TOGETHER_BELOW
 

@@ -8,13 +8,13 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from ayatori.augment import augment
-from ayatori.nets import build, defaults, find_net, find_traits, measure
+from ayatori.nets import TUNED, build, defaults, find_net, find_traits, kind_of, measure
 from ayatori.recipe import EngineRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset, Plan
 from ayatori.train.engine import choose, look
 from ayatori.train.loss import make_loss
 from ayatori.train.memory import at_once, member_bytes
-from ayatori.train.stream import make_stream, own_inputs, pick_device
+from ayatori.train.stream import make_stream, own_inputs, pick_device, read_by
 from ayatori.train.tune import tune
 from ayatori.train.workers import why_not_workers
 
@@ -24,11 +24,11 @@ LOOK_ROWS = 5_000  # that the network is tried with before training
 def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     """The recipe with every "decide from the data" decided. Settling twice changes nothing."""
     _check(recipe, dataset)
-    image = dataset.schema.image
-    name, _ = find_net(recipe.net, image is not None)
+    dataset = read_by(recipe, dataset)
+    name, _ = find_net(recipe.net, kind_of(dataset))
     rows = int(np.median([np.count_nonzero(plan.counts(member)) for member in plan.typical]))
     outputs = len(dataset.classes) if dataset.task != "regression" else dataset.labels.shape[1]
-    decided = defaults(name, dataset.task, rows, outputs, image, recipe.preset)
+    decided = defaults(name, dataset, rows, outputs, recipe.preset)
     settings = recipe.train
     values = {
         "epochs": settings.epochs or decided["epochs"],
@@ -78,8 +78,8 @@ def weaker(
 
 
 def _weaker_options(recipe: Recipe, dataset: Dataset, depth: int, width: int) -> dict[str, Any]:
-    name, own = find_net(recipe.net, dataset.schema.image is not None)
-    if own is not None or name == "linear":
+    name, own = find_net(recipe.net, kind_of(dataset))
+    if own is not None or name in ("linear", TUNED):
         raise AyatoriError(
             "`boost_depth` and `boost_width` must be 0 unless the network is our mlp or cnn, however it is "
             f"{name!r}; leave them out"

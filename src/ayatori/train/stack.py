@@ -21,7 +21,7 @@ from ayatori.records import AyatoriError
 from ayatori.train.learner import Learner
 from ayatori.train.loss import Loss
 from ayatori.train.memory import is_out_of_memory
-from ayatori.train.stream import to_device
+from ayatori.train.stream import VIEWS, to_device
 
 
 class Stack:
@@ -52,6 +52,7 @@ class Stack:
         self.draws = any(_draws(one) for one in learners)
         self.weighs = any((one.weight[one.rows] != 1).any() for one in learners)
         self.epoch, self.orders = -1, np.zeros((len(learners), 0, 0), np.int32)  # see own_rows
+        self.views: np.ndarray | None = None
         self._sum = torch.zeros(len(learners), dtype=torch.float64, device=self.device)
         self._rows: Tensor | float = 0.0
         self._steps = 0
@@ -107,6 +108,7 @@ class Stack:
                 np.zeros((len(self.learners), rows, *values.shape[1:]), values.dtype), self.device
             )
             for name, values in inputs.items()
+            if not name.endswith(VIEWS)
         }
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
             return self.joined.trace(zeros)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from ayatori.train.learner import Learner, Progress
 from ayatori.train.lesson import check_offsets, soft_targets
 from ayatori.train.loop import Job, OnEpoch, OnStep, packed, train_members
 from ayatori.train.predict import logits_of
-from ayatori.train.stream import make_stream, pick_device
+from ayatori.train.stream import make_stream, pick_device, read_by
 from ayatori.train.workers import train_in_workers, why_not_workers
 
 
@@ -40,6 +40,7 @@ def train(
     on_step: OnStep | None = None,
     offsets: np.ndarray | None = None,
     teacher: np.ndarray | None = None,
+    start: Sequence[Mapping[str, Tensor] | None] = (),
 ) -> list[Member]:
     """Train every member of ``plan``; each comes back with its best weights and the reason it stopped.
 
@@ -53,8 +54,12 @@ def train(
 
     ``teacher`` (n, outputs), or (members, n, outputs) where each has its own, float: probabilities or values.
     Members learn from them and the labels alike (see ``soft_targets``); they stop, and are calibrated, by
-    labels alone. Nothing is read of rows that a member does not learn from. Either keeps to one process.
+    labels alone. Nothing is read of rows that a member does not learn from.
+
+    ``start``: tensors by name that each member begins with (None: nothing), such as a head that has learned
+    already. Each of the three keeps to one process.
     """
+    dataset = read_by(recipe, dataset)
     device = pick_device(recipe.train.device)
     if offsets is not None:
         check_offsets(offsets, dataset, plan)
@@ -66,8 +71,9 @@ def train(
         device,
         offsets=offsets,
         soft=None if teacher is None else soft_targets(teacher, dataset, plan),
+        start=start,
     )
-    alone = offsets is not None or teacher is not None
+    alone = offsets is not None or teacher is not None or bool(start)
     found = keeper.load_checkpoint() if keeper else None
     workers = min(recipe.engine.workers, plan.members)
 

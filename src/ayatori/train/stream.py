@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor
 
 from ayatori.augment import Augmentation
+from ayatori.nets import find_net, kind_of, reads
+from ayatori.recipe import Recipe
 from ayatori.records import STOP, AyatoriError, Dataset, Plan
 
 FIT_BYTES = 256 * 2**20  # of pictures that a front's statistics come from
+VIEWS = "_views"  # ends the name of an input that holds several views of each row
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ def read_batch(
     return Batch(key, factor, rows, inputs, to_device(dataset.labels[rows], device))
 
 
+def read_by(recipe: Recipe, dataset: Dataset) -> Dataset:
+    """The dataset with those inputs alone that the network of ``recipe`` looks at."""
+    names = reads(find_net(recipe.net, kind_of(dataset))[0], dataset.inputs)
+    return dataclasses.replace(dataset, inputs={name: dataset.inputs[name] for name in names})
+
+
 def batches(stream: np.ndarray, steps: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """The rows of an epoch in random order, cut into ``steps`` nearly equal batches."""
     order = np.random.default_rng([seed, epoch]).permutation(stream)
@@ -94,10 +104,23 @@ def own_order(rows: np.ndarray, stream: Stream, seed: int, epoch: int) -> np.nda
 
 
 def take(
-    inputs: Mapping[str, np.ndarray], rows: np.ndarray, device: torch.device, layout: str = "channels_last"
+    inputs: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    device: torch.device,
+    layout: str = "channels_last",
+    views: np.ndarray | None = None,
 ) -> dict[str, Tensor]:
-    """Raw rows (any shape of row numbers) as tensors on ``device``; no float64 where there is none."""
-    batch = {name: to_device(values[rows.reshape(-1)], device) for name, values in inputs.items()}
+    """Raw rows (any shape of row numbers) as tensors on ``device``; no float64 where there is none.
+
+    ``views`` (n,): which view of each row is taken, where there are several; None takes rows as they are.
+    """
+    flat, batch = rows.reshape(-1), {}
+    for name, values in inputs.items():
+        if name.endswith(VIEWS):
+            continue
+        varied = None if views is None else inputs.get(name + VIEWS)
+        picked = values[flat] if varied is None or views is None else varied[flat, views[flat]]
+        batch[name] = to_device(picked, device)
     if "image" in batch and layout == "channels_last":
         batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
     return {name: value.unflatten(0, rows.shape) for name, value in batch.items()}
@@ -128,12 +151,22 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
+def views_of(inputs: Mapping[str, np.ndarray], seed: int, epoch: int) -> np.ndarray | None:
+    """(n,) which view of each row this epoch sees, the same for all members; None where there is one."""
+    varied = next((values for name, values in inputs.items() if name.endswith(VIEWS)), None)
+    if varied is None:
+        return None
+    return np.random.default_rng([seed, epoch, 5]).integers(varied.shape[1], size=len(varied))
+
+
 def own_inputs(dataset: Dataset, own: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Raw inputs of a member's own training rows; of pictures a sample of at most FIT_BYTES."""
     inputs = {}
     for name, values in dataset.inputs.items():
+        if name.endswith(VIEWS):
+            continue
         rows = own
-        if name == "image":
+        if name in ("image", "activations"):
             most = max(1, FIT_BYTES // int(np.prod(values.shape[1:])))
             if len(own) > most:
                 rows = np.sort(np.random.default_rng(seed).choice(own, most, replace=False))

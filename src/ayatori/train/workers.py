@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ayatori.nets import NetSpec, Network, find_net, rebuild
+from ayatori.nets import NetSpec, Network, find_net, kind_of, rebuild
 from ayatori.recipe import Recipe, change
 from ayatori.records import AyatoriError, Dataset, Epoch
 from ayatori.train.learner import Progress, restore_progress
@@ -218,7 +218,7 @@ def _merged(old: Checkpoint, new: Checkpoint) -> Checkpoint:
 def _trained(job: Job, index: int, spec: NetSpec, checkpoint: Checkpoint) -> Trained:
     """The network of a member that is done, out of its last checkpoint."""
     progress, tensors = checkpoint
-    _, own = find_net(job.recipe.net, "image" in job.dataset.inputs)
+    _, own = find_net(job.recipe.net, kind_of(job.dataset))
     with torch.random.fork_rng(devices=[]):
         network = rebuild(spec, own).to(job.device)
     if "image" in job.dataset.inputs and job.recipe.engine.layout == "channels_last":

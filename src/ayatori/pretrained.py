@@ -1,0 +1,101 @@
+"""Stage 1b. Recipe -> the pretrained network, how it wants rows to be read, which networks stand on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ayatori.embed import Frozen
+from ayatori.nets import TUNED, find_net, tuned_options
+from ayatori.nets.source import Source, find_source
+from ayatori.recipe import PretrainedRecipe, Recipe, change, nearest
+from ayatori.records import AyatoriError, Dataset
+
+FINETUNE = ("none", "last", "all", "auto")
+LAST = 1  # parts that "last" lets learn
+
+
+def find_pretrained(recipe: Recipe) -> tuple[Recipe, Source | None]:
+    """The source that a recipe names, and the recipe that reads rows as the source was trained to."""
+    if not recipe.pretrained.name:
+        if recipe.pretrained.finetune != "none":
+            raise AyatoriError(
+                f"`finetune` needs a pretrained network, however finetune={recipe.pretrained.finetune!r} and "
+                "none is named; add --pretrained efficientnet_lite0"
+            )
+        return recipe, None
+    last_parts(recipe.pretrained)
+    source = find_source(recipe.pretrained.name)
+    if source.facts["image"]:
+        channels, side, _ = source.facts["image"]
+        how = {"crop": source.facts["crop"], "resample": source.facts["resample"]}
+        colour = "rgb" if channels == 3 else "grey"
+        recipe = change(recipe, "data", size=recipe.data.size or side, colour=colour, **how)
+    if Path(recipe.pretrained.name).exists():
+        # a run can be resumed from another folder
+        recipe = change(recipe, "pretrained", name=str(Path(recipe.pretrained.name).resolve()))
+    return recipe, source
+
+
+def last_parts(recipe: PretrainedRecipe) -> int | None:
+    """How many parts of the source learn on: 0 none, None all.
+
+    >>> last_parts(PretrainedRecipe(finetune="last:3"))
+    3
+    """
+    if recipe.finetune == "all":
+        return None
+    name, _, number = recipe.finetune.partition(":")
+    if name not in FINETUNE or (number and name != "last"):
+        raise AyatoriError(
+            f"`finetune` must be none, last, last:N, all or auto, however: {recipe.finetune!r}"
+            f"{nearest(name, FINETUNE)}"
+        )
+    if number and not (number.isdecimal() and int(number) > 0):
+        raise AyatoriError(f"N of last:N must be a whole number above 0, however: {recipe.finetune!r}")
+    return 0 if name == "none" else int(number or LAST)
+
+
+def freeze(dataset: Dataset, source: Source, recipe: Recipe) -> tuple[Dataset, Frozen]:
+    """The part that does not learn, and the dataset whose networks will stand on it."""
+    learns = last_parts(recipe.pretrained)
+    if learns not in (0, None):
+        if not source.cuttable:
+            raise AyatoriError(
+                "--finetune last needs a network that is a chain of parts, however "
+                f"{source.facts['name']!r} is none; use --finetune none or all"
+            )
+        if learns >= len(source.parts):
+            raise AyatoriError(
+                f"`finetune` must leave a part frozen, however {source.facts['name']!r} has "
+                f"{len(source.parts)} parts and finetune={recipe.pretrained.finetune!r}; use --finetune all"
+            )
+    frozen = Frozen(source, None if learns == 0 else 0 if learns is None else len(source.parts) - learns)
+    _check_unseen(dataset, source)
+    schema = dataclasses.replace(dataset.schema, source=frozen.facts())
+    return dataclasses.replace(dataset, schema=schema), frozen
+
+
+def _check_unseen(dataset: Dataset, source: Source) -> None:
+    """Refuse a source that has learned these very rows: no score on them would be honest."""
+    if source.facts.get("fingerprint") and source.facts["fingerprint"] == dataset.fingerprint:
+        raise AyatoriError(
+            f"a pretrained network must not have learned the rows that it is judged on, however the run "
+            f"{source.facts['name']!r} was trained on this data; use a run on other data"
+        )
+
+
+def with_own_net(recipe: Recipe) -> Recipe:
+    """The recipe with the network that the run is about: a head, or the tuned network around one."""
+    settings = recipe.pretrained
+    if not settings.name or settings.finetune in ("none", "auto") or recipe.net.name == TUNED:
+        return recipe
+    head, _ = find_net(recipe.net, "features")
+    return change(recipe, "net", name=TUNED, options=tuned_options(head, recipe))
+
+
+def partner(recipe: Recipe) -> str:
+    """The network that stands beside the run's own: heads that tuned networks begin from, or tuned ones."""
+    if not recipe.pretrained.name or recipe.pretrained.finetune == "none":
+        return ""
+    return str(recipe.net.options["head"]) if recipe.net.name == TUNED else TUNED
