@@ -169,8 +169,8 @@ def test_rows_become_points_by_what_development_rows_say() -> None:
 def test_your_own_features_must_fit() -> None:
     x, y = clumps(60, 1.0)
     with pytest.raises(AyatoriError, match=r"59 lines for 60 rows"):
-        representations(load(x, y=y), np.arange(60), given=x[:59])
-    assert representations(load(x, y=y), np.arange(60), given=x)[-1].name == "your own features"
+        representations(load(x, y=y), np.arange(60), given={"mine": x[:59]})
+    assert representations(load(x, y=y), np.arange(60), given={"mine": x})[-1].name == "mine"
 
 
 @settings(max_examples=25, deadline=None)

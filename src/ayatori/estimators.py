@@ -63,6 +63,9 @@ class _Estimator(BaseEstimator):
         stack_nets: Sequence[str] = ("linear",),
         stack_rivals: Sequence[str] = ("linear", "neighbours", "boosting"),
         stack_model: Any = "auto",
+        pretrained: str = "",
+        finetune: str = "none",
+        views: int = 4,
         epochs: int = 0,
         batch_size: int = 0,
         learning_rate: float = 0.0,
@@ -102,6 +105,9 @@ class _Estimator(BaseEstimator):
         self.stack_nets = stack_nets
         self.stack_rivals = stack_rivals
         self.stack_model = stack_model
+        self.pretrained = pretrained
+        self.finetune = finetune
+        self.views = views
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -294,6 +300,13 @@ class Classifier(ClassifierMixin, _Estimator):
     stack_nets, stack_rivals, stack_model
         What a stack listens to besides the network, and its last model: ``auto``, ``logistic``, ``network``
         or a scikit-learn estimator.
+    pretrained : str, default=""
+        A network that has learned elsewhere: ``efficientnet_lite0``, any of timm, ``NAME=FILE``, a folder in
+        timm's format, or an Ayatori run.
+    finetune : str, default="none"
+        ``none`` (a new head alone learns), ``last`` or ``last:N`` (its last parts too), ``all``, ``auto``.
+    views : int, default=4
+        Views of each picture that a frozen network sees, where ``augment`` varies them.
     epochs, batch_size, patience : int, default=0
         At most so many epochs, of batches of so many rows; stop after so many epochs without improvement.
     learning_rate : float, default=0.0

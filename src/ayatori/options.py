@@ -271,6 +271,8 @@ class ExploreOptions:
         Side of the square pictures in pixels.
     strict
         Refuse a broken picture instead of skipping it.
+    pretrained
+        A network that has learned elsewhere, whose features of each row are looked at too; as for run.
     seed
         Every random number follows from it (0).
     recipe
@@ -287,6 +289,7 @@ class ExploreOptions:
     drop: str | None = None
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
+    pretrained: str | None = None
     seed: int | None = None
     recipe: Path | None = None
 

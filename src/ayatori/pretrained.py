@@ -37,6 +37,12 @@ def find_pretrained(recipe: Recipe) -> tuple[Recipe, Source | None]:
     return recipe, source
 
 
+def source_name(recipe: Recipe) -> str:
+    """What the pretrained network is called in a sentence: a name, or the end of a path."""
+    name = recipe.pretrained.name
+    return Path(name).name if "=" not in name and Path(name).exists() else name
+
+
 def last_parts(recipe: PretrainedRecipe) -> int | None:
     """How many parts of the source learn on: 0 none, None all.
 
@@ -99,3 +105,15 @@ def partner(recipe: Recipe) -> str:
     if not recipe.pretrained.name or recipe.pretrained.finetune == "none":
         return ""
     return str(recipe.net.options["head"]) if recipe.net.name == TUNED else TUNED
+
+
+def describe(seen: Dataset, frozen: Frozen, recipe: Recipe) -> str:
+    """What the frozen part gives, in a sentence."""
+    parts, width = len(frozen.source.parts), seen.inputs["features"].shape[1]
+    views = seen.inputs.get("features_views")
+    told = f"{source_name(recipe)}: {width:,} features of each row"
+    told += "" if views is None else f", in {views.shape[1]} views"
+    if frozen.cut is None:
+        return f"{told}, computed once; nothing of it learns on"
+    learns = parts - frozen.cut
+    return f"{told}; {learns} of its {parts} parts learn{'s' if learns == 1 else ''} on"

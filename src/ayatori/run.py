@@ -33,7 +33,7 @@ from ayatori.model_files import save_model
 from ayatori.nets import find_net, kind_of
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
-from ayatori.pretrained import find_pretrained, freeze, partner, with_own_net
+from ayatori.pretrained import describe, find_pretrained, freeze, partner, source_name, with_own_net
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
 from ayatori.store import RunFolder
@@ -284,7 +284,7 @@ def _embed(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Show) 
     """What a pretrained network's frozen parts say of all rows; without one the dataset as it is."""
     if frozen is None:
         return dataset
-    return embed(
+    seen = embed(
         dataset,
         frozen,
         recipe.train.device,
@@ -293,6 +293,8 @@ def _embed(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Show) 
         cache_folder(),
         lambda share: show(Event("embed", share=share)),
     )
+    show(Event("embed", describe(seen, frozen, recipe)))
+    return seen
 
 
 def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str) -> Dataset:
@@ -329,7 +331,7 @@ def _look(
         plan,
         recipe,
         twins=twins,
-        features=features,
+        embedded=features,
         show=lambda text, share: show(Event("explore", text, share)),
     )
     if folder:
@@ -454,6 +456,7 @@ def _own(plan: Plan) -> int:
 def _tell_training(show: Show, plan: Plan, recipe: Recipe) -> None:
     """How the networks will be trained."""
     net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
+    net += f" on {source_name(recipe)}" if recipe.pretrained.name else ""
     show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
     show(Event("train", sentence(recipe.engine, len(split(plan)[0]))))
 

@@ -20,6 +20,7 @@ LABELS = {
     "explore": "look",
     "read": "read",
     "plan": "plan",
+    "embed": "embed",
     "train": "train",
     "boost": "boost",
     "rivals": "compare",
@@ -234,8 +235,10 @@ def _against_rivals(result: Result, entry: Entry) -> list[str]:
         return []
     best = max(rivals, key=lambda one: one.paired["difference"])
     paired: Mapping[str, float] = best.paired
+    # rivals of a head look at what a network says, so that it is never not needed
+    what = "network" if result.dataset.schema.source is None else "head of our own"
     if paired["low"] <= 0 <= paired["high"]:
-        return [f"{best.name} does as well within chance: a network is not needed here."]
+        return [f"{best.name} does as well within chance: a {what} is not needed here."]
     if paired["difference"] > 0:
-        return [f"{best.name} does better: a network is not worth it here."]
+        return [f"{best.name} does better: a {what} is not worth it here."]
     return [f"That is better than the best simple rival ({best.name}): a network is worth it here."]

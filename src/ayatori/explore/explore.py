@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import NEAR_ROWS, Twins, bind, find_twins
+from ayatori.embed import cache_folder, embed
 from ayatori.explore.audit import Audit, audit
 from ayatori.explore.bounds import Bounds, find_bounds
 from ayatori.explore.features import representations
@@ -27,7 +28,8 @@ from ayatori.explore.neighbours import find_neighbours, structure
 from ayatori.explore.probes import fit_probes, probe_plan, sample_rows, take_rows
 from ayatori.explore.sheet import Seen, look_of
 from ayatori.plan import make_plan, strata
-from ayatori.recipe import Recipe
+from ayatori.pretrained import find_pretrained, freeze, source_name
+from ayatori.recipe import Recipe, change
 from ayatori.records import Dataset, Graph, Look, Map, Plan, Representation
 
 NEIGHBOURS = 25  # nearest rows that are known of a row
@@ -63,6 +65,7 @@ def explore(
     *,
     y: Any = None,
     features: np.ndarray | None = None,
+    embedded: np.ndarray | None = None,
     twins: Twins | None = None,
     show: Show | None = None,
 ) -> Look:
@@ -79,7 +82,9 @@ def explore(
     y
         (n,) or (n, labels), where ``data`` is an array.
     features
-        (n, d) numbers of your own for each row, such as a pretrained network's.
+        (n, d) numbers of your own for each row.
+    embedded
+        (n, d) what the pretrained network of ``recipe.pretrained`` says of each row, where it is known.
     twins
         The copies among the rows, where they are known already.
     show
@@ -99,14 +104,22 @@ def explore(
     """
     say = show or (lambda text, share: None)
     clock = Clock()
+    recipe, source = find_pretrained(recipe)
     dataset = data if isinstance(data, Dataset) else _read(data, y, recipe, say)
     clock.lap("read")
+    if source is not None and embedded is None:
+        dataset, frozen = freeze(dataset, source, change(recipe, "pretrained", finetune="none"))
+        seen = embed(dataset, frozen, cache=cache_folder(), progress=lambda share: say("embed", 0.05 * share))
+        embedded = seen.inputs["features"]
+        clock.lap("embed")
     rows = _rows(dataset, plan, recipe, twins)
     clock.lap("copies")
-    return look_of(_seen(rows, features, recipe, say, clock), recipe)
+    given = {} if features is None else {"your own features": features}
+    given |= {} if embedded is None else {f"features of {source_name(recipe)}": embedded}
+    return look_of(_seen(rows, given, recipe, say, clock), recipe)
 
 
-def _seen(rows: _Rows, features: np.ndarray | None, recipe: Recipe, say: Show, clock: Clock) -> Seen:
+def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, clock: Clock) -> Seen:
     """One line per step: points, neighbours, maps beside quick models and their bounds, the audit.
 
     The maps are mostly products, which let other threads go on; the quick models are mostly Python. So both
@@ -114,7 +127,7 @@ def _seen(rows: _Rows, features: np.ndarray | None, recipe: Recipe, say: Show, c
     beside it: else the last digits would depend on what was done first.
     """
     say("neighbours", 0.08)
-    own = None if features is None else np.asarray(features)[rows.drawn]
+    own = {name: np.asarray(values)[rows.drawn] for name, values in given.items()}
     ways = representations(rows.dataset, rows.known, recipe.seed, own)
     graphs = [find_neighbours(way.values[rows.known], NEIGHBOURS, rows.asked) for way in ways]
     structures = [_structure(graph, rows.open, recipe) for graph in graphs]

@@ -6,6 +6,9 @@ Pictures are also seen by convolutions that nobody trained: patches of the pictu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
@@ -23,12 +26,12 @@ WIDEST = 2000  # columns that are still whitened
 
 
 def representations(
-    dataset: Dataset, own: np.ndarray, seed: int = 0, given: np.ndarray | None = None
+    dataset: Dataset, own: np.ndarray, seed: int = 0, given: Mapping[str, np.ndarray] = MappingProxyType({})
 ) -> list[Representation]:
     """The rows as points, in each way that this kind of data allows; the most telling is chosen later.
 
-    ``own`` (m,): development rows, all that is fitted is fitted to them. ``given`` (n, d): the user's own
-    features. Targets are not read.
+    ``own`` (m,): development rows, all that is fitted is fitted to them. ``given``: features (n, d) of the
+    user's own or of a pretrained network, by name. Targets are not read.
 
     >>> from ayatori.data import load
     >>> data = load(np.random.default_rng(0).normal(size=(40, 6)), y=["a", "b"] * 20)
@@ -48,8 +51,7 @@ def representations(
         found.append(
             Representation("random convolutions", _random_convolutions(dataset.inputs["image"], own, seed))
         )
-    if given is not None:
-        found.append(Representation("your own features", _given(given, len(dataset), own)))
+    found += [Representation(what, _given(values, len(dataset), own)) for what, values in given.items()]
     return found
 
 

@@ -142,7 +142,7 @@ def _evidence(seen: Seen, target: float | None, pairs: list[dict[str, Any]]) -> 
         suspects=seen.found.facts["counts"]["suspects"],
         worst=(pairs[0]["a"], pairs[0]["b"]) if pairs else None,
         twice=bounds.curve["sentence"] if bounds and bounds.curve else "",
-        untried=("A pretrained network",) if "image" in data.inputs else (),
+        untried=("A pretrained network",) if "image" in data.inputs and data.schema.source is None else (),
     )
 
 
