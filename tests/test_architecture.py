@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
     ("embed",),
     ("pretrained", "explore"),
-    ("store", "model", "model_files", "outputs", "assemble", "distil"),
+    ("store", "model", "model_files", "outputs", "assemble", "distil", "sentences"),
     ("run",),
     ("estimators", "estimator_input", "show", "options"),
     ("report",),

@@ -25,9 +25,10 @@ from ayatori.augment import augment
 from ayatori.nets.source import Source, inputs_for
 from ayatori.records import AyatoriError, Dataset
 from ayatori.train.engine import look
+from ayatori.train.memory import steady_heap
 from ayatori.train.stream import VIEWS, pick_device, seed_of, take
 
-ROWS = 16  # of one pass: what fits into a core's cache is twice as fast
+ROWS = 8  # of one pass: what fits into a core's cache is twice as fast as what does not
 KEPT_BYTES = 4 * 2**30  # of features on disk; the least lately used go first
 Progress = Callable[[float], None]
 
@@ -57,23 +58,26 @@ def embed(
     seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
+    dtype: str = "auto",
 ) -> Dataset:
     """The dataset as networks on ``frozen`` see it.
 
     ``inputs["features"]`` (n, width) float32; with a ``cut`` also ``inputs["activations"]`` (n, ...) float16,
     or where nothing is frozen the raw inputs. ``varied``: an augmentation, and how many views of each row are
     kept for training: the row as it is, then varied ones. ``cache``: a folder that outlives the run.
+    ``dtype``: of products; "auto": bfloat16 where the machine is faster so.
     """
     raw = inputs_for(frozen.source, dataset.inputs, dataset.schema)
     name, views = varied
     views = views if name not in ("none", "auto") and "image" in raw else 1
-    key = _key(frozen, raw, name if views > 1 else "", views, seed, device)
+    bf16 = dtype == "bfloat16" or (dtype == "auto" and look(pick_device(device)).bf16)
+    key = _key(frozen, raw, [name if views > 1 else "", views, seed, bf16], device)
     found = _recall(cache, key)
     if found is None:
         found = (
             {}
             if frozen.cut == 0 and not frozen.heads
-            else _compute(frozen, raw, device, name, views, seed, progress)
+            else _compute(frozen, raw, device, bf16, name, views, seed, progress)
         )
         _keep(cache, key, found)
     if frozen.cut == 0:
@@ -82,10 +86,12 @@ def embed(
 
 
 @torch.inference_mode()
+@steady_heap()
 def _compute(
     frozen: Frozen,
     raw: Mapping[str, np.ndarray],
     device: str,
+    bf16: bool,
     name: str,
     views: int,
     seed: int,
@@ -97,7 +103,6 @@ def _compute(
     vary = augment(name) if views > 1 else None
     total = len(next(iter(raw.values())))
     kept: dict[str, np.ndarray] = {}
-    bf16 = look(target).bf16
     for view in range(views):
         for start in range(0, total, ROWS):
             rows = np.arange(start, min(start + ROWS, total))
@@ -163,15 +168,12 @@ def _ready(source: Source, device: torch.device) -> tuple[nn.Module, list[nn.Mod
     return source.front, list(source.parts)
 
 
-def _key(frozen: Frozen, raw: Mapping[str, np.ndarray], name: str, views: int, seed: int, device: str) -> str:
+def _key(frozen: Frozen, raw: Mapping[str, np.ndarray], how: list[Any], device: str) -> str:
     """Of all that features depend on: weights, cut, preprocessing, rows, views, and how it is computed."""
     digest = blake2b(digest_size=16)
-    target = pick_device(device)
     facts = {key: value for key, value in frozen.source.facts.items() if key != "name"}
-    how = [target.type, look(target).bf16, torch.get_num_threads(), torch.__version__, ROWS]
-    digest.update(
-        json.dumps([facts, frozen.cut, frozen.heads, name, views, seed, how], sort_keys=True).encode()
-    )
+    how = [*how, pick_device(device).type, torch.get_num_threads(), torch.__version__, ROWS]
+    digest.update(json.dumps([facts, frozen.cut, frozen.heads, how], sort_keys=True).encode())
     for what, values in sorted(raw.items()):
         digest.update(f"{what}{values.shape}{values.dtype}".encode())
         for start in range(0, len(values), 256):

@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from ayatori.data.twins import row_keys
 from ayatori.embed import Frozen
 from ayatori.nets import TUNED, find_net, tuned_options
-from ayatori.nets.source import Source, find_source
+from ayatori.nets.source import Source, find_source, inputs_for
 from ayatori.recipe import PretrainedRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset
 
 FINETUNE = ("none", "last", "all", "auto")
 LAST = 1  # parts that "last" lets learn
+KEYS = "rows.parquet"  # of a run: hashes of the rows that taught it
+MOST_SEEN = 0.01  # share of rows that a source may know from its own training
 
 
 def find_pretrained(recipe: Recipe) -> tuple[Recipe, Source | None]:
@@ -77,18 +83,30 @@ def freeze(dataset: Dataset, source: Source, recipe: Recipe) -> tuple[Dataset, F
                 f"{len(source.parts)} parts and finetune={recipe.pretrained.finetune!r}; use --finetune all"
             )
     frozen = Frozen(source, None if learns == 0 else 0 if learns is None else len(source.parts) - learns)
-    _check_unseen(dataset, source)
     schema = dataclasses.replace(dataset.schema, source=frozen.facts())
     return dataclasses.replace(dataset, schema=schema), frozen
 
 
-def _check_unseen(dataset: Dataset, source: Source) -> None:
-    """Refuse a source that has learned these very rows: no score on them would be honest."""
-    if source.facts.get("fingerprint") and source.facts["fingerprint"] == dataset.fingerprint:
+def check_unseen(dataset: Dataset, source: Source, natural: bool) -> str:
+    """Refuse a run as a source whose rows these are: what it learned of them would pass for skill.
+
+    ``natural``: equal rows are common in this table, and no sign that a case was seen. A few rows that the
+    source knows are no reason to refuse it; a sentence on them is returned.
+    """
+    path = Path(source.facts["name"]) / KEYS
+    if natural or source.facts["kind"] != "run" or not path.is_file():
+        return ""
+    seen = dataclasses.replace(dataset, inputs=inputs_for(source, dataset.inputs, dataset.schema))
+    known = np.isin(row_keys(seen), pd.read_parquet(path)["key"].to_numpy())
+    if not known.any():
+        return ""
+    what = f"{known.sum():,} of {len(known):,} rows taught the run {Path(source.facts['name']).name!r}"
+    if known.mean() > MOST_SEEN:
         raise AyatoriError(
-            f"a pretrained network must not have learned the rows that it is judged on, however the run "
-            f"{source.facts['name']!r} was trained on this data; use a run on other data"
+            f"a pretrained network must not have learned the rows that it is judged on, however {what} "
+            f"(e.g. {dataset.ids[known.argmax()]}); leave them out, or use a run on other data"
         )
+    return f"{what}: their scores are too good"
 
 
 def with_own_net(recipe: Recipe) -> Recipe:

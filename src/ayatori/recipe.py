@@ -108,6 +108,7 @@ class TrainRecipe:
     patience: int = 0  # epochs without improvement
     min_delta: float = 1e-4  # absolute
     augment: str = "auto"  # none, light, ...
+    solver: Literal["auto", "steps", "exact"] = "auto"  # exact: of a linear head on frozen features
     device: str = "auto"
     checkpoint_seconds: float = 10.0
 

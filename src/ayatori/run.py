@@ -10,7 +10,6 @@ import dataclasses
 import importlib.metadata
 import itertools
 import platform
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from ayatori import sentences
 from ayatori.assemble import assemble, check_parts, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.data import load
-from ayatori.data.twins import Twins, bind, find_twins
+from ayatori.data.twins import Twins, bind, find_twins, row_keys
 from ayatori.distil import distil
 from ayatori.embed import Frozen, cache_folder, embed
 from ayatori.ensemble import grow, with_net
@@ -33,11 +33,18 @@ from ayatori.model_files import save_model
 from ayatori.nets import find_net, kind_of
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.plan import make_plan
-from ayatori.pretrained import describe, find_pretrained, freeze, partner, source_name, with_own_net
+from ayatori.pretrained import (
+    check_unseen,
+    describe,
+    find_pretrained,
+    freeze,
+    partner,
+    with_own_net,
+)
 from ayatori.recipe import Recipe, change, from_toml, to_toml
-from ayatori.records import STOP, AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
+from ayatori.records import AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
 from ayatori.store import RunFolder
-from ayatori.train import Boosted, Desk, boost, predict, sentence, settle, split, train_parts
+from ayatori.train import Boosted, Desk, boost, predict, settle, split, train_parts
 
 LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
 
@@ -188,27 +195,11 @@ def _flow(
     begun: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
     clock = Clock()
-    recipe, source = find_pretrained(recipe)
-    dataset = _read(data, y, recipe, folder, show, name)
-    dataset, frozen = freeze(dataset, source, recipe) if source else (dataset, None)
-    _check_same(begun, dataset)
-    clock.lap("read")
-    twins = find_twins(dataset)
-    dataset, bound = bind(dataset, twins, recipe.plan)
-    recipe = with_own_net(recipe)
-    plan = _plan(dataset, recipe, folder)
-    whole, dataset = dataset, _embed(dataset, frozen, recipe, show)
-    clock.lap("embed")
-    recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
-    if folder:
-        folder.write_dataset(dataset)
-        folder.write_plan(plan)
-        folder.write_text("recipe.toml", to_toml(recipe))
-    _tell(show, whole, plan, recipe, bound)
-    clock.lap("plan")
-    look, seen = _look(whole, plan, recipe, twins, folder, show, dataset.inputs.get("features"))
+    ready = _prepare(data, y, recipe, folder, show, name, begun, clock)
+    dataset, plan, recipe = ready.dataset, ready.plan, ready.recipe
+    look, seen = _look(ready, folder, show)
     clock.lap("explore")
-    _tell_training(show, plan, recipe)
+    _tell(show, sentences.of_training(plan, recipe))
     trained = _train(dataset, plan, recipe, folder, show)
     plan, members = trained.plan, trained.members
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
@@ -228,7 +219,7 @@ def _flow(
     for note in notes:
         show(Event("rivals", note))
     result = Result(
-        dataset=whole,
+        dataset=ready.whole,
         recipe=recipe,
         plan=plan,
         members=(*members, student) if student else tuple(members),
@@ -236,9 +227,9 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=deliver(name, made, members, stacked, dataset.schema, frozen),
+        model=deliver(name, made, members, stacked, dataset.schema, ready.frozen),
         stacked=tuple(stacked),
-        student=Model("one network, taught", dataset.schema, (student.network,), frozen=frozen)
+        student=Model("one network, taught", dataset.schema, (student.network,), frozen=ready.frozen)
         if student
         else None,
         seconds=clock.laps,
@@ -250,6 +241,52 @@ def _flow(
     if folder:
         _write(result, folder, notes)
     return result
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What a run stands on before anything is trained: rows as read (``whole``), and as networks see them."""
+
+    whole: Dataset
+    dataset: Dataset
+    plan: Plan
+    recipe: Recipe
+    twins: Twins
+    frozen: Frozen | None
+
+
+def _prepare(
+    data: Any,
+    y: Any,
+    recipe: Recipe,
+    folder: RunFolder | None,
+    show: Show,
+    name: str,
+    begun: Mapping[str, Any],
+    clock: Clock,
+) -> _Ready:
+    """Rows read, copies bound, the Plan made, frozen features computed, every setting decided."""
+    recipe, source = find_pretrained(recipe)
+    whole = _read(data, y, recipe, folder, show, name)
+    whole, frozen = freeze(whole, source, recipe) if source else (whole, None)
+    _check_same(begun, whole)
+    clock.lap("read")
+    twins = find_twins(whole)
+    known = check_unseen(whole, source, twins.natural) if source else ""
+    whole, bound = bind(whole, twins, recipe.plan)
+    recipe = with_own_net(recipe)
+    plan = _plan(whole, recipe, folder)
+    _tell(show, sentences.of_rows(whole, plan, (bound, known)))
+    clock.lap("plan")
+    dataset = _embed(whole, frozen, recipe, show)
+    recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
+    if folder:
+        folder.write_dataset(whole)
+        folder.write_plan(plan)
+        folder.write_keys(row_keys(whole)[~plan.sealed])
+        folder.write_text("recipe.toml", to_toml(recipe))
+    clock.lap("embed")
+    return _Ready(whole, dataset, plan, recipe, twins, frozen)
 
 
 def _check_same(begun: Mapping[str, Any], dataset: Dataset) -> None:
@@ -292,6 +329,7 @@ def _embed(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Show) 
         recipe.seed,
         cache_folder(),
         lambda share: show(Event("embed", share=share)),
+        recipe.engine.dtype,
     )
     show(Event("embed", describe(seen, frozen, recipe)))
     return seen
@@ -312,26 +350,19 @@ def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Sho
     return dataclasses.replace(dataset, source=dataset.source or name)
 
 
-def _look(
-    dataset: Dataset,
-    plan: Plan,
-    recipe: Recipe,
-    twins: Twins,
-    folder: RunFolder | None,
-    show: Show,
-    features: np.ndarray | None,
-) -> tuple[Look | None, Mapping[str, Any]]:
+def _look(ready: _Ready, folder: RunFolder | None, show: Show) -> tuple[Look | None, Mapping[str, Any]]:
     """What can be said before training, and its verdict; a resumed run has it already."""
+    recipe = ready.recipe
     if not recipe.explore.look:
         return None, {}
     if folder and (folder.path / "explore.json").exists():
         return None, folder.read_json("explore.json")["verdict"]
     look = explore(
-        dataset,
-        plan,
+        ready.whole,
+        ready.plan,
         recipe,
-        twins=twins,
-        embedded=features,
+        twins=ready.twins,
+        embedded=ready.dataset.inputs.get("features"),
         show=lambda text, share: show(Event("explore", text, share)),
     )
     if folder:
@@ -420,45 +451,9 @@ def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
     folder.finish()
 
 
-def _tell(show: Show, dataset: Dataset, plan: Plan, recipe: Recipe, bound: str) -> None:
-    """What was read and decided, before training begins."""
-    shapes = {name: values.shape[1:] for name, values in dataset.inputs.items()}
-    what = [
-        "pictures of " + " x ".join(map(str, shape)) if name == "image" else f"{shape[0]} columns of {name}"
-        for name, shape in shapes.items()
-        if shape[0]
-    ]
-    show(Event("read", f"{len(dataset):,} rows: {', '.join(what)}"))
-    for note in (*dataset.notes, *([bound] if bound else [])):
-        show(Event("read", note))
-    sealed = int(plan.sealed.sum())
-    test = f"{sealed:,} of {len(dataset):,} rows are sealed as the test" if sealed else "no rows are sealed"
-    how = {
-        "kfold": f"{_own(plan)} folds, one network each",
-        "rotate": f"{plan.members} turns of train and validation",
-        "holdout": "one network",
-    }
-    show(Event("plan", f"{test}; {how[plan.strategy]}"))
-    if plan.members > _own(plan):
-        kinds = Counter(column.kind for column in plan.columns[_own(plan) :])
-        words = {"bag": "bags", "pair": "without two folds, for the stack", "fold": "of other kinds"}
-        told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
-        show(Event("plan", f"{plan.members - _own(plan)} networks beside them: {told}"))
-    learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
-    show(Event("plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"))
-
-
-def _own(plan: Plan) -> int:
-    """How many members are folds of the run's own network."""
-    return sum(c.kind == "fold" and c.net == plan.columns[0].net for c in plan.columns)
-
-
-def _tell_training(show: Show, plan: Plan, recipe: Recipe) -> None:
-    """How the networks will be trained."""
-    net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
-    net += f" on {source_name(recipe)}" if recipe.pretrained.name else ""
-    show(Event("train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"))
-    show(Event("train", sentence(recipe.engine, len(split(plan)[0]))))
+def _tell(show: Show, said: sentences.Said) -> None:
+    for stage, text in said:
+        show(Event(stage, text))
 
 
 def _silent(event: Event) -> None:

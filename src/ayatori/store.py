@@ -174,6 +174,10 @@ class RunFolder:
             },
         )
 
+    def write_keys(self, keys: np.ndarray) -> None:
+        """rows.parquet: (n,) uint64 hashes of the rows that teach, for later runs to know them by."""
+        self.write_table("rows.parquet", pd.DataFrame({"key": keys}))
+
     def write_plan(self, plan: Plan) -> None:
         """plan.parquet: a column a member, one byte a cell; what the columns are is in its metadata."""
         columns = {f"member_{index:03d}": plan.roles[:, index] for index in range(plan.members)}

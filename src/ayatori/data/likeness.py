@@ -23,6 +23,7 @@ CROPS = ((0.035, 3), (0.07, 5), (0.105, 5))  # shares left out at each end; plac
 MANY, PLACES = 20_000, 3  # rows beyond which no more places are looked at
 SHIFTS = (0.035, 0.07)
 PICTURES_AT_ONCE, PAIRS_AT_ONCE = 1024, 64
+KEPT_BYTES = 2**30  # of small pictures in memory at most; else each is made small whenever it is looked at
 TRIED = 0.75  # of the distance to the 10th neighbour: a part that resembles no more is not laid on
 LISTED, BEYOND = 8, 5  # candidates of a row; the place of the one that a copy must be far nearer than
 SAMPLE, BUDGET = 500, 12_000  # rows that say how near strangers come; pairs that are laid on each other
@@ -73,6 +74,9 @@ def near_pictures(image: np.ndarray, among: np.ndarray) -> Pairs:
     if len(among) < FEWEST or min(image.shape[2:]) < 6:
         return np.zeros((0, 2), np.int64), np.zeros(0)
     cells = deal(low_frequencies(image, among))
+    if 4 * SIDE**2 * image.shape[1] * len(image) <= KEPT_BYTES:
+        # what follows looks at every picture many times
+        image = np.concatenate([thumbnails(block) for block in _blocks(image, np.arange(len(image)), 128)])
     indices, distances = visit(cells, cells.points, np.arange(len(among)))
     limit = farthest_twin(distances)
     limit *= np.where(np.isfinite(distances[:, -1]), distances[:, -1], 0)
@@ -220,8 +224,17 @@ def _unit(values: np.ndarray) -> np.ndarray:
 def thumbnails(pictures: np.ndarray) -> np.ndarray:
     """(n, c, h, w) float32 -> (n, c, s, s), s at most 32: means over equal parts."""
     side = min(SIDE, *pictures.shape[2:])
+    if pictures.shape[2:] == (side, side):
+        return pictures
     high, wide = (_means(length, side) for length in pictures.shape[2:])
-    return high @ pictures @ wide.T
+    return _along_both(high, pictures, wide)
+
+
+def _along_both(down: np.ndarray, pictures: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``down`` @ each picture @ ``right``.T, as two large products rather than many small ones."""
+    thin = (pictures.reshape(-1, pictures.shape[-1]) @ right.T).reshape(*pictures.shape[:-1], -1)
+    upright = np.ascontiguousarray(thin.swapaxes(-1, -2))
+    return (upright.reshape(-1, upright.shape[-1]) @ down.T).reshape(*upright.shape[:-1], -1).swapaxes(-1, -2)
 
 
 @functools.cache
@@ -257,7 +270,7 @@ def _laid_on(image: np.ndarray, pairs: np.ndarray, boxes: np.ndarray) -> tuple[n
 def _fine(pictures: np.ndarray) -> np.ndarray:
     """What is about as fine as two pixels, neither noise nor the large shapes; length 1."""
     fine, coarse = (_blur(pictures.shape[-1], width) for width in FINE)
-    fine = fine @ pictures @ fine.T - coarse @ pictures @ coarse.T
+    fine = _along_both(fine, pictures, fine) - _along_both(coarse, pictures, coarse)
     return fine / np.maximum(np.sqrt(np.square(fine).sum(axis=(1, 2, 3), keepdims=True)), 1e-3)
 
 
@@ -265,6 +278,7 @@ def _fine(pictures: np.ndarray) -> np.ndarray:
 def _blur(length: int, width: float) -> np.ndarray:
     places = np.arange(length)
     bells = np.exp(-0.5 * np.square((places[:, None] - places) / width))
+    bells[bells < 1e-9] = 0  # products with numbers that are all but 0 take a hundred times as long
     return (bells / bells.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

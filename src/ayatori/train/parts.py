@@ -59,6 +59,7 @@ def recipe_of(part: Sequence[int], dataset: Dataset, plan: Plan, recipe: Recipe)
     net = plan.columns[part[0]].net
     if net != plan.columns[0].net:
         fresh: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": -1.0, "beta2": 0.0, "warmup": -1.0}
+        fresh["solver"] = "auto"
         if TUNED in (net, plan.columns[0].net):
             fresh |= {"epochs": 0, "batch_size": 0, "patience": 0}  # of other networks altogether
         own, activation = options_beside(net, recipe), recipe.net.activation

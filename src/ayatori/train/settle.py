@@ -12,6 +12,7 @@ from ayatori.nets import TUNED, build, defaults, find_net, find_traits, kind_of,
 from ayatori.recipe import EngineRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset, Plan
 from ayatori.train.engine import choose, look
+from ayatori.train.exact import decide_solver
 from ayatori.train.loss import make_loss
 from ayatori.train.memory import at_once, member_bytes
 from ayatori.train.stream import make_stream, own_inputs, pick_device, read_by
@@ -45,6 +46,7 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         recipe = change(recipe, "net", name=name)
     if recipe.loss.label_smoothing < 0:
         recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
+    recipe = change(recipe, "train", solver=decide_solver(recipe, dataset))
     recipe = change(recipe, "data", task=dataset.task)
     return _with_engine(recipe, dataset, plan)
 

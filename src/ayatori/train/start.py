@@ -15,6 +15,7 @@ from ayatori.nets.joined import Joined
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Member, Plan
 from ayatori.train.calibrate import temperature
+from ayatori.train.exact import solve_members
 from ayatori.train.learner import Learner, Progress
 from ayatori.train.lesson import check_offsets, soft_targets
 from ayatori.train.loop import Job, OnEpoch, OnStep, packed, train_members
@@ -82,7 +83,10 @@ def train(
             keeper.save_checkpoint(*packed(learners))
 
     with global_chance([torch.cuda.current_device()] if device.type == "cuda" else []):
-        if workers > 1 and not alone and not why_not_workers(recipe):
+        if recipe.train.solver == "exact" and offsets is None and teacher is None:
+            learners = solve_members(job, on_step)
+            trained = [(learner.index, learner.network, learner.progress) for learner in learners]
+        elif workers > 1 and not alone and not why_not_workers(recipe):
             keep = keeper.save_checkpoint if keeper else None
             trained = train_in_workers(job, workers, found, keep, on_epoch, on_step)
         else:

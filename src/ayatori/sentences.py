@@ -1,0 +1,57 @@
+"""What a run says of itself before it trains: (stage, sentence) pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ayatori.pretrained import source_name
+from ayatori.recipe import Recipe
+from ayatori.records import STOP, Dataset, Plan
+from ayatori.train import sentence, split
+
+Said = Iterator[tuple[str, str]]
+
+
+def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
+    """What was read, what was ``found`` in it, and who will learn from which of it."""
+    shapes = {name: values.shape[1:] for name, values in dataset.inputs.items()}
+    what = [
+        "pictures of " + " x ".join(map(str, shape)) if name == "image" else f"{shape[0]} columns of {name}"
+        for name, shape in shapes.items()
+        if shape[0]
+    ]
+    yield "read", f"{len(dataset):,} rows: {', '.join(what)}"
+    for note in (*dataset.notes, *filter(None, found)):
+        yield "read", note
+    sealed, own = int(plan.sealed.sum()), _own(plan)
+    test = f"{sealed:,} of {len(dataset):,} rows are sealed as the test" if sealed else "no rows are sealed"
+    how = {
+        "kfold": f"{own} folds, one network each",
+        "rotate": f"{plan.members} turns of train and validation",
+        "holdout": "one network",
+    }
+    yield "plan", f"{test}; {how[plan.strategy]}"
+    if plan.members > own:
+        kinds = Counter(column.kind for column in plan.columns[own:])
+        words = {"bag": "bags", "pair": "without two folds, for the stack", "fold": "of other kinds"}
+        told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
+        yield "plan", f"{plan.members - own} networks beside them: {told}"
+    learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
+    yield "plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"
+
+
+def of_training(plan: Plan, recipe: Recipe) -> Said:
+    """How the networks will be trained."""
+    net = recipe.net.name if isinstance(recipe.net.name, str) else plan.columns[0].net
+    net += f" on {source_name(recipe)}" if recipe.pretrained.name else ""
+    if recipe.train.solver == "exact":
+        yield "train", f"{net}: solved exactly, for several penalties; each network keeps its best"
+        return
+    yield "train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"
+    yield "train", sentence(recipe.engine, len(split(plan)[0]))
+
+
+def _own(plan: Plan) -> int:
+    """How many members are folds of the run's own network."""
+    return sum(c.kind == "fold" and c.net == plan.columns[0].net for c in plan.columns)
