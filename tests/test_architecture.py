@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
     ("train",),
     ("embed",),
-    ("pretrained", "explore"),
+    ("pretrained", "explore", "advise"),
     ("store", "model", "model_files", "outputs", "assemble", "distil", "sentences"),
     ("run",),
     ("estimators", "estimator_input", "show", "options"),

@@ -219,7 +219,7 @@ class _Estimator(BaseEstimator):
     ) -> Self:
         """One run without sealed rows, rivals and a look: the caller's split is outside."""
         given = {**self.get_params(deep=False), "class_weights": class_weights, "options": self.options or {}}
-        given |= {"task": task, "test": 0.0, "baselines": (), "look": False}
+        given |= {"task": task, "test": 0.0, "baselines": (), "look": False, "advise": False}
         given["seed"] = seed_from(given.pop("random_state"))
         recipe = from_flat({name: value for name, value in given.items() if name != "verbose"})
         dataset = load_data(X, y, recipe.data)

@@ -30,6 +30,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "pretrained": ("pretrained", "name"),
     "finetune": ("pretrained", "finetune"),
     "views": ("pretrained", "views"),
+    "advise": ("pretrained", "advise"),
     "activation": ("net", "activation"),
     "loss": ("loss", "name"),
     "class_weights": ("loss", "class_weights"),
@@ -93,6 +94,8 @@ class RunOptions:
         none (a new head alone), last or last:N (its last parts learn too), all, or auto (none).
     views
         Views of each picture that a frozen network sees, with --augment (4).
+    advise
+        Judge before training whether the pretrained network is close enough (--no-advise to leave it out).
     preset
         quick, good or best: how long to train.
     epochs
@@ -196,6 +199,7 @@ class RunOptions:
     pretrained: str | None = None
     finetune: str | None = None
     views: int | None = None
+    advise: Annotated[bool | None, Parameter(negative="--no-advise")] = None
     preset: Literal["quick", "good", "best"] | None = None
     epochs: int | None = None
     batch_size: int | None = None

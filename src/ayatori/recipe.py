@@ -78,6 +78,7 @@ class PretrainedRecipe:
     name: str = ""  # "" = nothing
     finetune: str = "none"
     views: int = 4  # of each row, where a frozen network meets an augmentation
+    advise: bool = True  # judge, before training, whether the source is close enough
     tune_rate: float = 0.0  # learning rate of the pretrained part next to the head; 0 = decided
     tune_decay: float = 0.8  # that of each part before another, as a share of the next one's
 

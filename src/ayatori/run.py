@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ayatori import sentences
+from ayatori.advise import advise
 from ayatori.assemble import assemble, check_parts, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.data import load
@@ -81,6 +82,7 @@ class Result:
     ensembles: Mapping[str, Any] = field(default_factory=dict)  # how far members differ; what boosting did
     look: Look | None = None  # what was seen before training; None where it was left out, or after a resume
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    advice: Mapping[str, Any] = field(default_factory=dict)  # on the pretrained network, where there is one
     folder: Path | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class Result:
             "delivered": self.model.name,
             "ensembles": self.ensembles,
             "verdict": self.verdict,
+            "advice": self.advice,
             "seconds": self.seconds,
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -199,6 +202,8 @@ def _flow(
     dataset, plan, recipe = ready.dataset, ready.plan, ready.recipe
     look, seen = _look(ready, folder, show)
     clock.lap("explore")
+    advice = _advise(ready, folder, show)
+    clock.lap("advise")
     _tell(show, sentences.of_training(plan, recipe))
     trained = _train(dataset, plan, recipe, folder, show)
     plan, members = trained.plan, trained.members
@@ -236,6 +241,7 @@ def _flow(
         ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},
         look=look,
         verdict=seen,
+        advice=advice,
         folder=folder.path if folder else None,
     )
     if folder:
@@ -371,6 +377,26 @@ def _look(ready: _Ready, folder: RunFolder | None, show: Show) -> tuple[Look | N
     for odd in look.facts["audit"]["sentences"]:
         show(Event("explore", odd))
     return look, look.facts["verdict"]
+
+
+def _advise(ready: _Ready, folder: RunFolder | None, show: Show) -> Mapping[str, Any]:
+    """Whether the pretrained network is close enough to this task; a resumed run knows it already."""
+    if ready.frozen is None or not ready.recipe.pretrained.advise:
+        return {}
+    if folder and (folder.path / "advice.json").exists():
+        return folder.read_json("advice.json")
+    told = advise(
+        ready.whole,
+        ready.plan,
+        ready.frozen,
+        ready.recipe,
+        lambda text, share: show(Event("advise", text, share)),
+    )
+    show(Event("advise", told.sentence))
+    facts = {"word": told.word, "sentence": told.sentence, **told.figures}
+    if folder:
+        folder.write_json("advice.json", facts)
+    return facts
 
 
 def _distil(

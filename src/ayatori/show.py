@@ -21,6 +21,7 @@ LABELS = {
     "read": "read",
     "plan": "plan",
     "embed": "embed",
+    "advise": "source",
     "train": "train",
     "boost": "boost",
     "rivals": "compare",

@@ -422,7 +422,7 @@ def _of_network(facts: Mapping[str, Any], network: Network) -> Source:
     front: nn.Module = network.front
     if facts["image"]:
         front = OwnPixels(network.front, facts["image"])
-    return Source(facts, front.eval(), tuple(parts), width, len(parts) > 1)
+    return Source(facts, front.eval(), tuple(part.eval() for part in parts), width, len(parts) > 1)
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
