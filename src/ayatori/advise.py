@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ayatori.embed import Frozen
+from ayatori.embed import Frozen, in_blocks
 from ayatori.ensemble.losses import row_losses
 from ayatori.evaluate import fit_baselines, score
 from ayatori.explore.probes import probe_plan, sample_rows, take_rows
@@ -29,10 +29,9 @@ from ayatori.train import predict, settle, train
 from ayatori.train.engine import look
 from ayatori.train.stream import take
 
-PICTURES, ROWS = 160, 1500  # rows that are looked at, of pictures and of tables
+PICTURES, ROWS = 150, 1500  # rows that are looked at, of pictures and of tables
 DEPTHS = (0.3, 0.55, 0.8)  # of the parts, where the network is also listened to
 SIDE = 32  # pixels, of pictures that a short training from scratch sees
-BATCH = 8
 RESAMPLES = 2000
 SHOWN = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 Word = Literal["use it frozen", "train the last part", "train all of it", "do not use it", "undecided"]
@@ -115,21 +114,22 @@ def _probes(rows: Dataset, folds: Plan, source: Source, recipe: Recipe) -> Itera
     yield _from_scratch(rows, folds, recipe)
 
 
-@torch.inference_mode()
 def listen(source: Source, raw: Mapping[str, np.ndarray]) -> dict[float, np.ndarray]:
     """(n, width) float32: averages of what the parts say, at some depths (shares of all), and the end."""
-    count = len(source.parts)
+    count, cpu = len(source.parts), torch.device("cpu")
     wanted = {max(1, round(depth * count)) for depth in DEPTHS} - {count} if source.cuttable else set()
-    found: dict[float, list[np.ndarray]] = {number / count: [] for number in sorted(wanted | {count})}
-    total, cpu = len(next(iter(raw.values()))), torch.device("cpu")
-    for start in range(0, total, BATCH):
-        x: Any = source.front(take(raw, np.arange(start, min(start + BATCH, total)), cpu))
-        with torch.autocast("cpu", torch.bfloat16, enabled=look(cpu).bf16):
-            for number, part in enumerate(source.parts, 1):
-                x = part(x)
-                if number / count in found:
-                    found[number / count].append(_pooled(x).numpy())
-    return {depth: np.concatenate(parts) for depth, parts in found.items()}
+
+    def ask(rows: np.ndarray) -> dict[float, Tensor]:
+        x: Any = source.front(take(raw, rows, cpu))
+        said = {}
+        for number, part in enumerate(source.parts, 1):
+            x = part(x)
+            if number in wanted or number == count:
+                said[number / count] = _pooled(x)
+        return said
+
+    found = [said for _, said in in_blocks(ask, len(next(iter(raw.values()))), cpu, look(cpu).bf16)]
+    return {depth: torch.cat([said[depth] for said in found]).numpy() for depth in found[0]}
 
 
 def _pooled(x: Tensor) -> Tensor:

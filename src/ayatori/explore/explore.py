@@ -22,11 +22,11 @@ from ayatori.data.twins import NEAR_ROWS, Twins, bind, find_twins
 from ayatori.embed import cache_folder, embed
 from ayatori.explore.audit import Audit, audit
 from ayatori.explore.bounds import Bounds, find_bounds
-from ayatori.explore.features import representations
+from ayatori.explore.features import fewer, representations
 from ayatori.explore.maps import draw_maps
 from ayatori.explore.neighbours import find_neighbours, structure
 from ayatori.explore.probes import fit_probes, probe_plan, sample_rows, take_rows
-from ayatori.explore.sheet import Seen, look_of
+from ayatori.explore.sheet import Seen, look_of, shrunk
 from ayatori.plan import make_plan, strata
 from ayatori.pretrained import find_pretrained, freeze, source_name
 from ayatori.recipe import Recipe, change
@@ -34,6 +34,7 @@ from ayatori.records import Dataset, Graph, Look, Map, Plan, Representation
 
 NEIGHBOURS = 25  # nearest rows that are known of a row
 MOST = 200_000  # rows that are looked at
+LARGEST = 96  # pixels of a picture's side that are looked at
 PERMUTED = 2000  # rows that labels are permuted for
 CELLS = 1_500_000  # rows times columns that quick models learn from
 LEAST, LEAST_OF_CLASS = 40, 5  # rows that probes can be judged on
@@ -192,6 +193,9 @@ def _rows(dataset: Dataset, plan: Plan | None, recipe: Recipe, twins: Twins | No
         drawn = np.sort(np.random.default_rng([recipe.seed, 3]).choice(drawn, MOST, replace=False))
         notes.append(f"{MOST:,} of {len(dataset):,} rows were drawn to be looked at")
     some = take_rows(dataset, drawn)
+    if "image" in some.inputs and max(some.inputs["image"].shape[2:]) > LARGEST:
+        small = shrunk(dataset.inputs["image"], drawn, LARGEST)
+        some = dataclasses.replace(some, inputs={**some.inputs, "image": small})
     known = np.flatnonzero(~sealed[drawn])
     open_ = take_rows(some, known)
     columns = sum(int(np.prod(values.shape[1:])) for values in open_.inputs.values())
@@ -231,7 +235,7 @@ def _bounds(
     kinds = len(np.unique(judged.labels, axis=0))
     if len(judged) < LEAST or kinds < 2 or (judged.groups is not None and len(np.unique(judged.groups)) < 4):
         return None, []
-    points = way.values[rows.known[rows.asked]] if "image" in judged.inputs else None
+    points = fewer(way.values[rows.known[rows.asked]]) if "image" in judged.inputs else None
     probes, notes = fit_probes(
         judged,
         probe_plan(judged, recipe.seed),

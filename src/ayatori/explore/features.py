@@ -66,6 +66,15 @@ def _given(values: np.ndarray, rows: int, own: np.ndarray) -> np.ndarray:
     return (values - values[own].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
 
 
+def fewer(points: np.ndarray) -> np.ndarray:
+    """Points (n, d) for quick models: of many columns, their principal components."""
+    if points.shape[1] <= 2 * COMPONENTS:
+        return points
+    count = min(COMPONENTS, len(points) - 1)
+    found = PCA(count, svd_solver="randomized", random_state=0).fit_transform(points)
+    return (found / found.std()).astype(np.float32)
+
+
 def _whitened(values: np.ndarray, own: np.ndarray, most: int) -> np.ndarray:
     count = min(most, values.shape[1], len(own) - 1)
     solver = "covariance_eigh" if values.shape[1] < 1000 else "randomized"

@@ -251,9 +251,9 @@ def _pictures(lists: Mapping[str, Any], drawn: np.ndarray, data: Dataset) -> dic
     return {"rows": rows, "pixels": shrunk(data.inputs["image"], rows)}
 
 
-def shrunk(image: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(t, c, s, s) uint8: the pictures of ``rows``, square, at most 48 pixels wide."""
-    side = min(SIDE, max(image.shape[2:]))
+def shrunk(image: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """(t, c, s, s) uint8: the pictures of ``rows``, square, at most ``side`` pixels wide."""
+    side = min(side, max(image.shape[2:]))
     parts = []
     for start in range(0, len(rows), 256):
         part = torch.from_numpy(np.ascontiguousarray(image[rows[start : start + 256]])).float()
