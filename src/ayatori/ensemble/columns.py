@@ -80,9 +80,9 @@ def check_ensembles(recipe: EnsembleRecipe, plan: Plan, dataset: Dataset) -> Non
     _check_task(recipe, dataset)
     if "stacking" in recipe.kinds:
         make_last(recipe.stack_model, dataset.task, 1)
-    if "stacking" in recipe.kinds and (plan.members < 2 or len({c.repeat for c in plan.columns}) > 1):
+    if "stacking" in recipe.kinds and (plan.members < 3 or len({c.repeat for c in plan.columns}) > 1):
         raise AyatoriError(
-            "stacking learns from out-of-fold outputs, so `folds` must be 2 or more and `repeats` 1, however "
+            "stacking learns from out-of-fold outputs, so `folds` must be 3 or more and `repeats` 1, however "
             f"networks: {plan.members}; use --folds 5 and no --repeats"
         )
 

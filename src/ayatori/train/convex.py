@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from ayatori.records import Task
 
-# of standardised features: from one that leaves little but the means of classes, to hardly any
-PENALTIES = tuple(10.0**power for power in (1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -3.5, -4))
+# of standardised features: from one that leaves little but the means of classes, to hardly any; below, the
+# rounding of float32 is seen
+PENALTIES = tuple(10.0**power for power in (1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3))
 MEMORY, MOST = 12, 400  # steps remembered, steps at most
 TOLERANCE, ROUNDING = 3e-4, 1e-7  # of the gradient's largest entry: as a share of the penalty's, and at all
 # share of the decrease that the slope promises (Armijo); shortest step; share of a value that rounding hides
