@@ -215,7 +215,7 @@ def feature_defaults(task: Task, rows: int, net: str, preset: str) -> dict[str, 
         return {
             "epochs": epochs,
             "batch_size": 16 if rows < 500 else 32,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-4,
             "weight_decay": 0.05,
             "warmup": 0.1,
             "label_smoothing": 0.0,
@@ -238,7 +238,7 @@ def feature_defaults(task: Task, rows: int, net: str, preset: str) -> dict[str, 
 def _options(spec: NetSpec) -> dict[str, Any]:
     known: dict[str, Any] = {"dropout": 0.0}
     if spec.name == TUNED:
-        known |= {"head": "linear", "rate": 0.3, "decay": 0.8}
+        known |= {"head": "linear", "rate": 1.0, "decay": 0.8}
     if "mlp" in (spec.name, spec.options.get("head")):
         known |= {"width": 256, "depth": 1, "dropout": 0.2}
     for name, value in spec.options.items():

@@ -20,12 +20,14 @@ from torch import Tensor
 from ayatori.augment import augment
 from ayatori.nets import build, find_traits, measure
 from ayatori.nets.dropout import own_chance
+from ayatori.nets.joined import Joined
 from ayatori.nets.traits import Traits
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Epoch, Plan
 from ayatori.train.crew import crew
 from ayatori.train.learner import (
     Learner,
+    clone,
     finish_epoch,
     fresh_moments,
     pack,
@@ -354,8 +356,20 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
         offset=None if offsets is None else offsets[index],
         soft=None if soft is None else soft[index] if soft.ndim == 3 else soft,
     )
+    if job.start and job.start[index] is not None:
+        _judge_start(learner, job)
     remember(learner)
     return learner
+
+
+def _judge_start(learner: Learner, job: Job) -> None:
+    """What a member begins with is the best that it has, until an epoch is better."""
+    rows = job.plan.rows(learner.index, STOP)
+    logits = logits_of(Joined([learner.network]).logits, job.dataset.inputs, [rows], job.device)[0]
+    target = learner.network.standardise(to_device(job.dataset.labels[rows], job.device))
+    learner.progress.best_loss = learner.stop_loss(logits, target).double().mean().item()
+    learner.progress.best_epoch = 0
+    learner.best = clone(learner.network.state_dict())
 
 
 def packed(learners: Sequence[Learner]) -> Checkpoint:
