@@ -218,8 +218,8 @@ def _advice(probes: list[Probe], rows: Dataset, seed: int) -> Advice:
     without = [probe for probe in probes if probe.kind not in ("last", "earlier")]
     last = next(probe for probe in probes if probe.kind == "last")
     best, other = (min(some, key=lambda probe: probe.losses.mean()) for some in (using, without))
-    gain = _difference(other.losses, best.losses, seed)
-    late = _difference(last.losses, best.losses, seed)
+    gain = difference(other.losses, best.losses, seed)
+    late = difference(last.losses, best.losses, seed)
     word: Word
     if gain["low"] > 0:
         word = "use it frozen" if late["low"] <= 0 else "train the last part"
@@ -244,11 +244,14 @@ def _advice(probes: list[Probe], rows: Dataset, seed: int) -> Advice:
 
 def _sentence(word: Word, best: Probe, other: Probe, gain: Mapping[str, float], name: str, rows: int) -> str:
     score = f"{name} {best.score:.3f} by {best.name}, {other.score:.3f} without it ({other.name})"
-    loss = f"loss {gain['value']:+.3f} lower ({gain['low']:+.3f} to {gain['high']:+.3f})"
-    return f"{word}: on {rows} rows out of fold {score}; {loss}"
+    ends = sorted(abs(gain[key]) for key in ("low", "high"))
+    if gain["low"] > 0 or gain["high"] < 0:
+        loss = f"a loss {abs(gain['value']):.3f} {'lower' if gain['value'] > 0 else 'higher'}"
+        return f"{word}: on {rows} rows out of fold {score}; {loss} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return f"{word}: on {rows} rows out of fold {score}; the losses do not differ beyond chance"
 
 
-def _difference(a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, float]:
+def difference(a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, float]:
     """Mean of a - b over rows with its 95 % interval, by a bootstrap over rows."""
     gap = a - b
     chance = np.random.default_rng([seed, 41])
