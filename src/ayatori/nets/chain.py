@@ -180,19 +180,23 @@ def _watched(model: Any, pictures: Tensor) -> tuple[Tensor, frozenset[str], tupl
 
     def note(name: str, given: Any, said: Any) -> None:
         seen[name] = (given[0] if len(given) == 1 else None, said)
-        if "." not in name:
-            calls.append(name)
+        calls.append(name.partition(".")[0])
 
     stages = {name for name, module in model.named_modules() if name and _may_be_stage(module)}
-    watched = stages | {name for name, _ in model.named_children()}
+    # a list of modules is not called itself
+    tops = {
+        f"{name}.{place}" if type(child) is nn.ModuleList else name
+        for name, child in model.named_children()
+        for place in (range(len(child)) if type(child) is nn.ModuleList else (0,))
+    }
     hooks = [
         model.get_submodule(name).register_forward_hook(
             lambda _, given, said, name=name: note(name, given, said)
         )
-        for name in watched
+        for name in stages | tops
     ]
     features = model.forward_features(pictures)
-    called = tuple(calls)
+    called = tuple(dict.fromkeys(calls))
     expected = model.forward_head(features, pre_logits=True)
     for hook in hooks:
         hook.remove()

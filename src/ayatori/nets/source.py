@@ -165,8 +165,16 @@ def state_of(source: Source, first: int = 0, last: int | None = None) -> dict[st
 
 
 def load_state(source: Source, state: Mapping[str, Tensor]) -> None:
-    """Fill a source with what ``state_of`` gave; parts that are not in it stay as they are."""
+    """Fill a source with what ``state_of`` gave; parts that are not in it stay as they are.
+
+    Raises AyatoriError for parts that it does not have, RuntimeError where tensors do not fit.
+    """
     modules = {"front": source.front} | {f"parts.{n}": part for n, part in enumerate(source.parts)}
+    strange = [name for name in state if not name.startswith(tuple(f"{prefix}." for prefix in modules))]
+    if strange:
+        raise AyatoriError(
+            f"a state must be of {len(source.parts)} parts and their front, however it has {strange[0]!r}"
+        )
     for prefix, module in modules.items():
         own = {n.removeprefix(f"{prefix}."): v for n, v in state.items() if n.startswith(f"{prefix}.")}
         if own or prefix == "front":
@@ -176,7 +184,9 @@ def load_state(source: Source, state: Mapping[str, Tensor]) -> None:
 def inputs_for(source: Source, inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, np.ndarray]:
     """The inputs as the source reads them: pictures as they are, columns of a table by their names.
 
-    Columns that are not there are missing values, and categories that the source never met are unknown.
+    Columns that are not there are missing values, and categories that the source never met are unknown: -1.
+
+    **Shape** ``numbers`` (n, numbers of the source) float64, ``categories`` (n, those of the source) int32.
     """
     if source.facts["image"]:
         if "image" not in inputs:
@@ -254,8 +264,9 @@ def _of_timm(
     """A network of timm, with weights that are given or fetched. ``config``: what a folder says of it."""
     timm = timm_library()
     _check_name(timm, name, architecture, fetch=weights is None)
-    said = dict((config or {}).get("pretrained_cfg") or {})
-    options = dict((config or {}).get("model_args") or {})
+    config = config or {}
+    said = dict(config.get("pretrained_cfg") or config)  # older folders have no such part
+    options = dict(config.get("model_args") or {})
     options.pop("num_classes", None)
     cfg = {**(timm.get_pretrained_cfg(architecture) or timm.models.PretrainedCfg()).to_dict(), **said}
     mean, std = ([255 * float(value) for value in cfg[key]] for key in ("mean", "std"))
