@@ -1,4 +1,4 @@
-"""pyproject.toml -> requirements/lock.txt (the package) and requirements/test.txt (tests and checks).
+"""pyproject.toml -> requirements/lock.txt (the package with its extras), requirements/test.txt (tests, checks).
 
 ``python dev/lock.py`` keeps every version that the lock already names; to raise one, delete its line first.
 One set of versions must install on every Python that we support; what only Linux needs carries a marker.
@@ -58,7 +58,8 @@ def reached(names: list[str], found: dict[str, dict], system: str) -> set[str]:
 
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    runtime = project["project"]["dependencies"] + project["build-system"]["requires"]
+    extras = [need for group in project["project"]["optional-dependencies"].values() for need in group]
+    runtime = project["project"]["dependencies"] + extras + project["build-system"]["requires"]
     tests = [need for group in project["dependency-groups"].values() for need in group]
     folder = ROOT / "requirements"
     kept = [line for path in folder.glob("*.txt") for line in path.read_text(encoding="utf-8").splitlines()]
