@@ -1,4 +1,4 @@
-"""pyproject.toml -> requirements/lock.txt (the package with its extras), requirements/test.txt (tests, checks).
+"""pyproject.toml -> requirements/lock.txt (package and extras) and requirements/test.txt (tests, checks).
 
 ``python dev/lock.py`` keeps every version that the lock already names; to raise one, delete its line first.
 One set of versions must install on every Python that we support; what only Linux needs carries a marker.

@@ -20,19 +20,22 @@ def answer(
     chance: Entry | None,
     earlier: Sequence[Entry] = (),
     folds: bool = True,
+    source: bool = False,
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
     ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input)
     were scored on the same rows; ``earlier`` are the rivals out of fold, asked where the test cannot tell.
+    ``source``: all of them look at what a pretrained network says.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
         return _unscored(result)
     level = _level(result["task"], entry, rivals, chance)
+    against = _against(result["task"], metric, rivals, earlier, level, entry["name"])
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
-        _against(result["task"], metric, rivals, earlier, level, entry["name"]),
+        _of_heads(against) if source else against,
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
@@ -207,6 +210,14 @@ def _apart(rival: Entry) -> bool:
 def _worth(begin: str, rival: Entry) -> list[Part]:
     verdict = "worth it" if rival["paired"]["high"] < 0 else "not worth it"
     return [(f"{begin}so a network is ", False), (verdict, True), (" here. ", False)]
+
+
+def _of_heads(parts: list[Part]) -> list[Part]:
+    """Rivals of a head look at a network's features too: the question is whose head."""
+    words = {"that a network is needed": "that our head is better", "so a network is ": "so our head is "}
+    for old, new in words.items():
+        parts = [(text.replace(old, new), strong) for text, strong in parts]
+    return parts
 
 
 def _gap(rival: Entry, metric: str, task: str) -> str:

@@ -60,8 +60,11 @@ def facts(run: str | Path) -> dict[str, Any]:
         "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
+        "source": _source(data, recipe, result),
         "look": look_facts(run, _reached(result["task"], own_network(entries))),
-        "answer": answer(result, scored, rivals, floor, earlier, folds),
+        "answer": answer(
+            result, scored, rivals, floor, earlier, folds, source=bool(data["schema"].get("source"))
+        ),
         "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds, held_out),
         "plan": plan_strips(run / "plan.parquet"),
         "curves": curves(run, members),
@@ -70,6 +73,27 @@ def facts(run: str | Path) -> dict[str, Any]:
         "mistakes": mistakes(run, result, data, held_out or scored, folds),
         "data": _data(data, result),
         "again": _again(run, result, data, recipe),
+    }
+
+
+def _source(
+    data: Mapping[str, Any], recipe: Mapping[str, Any], result: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The pretrained network that the run stands on, and what was said of it before training."""
+    source = data["schema"].get("source")
+    if not source:
+        return None
+    advice = result.get("advice") or {}
+    probes = [{**probe, "with": probe["kind"] in ("last", "earlier")} for probe in advice.get("probes", ())]
+    return {
+        "name": Path(recipe["pretrained"]["name"]).name,
+        "kind": source["facts"]["kind"],
+        "digest": source["facts"]["digest"],
+        "finetune": recipe["pretrained"]["finetune"],
+        "advice": advice.get("sentence", ""),
+        "rows": advice.get("rows", 0),
+        "metric": advice.get("metric", ""),
+        "probes": sorted(probes, key=lambda probe: probe["loss"]),
     }
 
 

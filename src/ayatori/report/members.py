@@ -166,6 +166,9 @@ def _first(mask: np.ndarray) -> np.ndarray:
     return np.where(mask.any(axis=1), mask.argmax(axis=1), mask.shape[1])
 
 
+PENALTY = "penalty "
+
+
 def curves(run: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How the folds' own networks learned, and in a line each how the others did."""
     own = [member for member in members if member["kind"] == "fold"]
@@ -188,7 +191,10 @@ def _curve(run: Path, member: Mapping[str, Any]) -> dict[str, Any]:
     thin = history.iloc[np.union1d(some, np.flatnonzero(history["epoch"] == best))]
     kept = history.loc[history["epoch"] == best, "stop_loss"]
     notes = [f"epoch {line.epoch}: {line.note}" for line in history.itertuples() if line.note]
+    exact = bool(len(history)) and history["note"].str.startswith(PENALTY).all()
     return {
+        # a head that was solved for has a line for each penalty in place of epochs
+        "penalty": history["note"].iloc[best - 1].removeprefix(PENALTY) if exact else "",
         "label": member["label"],
         "epochs": len(history),
         "best_epoch": best,
@@ -198,7 +204,7 @@ def _curve(run: Path, member: Mapping[str, Any]) -> dict[str, Any]:
         "epoch": thin["epoch"].tolist(),
         "train": _finite(thin["train_loss"]),
         "stop": _finite(thin["stop_loss"]),
-        "notes": notes[:3],
+        "notes": [] if exact else notes[:3],
     }
 
 
