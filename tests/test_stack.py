@@ -453,6 +453,33 @@ def test_a_run_that_is_cut_goes_on_to_the_same_bytes_though_members_stop_at_diff
             assert (first.reason, first.best_epoch) == (second.reason, second.best_epoch)
 
 
+class File(Memory):
+    """Its tensors come back as a file has them: the first dimension outermost, however they lay in memory."""
+
+    def load_checkpoint(self) -> tuple[dict[int, dict], dict[str, Tensor]] | None:
+        if self.found is None:
+            return None
+        progress, tensors = self.found
+        plain = torch.contiguous_format
+        return progress, {n: v.clone(memory_format=plain) for n, v in tensors.items()}
+
+
+def test_a_cnn_that_was_done_when_its_run_was_cut_has_the_same_bytes() -> None:
+    dataset = pictures()
+    settings = {"epochs": 8, "patience": 1, "learning_rate": 0.02, "checkpoint_seconds": 0.0}
+    plan, recipe = settled(dataset, "cnn", "turns", folds=4, **settings)
+    whole = train(dataset, plan, recipe)
+    ends = [len(member.history) for member in whole]
+    assert min(ends) < max(ends)
+    keeper = File(min(ends) + 1, written=True)
+    with pytest.raises(CutError):
+        train(dataset, plan, recipe, keeper)
+    for first, second in zip(whole, train(dataset, plan, recipe, keeper), strict=True):
+        assert same_bits(first, second)
+        for name, value in first.network.named_parameters():
+            assert value.stride() == second.network.get_parameter(name).stride()
+
+
 def test_a_member_that_stepped_back_resumes_to_the_same_bytes() -> None:
     dataset = table()
     plan, recipe = settled(dataset, engine="stacked", folds=4, epochs=9, checkpoint_seconds=0.0)

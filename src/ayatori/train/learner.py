@@ -135,7 +135,8 @@ def retire(learner: Learner) -> None:
     learner.best = learner.best or learner.good[0]
     for name, value in [*learner.network.named_parameters(), *learner.network.named_buffers()]:
         # not a part of a stack's memory any more; what is not in a state is the same for all
-        value.data = learner.best.get(name, value.data).clone()
+        # as it lies in memory, and not as a file has it: products would differ in the last digit
+        value.data = torch.empty_like(value).copy_(learner.best.get(name, value.data))
     learner.moments = {}
     learner.good = ({}, {}, _noted(learner.progress))
 
