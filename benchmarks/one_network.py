@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ayatori import load
 from ayatori.nets import build, measure
 from ayatori.plan import make_plan
-from ayatori.recipe import PlanRecipe, Recipe, TrainRecipe
+from ayatori.recipe import EngineRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import STOP, Dataset, Plan
 from ayatori.train import settle, train
 from ayatori.train.learner import schedule
@@ -102,7 +102,9 @@ def by_ayatori(dataset: Dataset, plan: Plan, recipe: Recipe) -> float:
 def compare(dataset: Dataset, epochs: int, pairs: int) -> dict:
     """Seconds of both, the ratio of each pair, and the median ratio."""
     training = TrainRecipe(epochs=epochs, patience=epochs + 1, augment="none", device="cpu")
-    recipe = Recipe(plan=PlanRecipe(strategy="holdout"), train=training)
+    # the plain loop knows no bfloat16
+    engine = EngineRecipe(dtype="float32")
+    recipe = Recipe(plan=PlanRecipe(strategy="holdout"), train=training, engine=engine)
     plan = make_plan(dataset, recipe.plan, recipe.seed)
     recipe = settle(recipe, dataset, plan)
     ways: dict[str, Callable[[Dataset, Plan, Recipe], float]] = {"ayatori": by_ayatori, "plain": plain_loop}

@@ -21,10 +21,10 @@ from ayatori.train.learner import schedule
 from ayatori.train.stream import batches, make_stream, own_order, seed_of, take
 
 ENGINES = {
-    "turns": EngineRecipe(mode="turns", threads=1),
-    "turns on threads": EngineRecipe(mode="turns", threads=2),
-    "stacked": EngineRecipe(mode="stacked", threads=1),
-    "stacks on threads": EngineRecipe(mode="stacked", threads=2),
+    "turns": EngineRecipe(mode="turns", threads=1, dtype="float32"),
+    "turns on threads": EngineRecipe(mode="turns", threads=2, dtype="float32"),
+    "stacked": EngineRecipe(mode="stacked", threads=1, dtype="float32"),
+    "stacks on threads": EngineRecipe(mode="stacked", threads=2, dtype="float32"),
 }
 
 

@@ -131,7 +131,7 @@ def test_in_time_order_a_stack_needs_no_pairs() -> None:
             {"kinds": ("stacking",)},
             "classification",
             PlanRecipe(strategy="holdout"),
-            "`folds` must be 2 or more",
+            "`folds` must be 3 or more",
         ),
         ({"kinds": ("stacking",)}, "classification", PlanRecipe(folds=2), "`folds` must be 3 or more"),
         ({"kinds": ("stacking",)}, "classification", PlanRecipe(folds=3, repeats=2), "`repeats` 1"),

@@ -341,10 +341,11 @@ def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) ->
             **{"boost_threshold": 0.1, "boost_depth": 1, "boost_epochs": 2},
             **{"stack_nets": ("mlp",), "stack_rivals": ("trees",), "stack_model": "logistic"},
         },
+        "pretrained": {"finetune": "last", "views": 2},
     }
     whole = {"preset": "best", "time_limit": 9}
     flat = {name: value for stage in given.values() for name, value in stage.items()}
-    names = {"net", "loss", "ensemble", "class_weights", "random_state", "verbose"}
+    names = {"net", "loss", "ensemble", "pretrained", "class_weights", "random_state", "verbose"}
     assert {*flat, *whole, *names} == set(Classifier().get_params())
     seen: list[Recipe] = []
 
@@ -355,13 +356,16 @@ def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ayatori.estimators, "run", caught)
     X, y = table()
     with pytest.raises(AyatoriError, match="caught"):
-        Classifier("linear", loss="focal", class_weights=[1, 2], random_state=7, **flat, **whole).fit(X, y)
+        Classifier(
+            "linear", loss="focal", pretrained="a run", class_weights=[1, 2], random_state=7, **flat, **whole
+        ).fit(X, y)
     (recipe,) = seen
     for stage, values in given.items():
         for name, value in values.items():
             assert getattr(getattr(recipe, stage), name) == value, name
     assert (recipe.net.name, recipe.loss.name, recipe.loss.class_weights) == ("linear", "focal", (1.0, 2.0))
     assert (recipe.seed, recipe.preset, recipe.time_limit) == (7, "best", 9.0)
+    assert recipe.pretrained.name == "a run"
     assert (recipe.plan.test, recipe.evaluate.baselines) == (0.0, ())
 
 

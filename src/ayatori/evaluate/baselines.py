@@ -7,11 +7,12 @@ on the same rows as the rival, inside one scikit-learn pipeline.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -295,8 +296,29 @@ def _fit(name: str, task: Task, table: np.ndarray, target: np.ndarray, kinds: Ma
     if len(model) > 1:
         with _PREPARING:
             prepared = model[:-1].fit(table, target).transform(table)
-    model[-1].fit(prepared, target)
+    with _binned_alone(model[-1]):
+        model[-1].fit(prepared, target)
     return Fitted(name, task, model, tuple(codes.tolist()), tuple(shares.tolist()))
+
+
+@contextlib.contextmanager
+def _binned_alone(model: Any) -> Iterator[None]:
+    """scikit-learn sets the warnings of the whole process while it bins a column, and binning columns in two
+    threads at once leaves them in disorder: a list that grows, and a flood of warnings."""
+    bins = getattr(model, "_bin_data", None)
+    if bins is None:
+        yield
+        return
+
+    def alone(*given: Any, **named: Any) -> Any:
+        with _PREPARING:
+            return bins(*given, **named)
+
+    model._bin_data = alone
+    try:
+        yield
+    finally:
+        del model._bin_data
 
 
 def _softened(said: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
+EVEN = 32  # rows of a table are asked for in multiples of it
 LEAST_BLOCK = 128  # rows of each network in a call of many
 MOST_TOGETHER = 64  # networks of one call
 TOGETHER_BELOW = 1e6  # operations of a row, forward: larger networks answer one by one
@@ -33,6 +34,9 @@ def logits_of(
     ``logits``: inputs (k, b, ...) -> (k, b, outputs), in evaluation mode.
     """
     longest = max(len(own) for own in rows)
+    if "image" not in inputs:
+        # the last rows of an odd number go another way through a product, and come out a trace different
+        longest = -(-longest // EVEN) * EVEN
     # who has fewer rows repeats some; they are cut off again
     padded = np.stack([np.resize(own, longest) if len(own) else np.zeros(longest, np.int64) for own in rows])
     # powers of two, so that a table that is read in blocks is cut at the same rows
