@@ -138,3 +138,16 @@ def test_the_interval_of_a_difference_holds_its_mean_as_often_as_it_says() -> No
         found = difference(a, np.zeros(100), 0)
         held += found["low"] <= 1.0 <= found["high"]
     assert 0.9 <= held / 200 <= 0.99
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_class_that_is_too_rare_to_judge_by_is_left_out() -> None:
+    dataset = secret(120)
+    target = np.array(["no", "yes"])[dataset.labels].astype("U4")
+    target[:3] = "a"  # comes first among the classes
+    rare = load(dataset.inputs["image"], y=target)
+    frozen = Frozen(knowing())
+    schema = dataclasses.replace(rare.schema, source=frozen.facts())
+    plan = make_plan(rare, PlanRecipe(folds=2))
+    found = advise(dataclasses.replace(rare, schema=schema), plan, frozen, Recipe())
+    assert found.word == "use it frozen"

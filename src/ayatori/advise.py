@@ -83,7 +83,7 @@ def _rows(dataset: Dataset, plan: Plan, seed: int) -> Dataset | None:
     if dataset.task == "classification":
         counts = np.bincount(dataset.labels[open_], minlength=len(dataset.classes))
         open_ = open_[counts[dataset.labels[open_]] >= 4]
-    kinds = strata(take_rows(dataset, open_))
+    kinds = strata(take_rows(dataclasses.replace(dataset, inputs={}), open_))
     whole: np.ndarray = np.zeros(len(dataset), np.int64)
     whole[open_] = kinds
     most = PICTURES if "image" in dataset.inputs else ROWS
@@ -92,6 +92,12 @@ def _rows(dataset: Dataset, plan: Plan, seed: int) -> Dataset | None:
     if rows.task == "classification":
         counts = np.bincount(rows.labels, minlength=len(rows.classes))
         rows = take_rows(rows, np.flatnonzero(counts[rows.labels] >= 3))
+        # classes that are left out would be asked for in every fold
+        left, codes = np.unique(rows.labels, return_inverse=True)
+        schema = dataclasses.replace(rows.schema, classes=tuple(rows.classes[code] for code in left))
+        rows = dataclasses.replace(rows, target=codes.astype(np.int64), schema=schema)
+    if rows.groups is not None and len(np.unique(rows.groups)) < 4:
+        return None
     kinds_left = len(np.unique(rows.labels, axis=0)) if len(rows) else 0
     return rows if len(rows) >= 20 and kinds_left > 1 else None
 
