@@ -102,7 +102,7 @@ def plain_loop(
     settings, column, stream = (
         recipe.train,
         plan.columns[index],
-        make_stream(dataset, plan, recipe.train.batch_size),
+        make_stream(dataset, plan, recipe),
     )
     own, stop = plan.train_rows(index), plan.rows(index, STOP)
     repeated = np.repeat(own, plan.counts(index)[own])

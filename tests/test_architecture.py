@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
     ("embed",),
     ("pretrained", "explore", "advise"),
-    ("store", "model", "model_files", "outputs", "assemble", "distil", "sentences"),
+    ("store", "model", "model_files", "outputs", "assemble", "decide", "distil", "sentences"),
     ("run",),
     ("estimators", "estimator_input", "show", "options"),
     ("report",),

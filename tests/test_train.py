@@ -235,7 +235,7 @@ def test_a_row_that_counts_twice_is_drawn_twice_of_a_table_and_weighs_twice_amon
     for dataset in (blobs(60), load(pixels, y=np.arange(60) % 3)):
         plan, recipe = settled(dataset, net="linear", folds=2, epochs=1)
         plan.roles[plan.train_rows(0)[:10], 0] = 2
-        stream = make_stream(dataset, plan, 1000)
+        stream = make_stream(dataset, plan, change(recipe, "train", batch_size=1000))
         learner = new_learners(Job(dataset, plan, recipe, stream, torch.device("cpu")), [0])[0]
         pulls = learner.weight.astype(np.float64)
         if stream.shared is None:

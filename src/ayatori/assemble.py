@@ -8,26 +8,32 @@ from typing import Any
 
 import numpy as np
 
+from ayatori.decide import check_decide
 from ayatori.ensemble import (
     Kind,
     blends,
     blends_of,
     chained,
     fold_members,
+    grow,
     networks,
     one_network,
     other_networks,
     out_of_bag,
     stack,
     votes,
+    with_net,
+    with_plain,
 )
 from ayatori.ensemble.diversity import diversity
 from ayatori.evaluate import check_baselines, fit_baselines, title_of, whole_table
 from ayatori.model_files import check_last
 from ayatori.nets import find_net, kind_of
+from ayatori.plan import make_plan
+from ayatori.pretrained import partner
 from ayatori.recipe import NetRecipe, Recipe
 from ayatori.records import SCORE, STOP, Blend, Dataset, Ensemble, Group, Member, Plan, Predictions
-from ayatori.train import answers, weaker
+from ayatori.train import answers, balances, weaker
 
 Say = Callable[[str], None]
 
@@ -43,6 +49,20 @@ def check_parts(dataset: Dataset, recipe: Recipe, written: bool) -> None:
         check_baselines(dataclasses.replace(recipe.evaluate, baselines=settings.stack_rivals))
         if written:
             check_last(settings.stack_model, dataset.task)
+
+
+def whole_plan(dataset: Dataset, recipe: Recipe, written: bool) -> Plan:
+    """Folds, and beside them what ensembles, tuning and the price of balance want."""
+    check_parts(dataset, recipe, written)
+    check_decide(recipe, dataset)
+    net = find_net(recipe.net, kind_of(dataset))[0]
+    own = make_plan(dataset, recipe.plan, recipe.seed, net)
+    beside = partner(recipe)
+    wanted = (beside, *recipe.ensemble.stack_nets) if beside else recipe.ensemble.stack_nets
+    others = tuple(other for other in dict.fromkeys(wanted) if other != net)
+    plan = grow(own, dataset, recipe.ensemble, recipe.plan, recipe.seed, others)
+    plan = with_net(plan, own, beside) if beside else plan
+    return with_plain(plan, own) if balances(recipe) and recipe.balance.balance_price else plan
 
 
 def fit_rivals(
@@ -105,6 +125,7 @@ def assemble(
         ]
         ensembles += [chained(chains, plan)] if chains else []
         made += one_network(plan, predictions, losses.tolist(), seconds)
+    made += _unbalanced(plan, predictions, losses)
     for ensemble in ensembles:
         made += blends_of(ensemble, predictions, plan, task, seconds)
     if "bagging" in kinds:
@@ -125,6 +146,24 @@ def assemble(
         if len(values) > 1
     }
     return made, facts
+
+
+def _unbalanced(plan: Plan, predictions: Predictions, losses: np.ndarray) -> list[Blend]:
+    """The lines of the folds that were trained once more with no class balanced; nobody delivers them."""
+    plain = [member for member, column in enumerate(plan.columns) if column.kind == "plain"]
+    if not plain:
+        return []
+    lines = blends(predictions.only(plain), plan.only(plain), losses[plain].tolist())
+    return [
+        dataclasses.replace(
+            line,
+            name=f"{line.name}, not balanced",
+            members=tuple(plain[member] for member in line.members),
+            ensemble="",
+            single=False,
+        )
+        for line in lines
+    ]
 
 
 def _base(plan: Plan) -> list[int]:

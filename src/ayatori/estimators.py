@@ -72,7 +72,14 @@ class _Estimator(BaseEstimator):
         weight_decay: float = -1.0,
         patience: int = 0,
         clip: float = 1.0,
-        augment: str = "auto",
+        augment: Any = "default",
+        tta: int = 1,
+        balance: str = "none",
+        balance_rule: str = "inverse",
+        balance_strength: float = 1.0,
+        balance_both: bool = False,
+        decide: str = "auto",
+        costs: Mapping[str, float] | None = None,
         activation: str = "",
         options: Mapping[str, Any] | None = None,
         loss: str | Callable[..., Any] = "auto",
@@ -115,6 +122,13 @@ class _Estimator(BaseEstimator):
         self.patience = patience
         self.clip = clip
         self.augment = augment
+        self.tta = tta
+        self.balance = balance
+        self.balance_rule = balance_rule
+        self.balance_strength = balance_strength
+        self.balance_both = balance_both
+        self.decide = decide
+        self.costs = costs
         self.activation = activation
         self.options = options
         self.loss = loss
@@ -220,6 +234,7 @@ class _Estimator(BaseEstimator):
         """One run without sealed rows, rivals and a look: the caller's split is outside."""
         given = {**self.get_params(deep=False), "class_weights": class_weights, "options": self.options or {}}
         given |= {"task": task, "test": 0.0, "baselines": (), "look": False, "advise": False}
+        given |= {"balance_price": False, "costs": self.costs or {}}
         given["seed"] = seed_from(given.pop("random_state"))
         recipe = from_flat({name: value for name, value in given.items() if name != "verbose"})
         dataset = load_data(X, y, recipe.data)
@@ -409,9 +424,10 @@ class Classifier(ClassifierMixin, _Estimator):
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class (n,); or (n, labels), 1 where a label is at least as likely as not."""
         values = self._values(X)
+        leans = self.model_.leaning(values)
         if self.model_.schema.task == "multilabel":
-            return (values >= 0.5).astype(np.int64)
-        return self.classes_[values.argmax(axis=1)]
+            return (leans > 0.5).astype(np.int64)
+        return self.classes_[leans.argmax(axis=1)]
 
 
 class Regressor(RegressorMixin, _Estimator):

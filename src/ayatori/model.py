@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ayatori.augment import views
 from ayatori.data import load_like, read_blocks
 from ayatori.data.blocks import Progress
 from ayatori.data.files import open_table
 from ayatori.embed import Frozen, embed
 from ayatori.ensemble import answer
 from ayatori.evaluate import Fitted, whole_table
+from ayatori.evaluate.decision import leaning
 from ayatori.nets import TUNED, Network
 from ayatori.records import AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
 from ayatori.train import Together
@@ -38,6 +40,8 @@ class Model:
     rivals: tuple[Fitted, ...] = ()
     frozen: Frozen | None = None  # what rows pass through before the networks see them
     device: str = "auto"
+    rule: np.ndarray | None = None  # how labels are decided, where it is not the likeliest (see ``decide``)
+    tta: tuple[Any, int] = ("none", 1)  # an augmentation, and how many views of a picture are averaged
     _together: list[Together] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def read(self, data: Any, ids: str = "") -> Dataset:
@@ -58,7 +62,7 @@ class Model:
         if (passed := self.passed) is not None:
             dataset = embed(dataset, passed, self.device)
         if not self._together:
-            self._together.append(Together(self.networks, dataset.inputs))
+            self._together.append(Together(self.networks, dataset.inputs, views(*self.tta)))
         outputs = self.networks[0].spec.outputs
         inputs = whole_table(dataset)[0] if self._reads_table else None
         found = np.zeros((len(rows), outputs), np.float32)
@@ -75,6 +79,10 @@ class Model:
             said += [rival.predict(own, outputs) for rival in self.rivals if own is not None]
             found[part] = answer(np.stack(said), self.vote, self.schema.task, own)
         return found
+
+    def leaning(self, values: np.ndarray) -> np.ndarray:
+        """(rows, outputs) whose largest (several labels: above 0.5) is what is said of a row."""
+        return values if self.rule is None else leaning(values, self.rule, self.schema.task)
 
     @property
     def passed(self) -> Frozen | None:
@@ -100,10 +108,11 @@ class Model:
                 table[names[number] if len(names) > 1 else "value"] = values[:, number]
             return table
         classes = np.asarray(self.schema.classes, dtype=object)
+        leans = self.leaning(values)
         if self.schema.task == "classification":
-            table["label"] = classes[values.argmax(axis=1)]
+            table["label"] = classes[leans.argmax(axis=1)]
         else:
-            table["label"] = [" ".join(classes[row >= 0.5]) for row in values]
+            table["label"] = [" ".join(classes[row > 0.5]) for row in leans]
         for number, name in enumerate(classes):
             table[f"p_{name}"] = values[:, number]
         return table
@@ -116,6 +125,7 @@ def deliver(
     stacked: Sequence[Predictions],
     schema: Schema,
     frozen: Frozen | None = None,
+    tta: tuple[Any, int] = ("none", 1),
 ) -> Model:
     """The model behind line ``name`` of the leaderboard: a network, all folds' networks, or an ensemble.
 
@@ -123,13 +133,15 @@ def deliver(
     """
     if not blends:  # rotated without a test: nothing can be scored
         best = int(np.argmin([min((e.stop_loss for e in m.history), default=np.inf) for m in members]))
-        return Model(f"best of {len(members)}, rotated", schema, (members[best].network,), frozen=frozen)
+        only = (members[best].network,)
+        return Model(f"best of {len(members)}, rotated", schema, only, frozen=frozen, tta=tta)
     blend = next(blend for blend in blends if blend.name == name and blend.network)
     vote = next((one.vote for one in blends if one.ensemble == blend.ensemble and one.vote), None)
     if vote is None:
         networks = tuple(members[index].network for index in blend.members)
         whole = len(networks) == 1 or blend.split == "test"
-        return Model(name if whole else f"mean of {len(networks)} networks", schema, networks, frozen=frozen)
+        name = name if whole else f"mean of {len(networks)} networks"
+        return Model(name, schema, networks, frozen=frozen, rule=blend.rule, tta=tta)
     heard = sorted({voice for group in vote.groups for voice in group.voices})
     place = {voice: number for number, voice in enumerate(heard)}
     groups = [dataclasses.replace(g, voices=tuple(place[voice] for voice in g.voices)) for g in vote.groups]
@@ -142,6 +154,8 @@ def deliver(
         Vote(tuple(groups), vote.last),
         tuple(fitted[voice - len(members)] for voice in heard if voice >= len(members)),
         frozen,
+        rule=blend.rule,
+        tta=tta,
     )
 
 

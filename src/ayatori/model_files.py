@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 
@@ -21,8 +22,8 @@ from ayatori.records import AyatoriError, Group, Last, Schema, Task, Vote
 from ayatori.store import RunFolder, digest
 from ayatori.train import pick_device
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 had no vote
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1 had no vote, 2 neither rule nor views
 # what our rivals and scikit-learn's usual estimators are made of, besides what skops trusts already
 TRUSTED = (
     "ayatori.ensemble.say.evidence",
@@ -89,6 +90,8 @@ def save_model(model: Model, folder: RunFolder, place: str = "model") -> None:
             "vote": None if model.vote is None else _vote_facts(model.vote, folder, place),
             "rivals": rivals,
             "source": source,
+            "rule": None if model.rule is None else model.rule.tolist(),
+            "tta": list(model.tta),
         },
     )
 
@@ -161,7 +164,9 @@ def load_model(path: str | Path, net: Any = None, device: str = "auto") -> Model
         )
         frozen = _frozen(path, facts["source"], schema) if facts.get("source") else None
         vote = _vote(path, said) if said else None
-        return Model(facts["name"], schema, networks, vote, rivals, frozen, device)
+        rule = None if facts.get("rule") is None else np.array(facts["rule"], float)
+        how, number = facts.get("tta", ("none", 1))
+        return Model(facts["name"], schema, networks, vote, rivals, frozen, device, rule, (how, int(number)))
     except (KeyError, TypeError, AttributeError) as error:
         raise AyatoriError(f"'{path / 'model.json'}' must describe a model, however: {error!r}") from None
 

@@ -35,6 +35,14 @@ STAGES: dict[str, tuple[str, str]] = {
     "loss": ("loss", "name"),
     "class_weights": ("loss", "class_weights"),
     "augment": ("train", "augment"),
+    "tta": ("train", "tta"),
+    "balance": ("balance", "name"),
+    "balance_rule": ("balance", "balance_rule"),
+    "balance_strength": ("balance", "balance_strength"),
+    "balance_both": ("balance", "balance_both"),
+    "balance_price": ("balance", "balance_price"),
+    "decide": ("decide", "name"),
+    "costs": ("decide", "costs"),
     "epochs": ("train", "epochs"),
     "batch_size": ("train", "batch_size"),
     "learning_rate": ("train", "learning_rate"),
@@ -68,6 +76,7 @@ STAGES: dict[str, tuple[str, str]] = {
 
 ENGINE = Parameter(group="Speed")
 ENSEMBLE = Parameter(group="Ensembles")
+BALANCE = Parameter(group="Rare classes")
 LISTS = ("drop", "ensemble", "stack_nets")  # with commas between
 OR_NONE = ("baselines", "stack_rivals")
 
@@ -105,11 +114,31 @@ class RunOptions:
     learning_rate
         Of a weight matrix, at its highest.
     augment
-        none, light, digits, standard or strong.
+        How pictures (and rows of tables) vary while networks learn: none, light, digits, standard, strong,
+        random, a TOML file, or package:name of a transform of your own. auto compares some (or those that are
+        named, with commas) on stop rows. See them first: ayatori augment DATA.
+    tta
+        Views of each picture that are averaged when it is predicted (1).
+    balance
+        Rare classes: none, weight (they count more in the loss) or sample (they are drawn more often).
+        Probabilities are led back to the true shares.
+    balance_rule
+        inverse (one over frequency) or effective (one over the effective number of rows).
+    balance_strength
+        1: all classes count the same; 0.5: half way, in logarithms (1).
+    balance_both
+        Sample, although class weights are given too.
+    balance_price
+        Train the folds once more without balance, to show what it gave and took (--no-balance-price).
+    decide
+        How a label is decided: likely, or the figure that thresholds are chosen for on stop rows: accuracy,
+        balanced_accuracy or macro_f1; by default as the networks were balanced.
+    costs
+        What mistakes cost, as true>said=cost with commas between; others cost 1.
     loss
         cross_entropy, focal, binary, mse, mae, huber or quantile.
     class_weights
-        One weight a class, with commas, in the order of the classes.
+        One weight a class, with commas: in the order of the classes, or as class=weight (others 1).
     activation
         Any activation of torch.nn, such as ReLU or Mish.
     strategy
@@ -205,8 +234,18 @@ class RunOptions:
     batch_size: int | None = None
     learning_rate: float | None = None
     augment: str | None = None
+    tta: int | None = None
+    balance: Annotated[str | None, BALANCE] = None
+    balance_rule: Annotated[Literal["inverse", "effective"] | None, BALANCE] = None
+    balance_strength: Annotated[float | None, BALANCE] = None
+    balance_both: Annotated[bool | None, Parameter(negative=(), group="Rare classes")] = None
+    balance_price: Annotated[bool | None, Parameter(negative="--no-balance-price", group="Rare classes")] = (
+        None
+    )
+    decide: Annotated[str | None, BALANCE] = None
+    costs: Annotated[str | None, BALANCE] = None
     loss: str | None = None
-    class_weights: str | None = None
+    class_weights: Annotated[str | None, BALANCE] = None
     activation: str | None = None
     strategy: Literal["kfold", "holdout", "rotate"] | None = None
     repeats: int | None = None
@@ -323,19 +362,28 @@ def _meant(option: str, said: Any) -> Any:
         return _listed(said)
     if option in LISTS or option in OR_NONE:
         return () if option in OR_NONE and said == "none" else _listed(said)
-    if option == "class_weights":
-        try:
-            return tuple(float(part) for part in _listed(said))
-        except ValueError:
-            raise AyatoriError(
-                f"`--class-weights` must be numbers with commas between, however: {said!r}"
-            ) from None
+    if option in ("class_weights", "costs"):
+        return _numbers(option, said)
     if option == "test":
         try:
             return float(said)
         except ValueError:
             return said
     return said
+
+
+def _numbers(option: str, said: str) -> tuple[float, ...] | dict[str, float]:
+    """Numbers with commas between, or NAME=NUMBER."""
+    try:
+        if option == "class_weights" and "=" not in said:
+            return tuple(float(part) for part in _listed(said))
+        pairs = [part.rpartition("=") for part in _listed(said)]
+        return {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        form = "numbers, or CLASS=NUMBER," if option == "class_weights" else "TRUE>SAID=NUMBER"
+        raise AyatoriError(
+            f"`--{option.replace('_', '-')}` must be {form} with commas between, however: {said!r}"
+        ) from None
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -23,9 +23,8 @@ def predictions_table(dataset: Dataset, blends: Sequence[Blend]) -> pd.DataFrame
         columns = ["value"]
     else:
         columns = [f"value_{name}" for name in dataset.schema.target]
-    parts = (
-        [pd.DataFrame(columns=["row", "id", "true", "fold", "split", "name", *columns])] if not blends else []
-    )
+    names = ["row", "id", "true", "fold", "split", "name", "said", *columns]
+    parts = [pd.DataFrame(columns=names)] if not blends else []
     for blend in blends:
         rows = np.flatnonzero(blend.rows)
         truth = dataset.labels[rows]
@@ -39,8 +38,19 @@ def predictions_table(dataset: Dataset, blends: Sequence[Blend]) -> pd.DataFrame
         else:
             part[[f"true_{name}" for name in dataset.schema.target]] = truth
         part["fold"], part["split"], part["name"] = blend.fold[rows], blend.split, blend.name
+        if dataset.task != "regression":
+            part["said"] = said_of(dataset, blend, rows)
         parts.append(pd.concat([part, pd.DataFrame(blend.values[rows], columns=columns)], axis=1))
     return pd.concat(parts, ignore_index=True)
+
+
+def said_of(dataset: Dataset, blend: Blend, rows: np.ndarray) -> np.ndarray:
+    """(rows,) the class that is said of each row; of several labels their names."""
+    classes = np.asarray(dataset.classes, dtype=object)
+    leans = (blend.values if blend.decided is None else blend.decided)[rows]
+    if dataset.task == "classification":
+        return classes[leans.argmax(axis=1)]
+    return np.array([" ".join(classes[line > 0.5]) for line in leans], dtype=object)
 
 
 def row_losses(dataset: Dataset, blend: Blend) -> np.ndarray:

@@ -89,10 +89,39 @@ class LossRecipe:
 
     name: str | Callable[..., Any] = "auto"
     label_smoothing: float = -1.0  # -1 = the network's own default
-    class_weights: tuple[float, ...] = ()  # one per class, in the order of the classes
+    # one per class, in the order of the classes, or by their names (others weigh 1)
+    class_weights: tuple[float, ...] | Mapping[str, float] = ()
     gamma: float = 2.0  # focal
     delta: float = 1.0  # huber, in standard deviations of the target
     quantile: float = 0.5
+
+
+@dataclass(frozen=True)
+class BalanceRecipe:
+    """What is done about rows that are rare: by their class, by each label, or by the density of numbers.
+
+    ``name``: none, weight (they count more in the loss) or sample (they are drawn more often).
+    """
+
+    name: str = "none"
+    balance_rule: Literal["inverse", "effective"] = "inverse"  # one over frequency, or effective number
+    balance_strength: float = 1.0  # 1: all classes count the same; 0.5: half way, in logarithms
+    balance_beta: float = 0.999  # of the effective number
+    balance_correct: bool = True  # probabilities are led back to the true shares
+    balance_both: bool = False  # sample, although class weights are given too
+    balance_price: bool = True  # the folds are trained once more without it, to show what it gave and took
+
+
+@dataclass(frozen=True)
+class DecideRecipe:
+    """How probabilities become a label: the likeliest, or by thresholds.
+
+    ``name``: auto (as the network was trained, where it was balanced, else likely), likely, or the figure
+    that thresholds are chosen for, on stop rows: accuracy, balanced_accuracy or macro_f1.
+    """
+
+    name: str = "auto"
+    costs: Mapping[str, float] = field(default_factory=dict)  # "cat>dog" = 10: a cat called dog; others 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +137,8 @@ class TrainRecipe:
     clip: float = 1.0  # largest gradient norm of a member; 0 = no clipping
     patience: int = 0  # epochs without improvement
     min_delta: float = 1e-4  # absolute
-    augment: str = "auto"  # none, light, ...
+    augment: Any = "default"  # none, light, ...; settings; a transform; auto: compare some
+    tta: int = 1  # views of each picture that are averaged when it is predicted
     solver: Literal["auto", "steps", "exact"] = "auto"  # exact: of a linear head on frozen features
     device: str = "auto"
     checkpoint_seconds: float = 10.0
@@ -182,6 +212,8 @@ class Recipe:
     net: NetRecipe = NetRecipe()
     pretrained: PretrainedRecipe = PretrainedRecipe()
     loss: LossRecipe = LossRecipe()
+    balance: BalanceRecipe = BalanceRecipe()
+    decide: DecideRecipe = DecideRecipe()
     train: TrainRecipe = TrainRecipe()
     engine: EngineRecipe = EngineRecipe()
     ensemble: EnsembleRecipe = EnsembleRecipe()
@@ -316,7 +348,9 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         accepted = (str, tuple)
     elif name == "plan.test":
         accepted = (float, str)
-    elif default is None or isinstance(default, Mapping) or name == "ensemble.stack_model":
+    elif name == "loss.class_weights":
+        accepted = (tuple, Mapping)
+    elif default is None or isinstance(default, Mapping) or name in ("ensemble.stack_model", "train.augment"):
         accepted = (object,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise AyatoriError(

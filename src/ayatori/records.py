@@ -118,11 +118,13 @@ class Column:
     """What one member of a Plan is. ``fold`` is -1 where folds do not apply.
 
     ``kind``: "fold" learns from all rows of its own, a "bag" from a bootstrap sample of them, a "round" of
-    boosting from what earlier rounds got wrong, a "pair" never sees the fold ``other`` either, and a
-    "student" learns what an ensemble says. ``bag`` and ``round`` count from 1.
+    boosting from what earlier rounds got wrong, a "pair" never sees the fold ``other`` either, a
+    "student" learns what an ensemble says, and a "plain" one is a fold again, with no class balanced. ``bag``
+    and ``round`` count from 1.
 
     ``learning_rate`` and ``weight_decay`` are this member's own, or 0 and -1 for the recipe's; ``features``
-    is the share of a table's columns that it may look at, drawn with its seed.
+    is the share of a table's columns that it may look at, drawn with its seed. ``augment``: the name of its
+    own augmentation, "" for the recipe's.
     """
 
     fold: int = -1
@@ -133,9 +135,10 @@ class Column:
     seed: int = 0
     learning_rate: float = 0.0
     weight_decay: float = -1.0
-    kind: Literal["fold", "bag", "round", "pair", "student"] = "fold"
+    kind: Literal["fold", "bag", "round", "pair", "student", "plain"] = "fold"
     other: int = -1
     features: float = 1.0
+    augment: str = ""
 
 
 # One byte a cell: 1 .. 250 means "train, that many times".
@@ -318,6 +321,8 @@ class Blend:
     ensemble: str = "mean"  # what is delivered where this line is chosen; "" = it cannot be
     single: bool = False  # one network a row
     vote: Vote | None = None  # on the test: how new rows are answered; None = the mean of ``members``
+    decided: np.ndarray | None = None  # (n, c) whose largest is what is said; None = that of ``values``
+    rule: np.ndarray | None = None  # how new rows are decided, see ``evaluate.decision``
 
 
 @dataclass(frozen=True)

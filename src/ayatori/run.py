@@ -20,32 +20,38 @@ import numpy as np
 
 from ayatori import sentences
 from ayatori.advise import advise
-from ayatori.assemble import assemble, check_parts, fit_rivals, fits
+from ayatori.assemble import assemble, fit_rivals, fits, whole_plan
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins, row_keys
+from ayatori.decide import decide, find_rules
 from ayatori.distil import distil
 from ayatori.embed import Frozen, cache_folder, embed
-from ayatori.ensemble import grow, with_net
 from ayatori.evaluate import chosen, leaderboard, score_split
 from ayatori.explore import explore
 from ayatori.model import Model, deliver
 from ayatori.model_files import save_model
-from ayatori.nets import find_net, kind_of
 from ayatori.outputs import predictions_table, worst_pictures
-from ayatori.plan import make_plan
 from ayatori.pretrained import (
     check_unseen,
     describe,
     find_pretrained,
     freeze,
-    partner,
     with_own_net,
 )
 from ayatori.recipe import Recipe, change, from_toml, to_toml
 from ayatori.records import AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
-from ayatori.store import RunFolder
-from ayatori.train import Boosted, Desk, boost, predict, settle, split, train_parts
+from ayatori.store import RunFolder, check_same
+from ayatori.train import (
+    Boosted,
+    Desk,
+    boost,
+    compare_augments,
+    predict,
+    settle,
+    split,
+    train_parts,
+)
 
 LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
 
@@ -80,6 +86,7 @@ class Result:
     student: Model | None  # one network that learned what the chosen ensemble says, where it was asked for
     seconds: dict[str, float]
     ensembles: Mapping[str, Any] = field(default_factory=dict)  # how far members differ; what boosting did
+    augment: Mapping[str, Any] = field(default_factory=dict)  # how the augmentations that were compared did
     look: Look | None = None  # what was seen before training; None where it was left out, or after a resume
     verdict: Mapping[str, Any] = field(default_factory=dict)
     advice: Mapping[str, Any] = field(default_factory=dict)  # on the pretrained network, where there is one
@@ -96,6 +103,7 @@ class Result:
             "chosen": self.chosen,
             "delivered": self.model.name,
             "ensembles": self.ensembles,
+            "augment": self.augment,
             "verdict": self.verdict,
             "advice": self.advice,
             "seconds": self.seconds,
@@ -204,12 +212,15 @@ def _flow(
     clock.lap("explore")
     advice = _advise(ready, folder, show)
     clock.lap("advise")
+    plan, compared = _compare(dataset, plan, recipe, folder, show)
+    clock.lap("augment")
     _tell(show, sentences.of_training(plan, recipe))
     trained = _train(dataset, plan, recipe, folder, show)
     plan, members = trained.plan, trained.members
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
     clock.lap("train")
-    predictions = predict(members, dataset, plan)
+    tta = (recipe.train.augment, recipe.train.tta)
+    predictions = predict(members, dataset, plan, tta)
     clock.lap("predict")
     numbers, total = itertools.count(1), fits(plan, recipe)
     rivals, stacked, notes = fit_rivals(
@@ -217,6 +228,7 @@ def _flow(
     )
     clock.lap("rivals")
     made, differ = assemble(dataset, plan, recipe, members, predictions, rivals, stacked, trained.groups)
+    made = decide(made, find_rules(dataset, plan, members, recipe), plan, dataset)
     plan, student, made = _distil(dataset, plan, recipe, members, made, folder, show)
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
@@ -232,13 +244,14 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=deliver(name, made, members, stacked, dataset.schema, ready.frozen),
+        model=deliver(name, made, members, stacked, dataset.schema, ready.frozen, tta),
         stacked=tuple(stacked),
         student=Model("one network, taught", dataset.schema, (student.network,), frozen=ready.frozen)
         if student
         else None,
         seconds=clock.laps,
         ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},
+        augment=compared,
         look=look,
         verdict=seen,
         advice=advice,
@@ -275,13 +288,13 @@ def _prepare(
     recipe, source = find_pretrained(recipe)
     whole = _read(data, y, recipe, folder, show, name)
     whole, frozen = freeze(whole, source, recipe) if source else (whole, None)
-    _check_same(begun, whole)
+    check_same(begun, whole)
     clock.lap("read")
     twins = find_twins(whole)
     known = check_unseen(whole, source, twins.natural) if source else ""
     whole, bound = bind(whole, twins, recipe.plan)
     recipe = with_own_net(recipe)
-    plan = _plan(whole, recipe, folder)
+    plan = whole_plan(whole, recipe, written=folder is not None)
     _tell(show, sentences.of_rows(whole, plan, (bound, known)))
     clock.lap("plan")
     dataset = _embed(whole, frozen, recipe, show)
@@ -293,34 +306,6 @@ def _prepare(
         folder.write_text("recipe.toml", to_toml(recipe))
     clock.lap("embed")
     return _Ready(whole, dataset, plan, recipe, twins, frozen)
-
-
-def _check_same(begun: Mapping[str, Any], dataset: Dataset) -> None:
-    """Refuse to go on with other data, or on another pretrained network, than the run began with."""
-    if not begun.get("fingerprint"):
-        return
-    if begun["fingerprint"] != dataset.fingerprint:
-        raise AyatoriError(
-            "the data must be what the run began with, however it has changed; start a new run"
-        )
-    before, now = begun["schema"].get("source"), dataset.schema.source
-    if before and now and before["facts"]["digest"] != now["facts"]["digest"]:
-        raise AyatoriError(
-            f"the pretrained network must be what the run began with, however {now['facts']['name']!r} has "
-            "changed; start a new run"
-        )
-
-
-def _plan(dataset: Dataset, recipe: Recipe, folder: RunFolder | None) -> Plan:
-    """Folds, and beside them what the ensembles want."""
-    check_parts(dataset, recipe, written=folder is not None)
-    net = find_net(recipe.net, kind_of(dataset))[0]
-    own = make_plan(dataset, recipe.plan, recipe.seed, net)
-    beside = partner(recipe)
-    wanted = (beside, *recipe.ensemble.stack_nets) if beside else recipe.ensemble.stack_nets
-    others = tuple(other for other in dict.fromkeys(wanted) if other != net)
-    plan = grow(own, dataset, recipe.ensemble, recipe.plan, recipe.seed, others)
-    return with_net(plan, own, beside) if beside else plan
 
 
 def _embed(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Show) -> Dataset:
@@ -429,6 +414,20 @@ def _desk(folder: RunFolder | None, show: Show) -> Desk:
         on_epoch=lambda line: show(Event("train", epoch=line)),
         on_step=lambda share: show(Event("train", share=share)),
     )
+
+
+def _compare(
+    dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show
+) -> tuple[Plan, Mapping[str, Any]]:
+    """Where several augmentations are to be compared: the one that each fold learns with."""
+    made = compare_augments(
+        dataset, plan, recipe, _desk(folder, show), lambda share: show(Event("augment", share=share))
+    )
+    if made.sentence:
+        show(Event("augment", made.sentence))
+        if folder:
+            folder.write_plan(made.plan)
+    return made.plan, made.facts
 
 
 def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show) -> Boosted:

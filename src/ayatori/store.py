@@ -341,3 +341,19 @@ def _said(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = REASONS.get(error.errno or 0, error.strerror or str(error))
         raise AyatoriError(f"'{path}' must be writable, however {reason}") from error
+
+
+def check_same(begun: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuse to go on with other data, or on another pretrained network, than the run began with."""
+    if not begun.get("fingerprint"):
+        return
+    if begun["fingerprint"] != dataset.fingerprint:
+        raise AyatoriError(
+            "the data must be what the run began with, however it has changed; start a new run"
+        )
+    before, now = begun["schema"].get("source"), dataset.schema.source
+    if before and now and before["facts"]["digest"] != now["facts"]["digest"]:
+        raise AyatoriError(
+            f"the pretrained network must be what the run began with, however {now['facts']['name']!r} has "
+            "changed; start a new run"
+        )

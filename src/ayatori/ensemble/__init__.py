@@ -1,6 +1,6 @@
 """Stage 7. Predictions of many members, Plan -> one prediction a row. No torch."""
 
-from ayatori.ensemble.columns import KINDS, check_ensembles, grow, with_net
+from ayatori.ensemble.columns import KINDS, check_ensembles, grow, with_net, with_plain
 from ayatori.ensemble.make import (
     blends_of,
     chained,
@@ -32,4 +32,5 @@ __all__ = [
     "stack",
     "votes",
     "with_net",
+    "with_plain",
 ]

@@ -56,6 +56,11 @@ def with_net(plan: Plan, own: Plan, net: str) -> Plan:
     return plan.beside(own.roles, [_of_net(column, net, 1) for column in own.columns])
 
 
+def with_plain(plan: Plan, own: Plan) -> Plan:
+    """``plan`` with each column of ``own`` once more, to be trained without any class being balanced."""
+    return plan.beside(own.roles, [dataclasses.replace(column, kind="plain") for column in own.columns])
+
+
 def check_ensembles(recipe: EnsembleRecipe, plan: Plan, dataset: Dataset) -> None:
     """Refuse what this Plan, or this kind of target, cannot have."""
     for kind in recipe.kinds:

@@ -84,11 +84,12 @@ def _picked(entries: Sequence[Entry], blends: Sequence[Blend], task: Task, names
 def _entry(blend: Blend, truth: np.ndarray, dataset: Dataset) -> Entry:
     rows = np.flatnonzero(blend.rows)
     groups = None if dataset.groups is None else dataset.groups[rows]
-    values = blend.values[rows]
+    values, decided = blend.values[rows], None if blend.decided is None else blend.decided[rows]
     if blend.split == "out_of_fold":
-        scores = score_folds(truth[rows], values, blend.fold[rows], dataset.task, dataset.classes, groups)
+        folds = blend.fold[rows]
+        scores = score_folds(truth[rows], values, folds, dataset.task, dataset.classes, groups, decided)
     else:
-        scores = score(truth[rows], values, dataset.task, dataset.classes, groups)
+        scores = score(truth[rows], values, dataset.task, dataset.classes, groups, decided)
     seconds = {"train": blend.seconds_train, "predict": blend.seconds_predict}
     return Entry(blend.name, blend.split, scores, blend.network, seconds)
 
@@ -107,4 +108,6 @@ def _compared(entry: Entry, blend: Blend, best: Blend | None, truth: np.ndarray,
     rows = np.flatnonzero(blend.rows & best.rows)
     groups = None if dataset.groups is None else dataset.groups[rows]
     same = truth[rows], blend.values[rows], best.values[rows], dataset.task, groups
-    return dataclasses.replace(entry, paired=paired(*same) | lower_loss(*same), against=best.name)
+    ours, theirs = (one.values[rows] if one.decided is None else one.decided[rows] for one in (blend, best))
+    difference = paired(truth[rows], ours, theirs, dataset.task, groups) | lower_loss(*same)
+    return dataclasses.replace(entry, paired=difference, against=best.name)

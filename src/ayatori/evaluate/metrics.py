@@ -59,6 +59,7 @@ def score(
     task: Task,
     classes: Sequence[str] = (),
     groups: np.ndarray | None = None,
+    decided: np.ndarray | None = None,
 ) -> dict[str, Score]:
     """Every figure that fits the task; ``METHODS`` says what each is and where its interval comes from.
 
@@ -68,6 +69,7 @@ def score(
       regression (n, c)
     - ``values``: (n, c) probabilities, or values in the units of the target
     - ``groups``: (n,) rows that share a value are not independent
+    - ``decided``: (n, c) whose largest (several labels: above 0.5) is what is said, if not ``values``
 
     >>> truth = np.array([0, 0, 1, 1])
     >>> said = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
@@ -84,7 +86,8 @@ def score(
         raise AyatoriError(f"predictions must be finite, however {int((~np.isfinite(values)).sum())} are not")
     figures = {"classification": _classification, "multilabel": _multilabel, "regression": _regression}[task]
     rows = sample(n, groups)
-    found = figures(np.asarray(truth), np.asarray(values, np.float64), rows)
+    values = np.asarray(values, np.float64)
+    found = figures(np.asarray(truth), values, rows, values if decided is None else decided)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
@@ -95,17 +98,19 @@ def score_folds(
     task: Task,
     classes: Sequence[str] = (),
     groups: np.ndarray | None = None,
+    decided: np.ndarray | None = None,
 ) -> dict[str, Score]:
     """``score`` of all rows, and over the folds in ``fold`` (n,) int the spread of each figure.
 
     A fold of -1 is none. The spread is the standard deviation (divisor folds - 1) and stays NaN where fewer
     than two folds can say the figure.
     """
-    figures = score(truth, values, task, classes, groups)
+    figures = score(truth, values, task, classes, groups, decided)
     parts = [fold == number for number in np.unique(fold[fold >= 0])]
     if len(parts) < 2:
         return figures
-    each = [score(truth[part], values[part], task, classes) for part in parts]
+    said = values if decided is None else decided
+    each = [score(truth[part], values[part], task, classes, None, said[part]) for part in parts]
     spreads = {name: [one[name].value for one in each if name in one] for name in figures}
     return {
         name: dataclasses.replace(figure, spread=float(np.std(spreads[name], ddof=1)))
@@ -115,8 +120,10 @@ def score_folds(
     }
 
 
-def _classification(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
-    said = values.argmax(axis=1)
+def _classification(
+    truth: np.ndarray, values: np.ndarray, rows: Sample, decided: np.ndarray
+) -> dict[str, Score | None]:
+    said = decided.argmax(axis=1)
     right = said == truth
     own = values[np.arange(rows.n), truth]
     columns = [1] if values.shape[1] == 2 else range(values.shape[1])
@@ -131,13 +138,15 @@ def _classification(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict
         "roc_auc": average(_curves(pairs, rows), rows),
         "average_precision": average(_precisions(pairs, rows), rows),
         "brier": mean(_squares(truth, values), rows),
-        "ece": _calibration(values.max(axis=1), right, rows),
+        "ece": _calibration(values.max(axis=1), values.argmax(axis=1) == truth, rows),
     }
 
 
-def _multilabel(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
+def _multilabel(
+    truth: np.ndarray, values: np.ndarray, rows: Sample, decided: np.ndarray
+) -> dict[str, Score | None]:
     yes = truth > 0.5
-    said = values > 0.5
+    said = decided > 0.5
     right = said == yes
     labels = range(values.shape[1])
     clipped = np.clip(np.where(yes, values, 1 - values), EPSILON, 1 - EPSILON)
@@ -153,7 +162,9 @@ def _multilabel(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str
     }
 
 
-def _regression(truth: np.ndarray, values: np.ndarray, rows: Sample) -> dict[str, Score | None]:
+def _regression(
+    truth: np.ndarray, values: np.ndarray, rows: Sample, decided: np.ndarray
+) -> dict[str, Score | None]:
     truth = truth.reshape(rows.n, -1)
     errors = values.reshape(rows.n, -1) - truth
     return {

@@ -52,7 +52,8 @@ class Network(nn.Module):
 
     ``temperature`` divides the logits of a finished network, so that its probabilities mean what they say.
     Regression targets are standardised inside: ``shift`` and ``scale`` (outputs,) are those of
-    the member's own training rows.
+    the member's own training rows. Elsewhere ``shift`` leads logits back to the true shares of the classes,
+    where rare ones counted more.
     """
 
     temperature: Tensor
@@ -77,10 +78,14 @@ class Network(nn.Module):
     def answer(self, logits: Tensor) -> Tensor:
         """Logits (b, outputs) -> probabilities or values, see ``predict``."""
         if self.spec.task == "classification":
-            return (logits / self.temperature).softmax(-1)
+            return (self.led_back(logits) / self.temperature).softmax(-1)
         if self.spec.task == "multilabel":
-            return (logits / self.temperature).sigmoid()
+            return (self.led_back(logits) / self.temperature).sigmoid()
         return logits * self.scale + self.shift
+
+    def led_back(self, logits: Tensor) -> Tensor:
+        """Logits of classes (b, outputs) as they are under the true shares; others as they are."""
+        return logits if self.spec.task == "regression" else logits + self.shift
 
     def fit(self, inputs: Mapping[str, np.ndarray], target: np.ndarray | None) -> None:
         """Fit the front, and the target's scale where it has one, to a member's own training rows."""

@@ -45,15 +45,18 @@ def mistakes(
     if task == "classification":
         truth = pd.Index(classes).get_indexer(table["true"].astype(str))
         values = _probabilities(table, classes)
-        found = _confusions(truth, values.argmax(axis=1), classes)
+        said = pd.Index(classes).get_indexer(table["said"].astype(str))
+        found = _confusions(truth, said, classes)
         losses = -np.log(np.clip(values[np.arange(len(table)), truth], 1e-12, None))
-        wrong = values.argmax(axis=1) != truth
+        wrong = said != truth
     elif task == "multilabel":
         truth, values = label_table(table["true"], classes), _probabilities(table, classes)
-        found = {"labels": _labels(truth > 0, values > 0.5, classes)}
+        said = label_table(table["said"], classes)
+        found = {"labels": _labels(truth > 0, said > 0, classes)}
         losses = -np.log(np.clip(np.where(truth > 0, values, 1 - values), 1e-12, None)).mean(axis=1)
-        wrong = ((values > 0.5) != (truth > 0)).any(axis=1)
+        wrong = ((said > 0) != (truth > 0)).any(axis=1)
     else:
+        said = None
         truth, values, classes = value_table(table, data["schema"].get("target") or ())
         drawn = [_cloud(truth[:, k], values[:, k]) for k in range(min(len(classes), VALUES))]
         found = {"targets": [{"name": name, **cloud} for name, cloud in zip(classes, drawn, strict=False)]}
@@ -64,7 +67,8 @@ def mistakes(
     if entry["split"] == "test":
         return found
     order = np.argsort(np.where(wrong, -losses, np.inf), kind="stable")[: min(WORST, int(wrong.sum()))]
-    lines = [_described(task, truth[at], values[at], classes) for at in order]
+    said = values if said is None else said
+    lines = [_described(task, truth[at], values[at], classes, said[at]) for at in order]
     rows, ids = table["row"].to_numpy()[order], table["id"].astype(str).tolist()
     return found | {"worst": show_rows(run, data, rows, [ids[at] for at in order], lines)}
 
@@ -204,19 +208,18 @@ def _cloud(truth: np.ndarray, said: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _described(task: str, truth: Any, values: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _described(task: str, truth: Any, values: np.ndarray, names: Sequence[str], said: Any) -> dict[str, Any]:
     """One mistake in words: what it is, what it was taken for, how sure."""
     if task == "classification":
-        said = int(values.argmax())
         return {
             "true": names[int(truth)],
-            "said": names[said],
-            "sure": float(values[said]),
+            "said": names[int(said)],
+            "sure": float(values[int(said)]),
             "given": float(values[int(truth)]),
         }
     if task == "multilabel":
-        missed = [name for name, is_so, p in zip(names, truth, values, strict=True) if is_so and p <= 0.5]
-        added = [name for name, is_so, p in zip(names, truth, values, strict=True) if not is_so and p > 0.5]
+        missed = [name for name, is_so, yes in zip(names, truth, said, strict=True) if is_so and not yes]
+        added = [name for name, is_so, yes in zip(names, truth, said, strict=True) if not is_so and yes]
         return {"missed": missed, "added": added}
     return {
         "true": [float(value) for value in truth],

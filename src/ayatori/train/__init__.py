@@ -1,6 +1,8 @@
 """Stage 6. Dataset, Plan, recipe -> members."""
 
+from ayatori.train.balance import balances
 from ayatori.train.boost import Boosted, boost
+from ayatori.train.compare import compare_augments
 from ayatori.train.engine import sentence
 from ayatori.train.parts import Desk, split, train_parts, train_some
 from ayatori.train.predict import Together, answers, predict, predict_rows
@@ -13,7 +15,9 @@ __all__ = [
     "Desk",
     "Together",
     "answers",
+    "balances",
     "boost",
+    "compare_augments",
     "pick_device",
     "predict",
     "predict_rows",

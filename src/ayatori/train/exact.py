@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ayatori.augment import augment
 from ayatori.nets import kind_of
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, AyatoriError, Dataset, Epoch
@@ -35,6 +36,10 @@ def why_steps(recipe: Recipe, dataset: Dataset) -> str:
         return "dropout is drawn anew at each step"
     if recipe.loss.name not in CONVEX[dataset.task] or recipe.loss.label_smoothing > 0:
         return "it minimises another loss"
+    if recipe.balance.name != "none" and dataset.task == "multilabel":
+        return "each label of a row weighs by itself"
+    if augment(recipe.train.augment).pairs:
+        return "rows are mixed anew at each step"
     if any(name.endswith(VIEWS) for name in dataset.inputs):
         return "rows have several views"
     return ""
@@ -56,7 +61,7 @@ def solve_members(job: Job, on_step: OnStep | None) -> list[Learner]:
     learners = new_learners(job, range(job.plan.members))
     features = torch.from_numpy(np.ascontiguousarray(job.dataset.inputs["features"])).to(job.device)
     labels = torch.from_numpy(job.dataset.labels).to(job.device)
-    weight = torch.from_numpy(np.stack([one.counts * one.weight for one in learners])).to(job.device)
+    weight = torch.from_numpy(np.stack([_weight(one) for one in learners])).to(job.device)
     fronts = [one.network.front for one in learners]
     found = solve(
         features,
@@ -75,6 +80,12 @@ def solve_members(job: Job, on_step: OnStep | None) -> list[Learner]:
     return learners
 
 
+def _weight(learner: Learner) -> np.ndarray:
+    """(n,): how much each row counts; what is drawn more often weighs more here."""
+    often = learner.counts if learner.share is None else learner.share
+    return often * learner.weight
+
+
 @torch.no_grad()
 def _choose(learner: Learner, found: Solved, features: Tensor, labels: Tensor, job: Job) -> None:
     """Give the member the weights whose penalty is best on its stop rows, and note all that were tried."""
@@ -86,7 +97,7 @@ def _choose(learner: Learner, found: Solved, features: Tensor, labels: Tensor, j
     if network.spec.task == "regression":  # solved in the units of the target
         weight, bias = weight / network.scale[:, None], (bias - network.shift) / network.scale
     losses = [
-        learner.stop_loss(seen @ one.T + offset, target).double().mean().item()
+        learner.stop_loss(network.led_back(seen @ one.T + offset), target).double().mean().item()
         for one, offset in zip(weight, bias, strict=True)
     ]
     for number, (loss, penalty) in enumerate(zip(losses, PENALTIES, strict=True), 1):

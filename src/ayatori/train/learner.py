@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ayatori.augment import Augmentation
 from ayatori.nets.network import Network
 from ayatori.nets.traits import Traits
 from ayatori.recipe import TrainRecipe
@@ -43,13 +44,16 @@ class Learner:
     column: Column
     network: Network
     counts: np.ndarray
-    weight: np.ndarray  # (n,) float32: loss weight of each row, mean 1 over its own training rows
+    # loss weight of each row, mean 1 over its own training rows: (n,) float32, or (n, labels) of each label
+    weight: np.ndarray
     loss: Loss  # what is minimised
     stop_loss: Loss  # what is watched: the same, without label smoothing
     recipe: TrainRecipe
     chance: torch.Generator  # what our own dropout draws from
     traits: Traits  # what was found by trying its network
     moments: State  # of the optimizer: exp_avg/NAME and exp_avg_sq/NAME, shaped as the parameters
+    vary: Augmentation  # what happens to its rows
+    share: np.ndarray | None = None  # (n,) of all draws, where rare rows are drawn more often
     progress: Progress = field(default_factory=Progress)
     best: State = field(default_factory=dict)
     good: tuple[State, State, dict[str, Any]] = ({}, {}, {})  # network, moments, progress

@@ -24,6 +24,7 @@ from ayatori.nets.joined import Joined
 from ayatori.nets.traits import Traits
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Epoch, Plan
+from ayatori.train.balance import balance_rows
 from ayatori.train.crew import crew
 from ayatori.train.learner import (
     Learner,
@@ -36,7 +37,7 @@ from ayatori.train.learner import (
     schedule,
     unpack,
 )
-from ayatori.train.lesson import own_values
+from ayatori.train.lesson import outputs_of, own_values
 from ayatori.train.loss import make_loss
 from ayatori.train.memory import steady_heap
 from ayatori.train.predict import logits_of
@@ -48,12 +49,13 @@ from ayatori.train.stream import (
     own_inputs,
     own_order,
     read_batch,
-    row_weights,
+    sampled_order,
     seed_of,
     take,
     to_device,
     views_of,
 )
+from ayatori.train.vary import pair_own, vary_own
 
 AHEAD = 4  # shared batches that are read together; at most three times as many wait in memory
 LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
@@ -169,7 +171,7 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
     for learner in active:
         together = engine.mode == "stacked" and _stacks(learner, job.stream)
         own = repr((learner.network.spec, learner.progress.steps)) if together else learner.index
-        alike.setdefault((own, learner.progress.step_scale), []).append(learner)
+        alike.setdefault((own, learner.progress.step_scale, learner.column.augment), []).append(learner)
     parts = [
         [group[number] for number in numbers]
         for group in alike.values()
@@ -210,7 +212,7 @@ def _pass(job: Job, stacks: Sequence[Stack], epoch: int, hands: Executor) -> Ite
     stream, seed = job.stream, job.recipe.seed
     waiting: deque[list[Future]] = deque()
     last: dict[Stack, Future] = {}
-    vary = augment(job.recipe.train.augment)
+    ways = {stack.learners[0].column.augment: stack.vary for stack in stacks}
     shared = None if stream.shared is None else batches(stream.shared, stream.steps, seed, epoch)
     ahead = AHEAD if shared else OWN_AHEAD
     for first in range(0, stream.steps, ahead):
@@ -221,7 +223,7 @@ def _pass(job: Job, stacks: Sequence[Stack], epoch: int, hands: Executor) -> Ite
             key = (seed, epoch, number)
             if shared:
                 layout = job.recipe.engine.layout
-                ready.append(read_batch(job.dataset, next(shared), vary, factor, key, job.device, layout))
+                ready.append(read_batch(job.dataset, next(shared), ways, factor, key, job.device, layout))
             else:
                 ready.append(Batch(key, factor))
         for stack in stacks:
@@ -247,10 +249,27 @@ def steps_of(stack: Stack, job: Job, ready: Sequence[Batch], before: Future | No
         given = shared_rows(stack, batch) if batch.target is not None else own_rows(stack, job, batch)
         if given is None:
             continue
+        if stack.vary.pairs:
+            given = paired(stack, job, batch, given)
         if stack.draws:
-            # a member's dropout does not depend on who trains beside it
-            stack.seed([seed_of(*batch.key, learner.column.seed) for learner in stack.learners])
+            stack.seed(_seeds(stack, batch))
         stack.step(*given, batch.factor)
+
+
+def paired(stack: Stack, job: Job, batch: Batch, given: Given) -> Given:
+    """The rows of each member, each with another one of the same member mixed in."""
+    inputs, target, weight, rows, offset = given
+    members = len(stack.learners)
+    own = rows.tolist() if isinstance(rows, Tensor) else [rows] * members
+    inputs, target, weight, offset = pair_own(
+        stack.vary, inputs, target, weight, offset, own, _seeds(stack, batch), outputs_of(job.dataset)
+    )
+    return inputs, target, weight, rows, offset
+
+
+def _seeds(stack: Stack, batch: Batch) -> list[int]:
+    """What a member draws in a step does not depend on who trains beside it."""
+    return [seed_of(*batch.key, learner.column.seed) for learner in stack.learners]
 
 
 def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
@@ -258,9 +277,7 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
     _, epoch, number = batch.key
     if stack.epoch != epoch:
         stack.epoch = epoch
-        stack.orders = np.stack(
-            [own_order(one.drawn, job.stream, one.column.seed, epoch) for one in stack.learners]
-        )
+        stack.orders = np.stack([_order(one, job.stream, epoch) for one in stack.learners])
         stack.views = views_of(job.dataset.inputs, job.recipe.seed, epoch)
     rows = stack.orders[:, number]
     weight = None
@@ -268,10 +285,18 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
         own = [one.weight[mine] for one, mine in zip(stack.learners, rows, strict=True)]
         weight = to_device(np.stack(own), job.device)
     inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout, stack.views)
+    if stack.vary.pictures or stack.vary.tables:
+        inputs = vary_own(stack.vary, inputs, _seeds(stack, batch))
     offset, target = (own_values(stack.learners, kind, rows, job.device) for kind in ("offset", "soft"))
     if target is None:
         target = to_device(job.dataset.labels[rows], job.device)
     return inputs, target, weight, rows.shape[1], offset
+
+
+def _order(learner: Learner, stream: Stream, epoch: int) -> np.ndarray:
+    if learner.share is None:
+        return own_order(learner.drawn, stream, learner.column.seed, epoch)
+    return sampled_order(learner.rows, learner.share[learner.rows], stream, learner.column.seed, epoch)
 
 
 def shared_rows(stack: Stack, batch: Batch) -> Given | None:
@@ -287,7 +312,8 @@ def shared_rows(stack: Stack, batch: Batch) -> Given | None:
     index = np.stack([np.resize(mine, most) if len(mine) else np.zeros(most, np.int64) for mine in own])
     device = batch.target.device
     place = torch.from_numpy(index.reshape(-1)).to(device)
-    inputs = {n: v.index_select(0, place).unflatten(0, index.shape) for n, v in batch.inputs.items()}
+    varied = batch.inputs[stack.learners[0].column.augment]
+    inputs = {n: v.index_select(0, place).unflatten(0, index.shape) for n, v in varied.items()}
     numbers = batch.rows[index]
     offset, target = (own_values(stack.learners, kind, numbers, device) for kind in ("offset", "soft"))
     if target is None:
@@ -295,7 +321,8 @@ def shared_rows(stack: Stack, batch: Batch) -> Given | None:
     if min(sizes) == most and not stack.weighs:
         return inputs, target, None, most, offset
     weight = np.stack([one.weight[mine] for one, mine in zip(stack.learners, numbers, strict=True)])
-    weight *= np.arange(most) < np.array(sizes)[:, None]
+    there = np.arange(most) < np.array(sizes)[:, None]
+    weight *= there if weight.ndim == 2 else there[..., None]
     rows = most if min(sizes) == most else torch.tensor(sizes, device=device)
     return inputs, target, to_device(weight, device), rows, offset
 
@@ -310,6 +337,7 @@ def stop_losses(stack: Stack, job: Job) -> dict[int, float]:
         target = learner.network.standardise(to_device(job.dataset.labels[own], job.device))
         if learner.offset is not None:
             mine = mine + learner.network.standardise(to_device(learner.offset[own], job.device))
+        mine = learner.network.led_back(mine)
         found[learner.index] = learner.stop_loss(mine, target).double().mean().item()
     return found
 
@@ -340,14 +368,20 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     network.to(job.device)
     if "image" in dataset.inputs and recipe.engine.layout == "channels_last":
         network.to(memory_format=torch.channels_last)
+    taught = soft is not None
+    balance = balance_rows(dataset, counts, shared is None, recipe, column, taught or offsets is not None)
+    if balance.back is not None:
+        network.shift.copy_(torch.from_numpy(balance.back))
+    vary = augment(column.augment or recipe.train.augment)
     learner = Learner(
         index=index,
         column=column,
         network=network,
         counts=counts,
-        # of a table, a row that counts twice is drawn twice
-        weight=row_weights(dataset, np.sign(counts) if shared is None else counts, recipe.loss.class_weights),
-        loss=make_loss(recipe.loss, dataset.task, 0.0 if soft is not None else smoothing, soft is not None),
+        weight=balance.weight,
+        share=balance.share,
+        vary=vary,
+        loss=make_loss(recipe.loss, dataset.task, 0.0 if taught else smoothing, taught or vary.pairs),
         stop_loss=make_loss(recipe.loss, dataset.task),
         recipe=recipe.train,
         chance=chance,
@@ -367,6 +401,7 @@ def _judge_start(learner: Learner, job: Job) -> None:
     rows = job.plan.rows(learner.index, STOP)
     logits = logits_of(Joined([learner.network]).logits, job.dataset.inputs, [rows], job.device)[0]
     target = learner.network.standardise(to_device(job.dataset.labels[rows], job.device))
+    logits = learner.network.led_back(logits)
     learner.progress.best_loss = learner.stop_loss(logits, target).double().mean().item()
     learner.progress.best_epoch = 0
     learner.best = clone(learner.network.state_dict())

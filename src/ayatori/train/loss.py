@@ -53,7 +53,7 @@ def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0, soft: bool
         "cross_entropy": lambda logits, target: F.cross_entropy(
             logits, target, reduction="none", label_smoothing=smoothing
         ),
-        "binary": lambda logits, target: _binary(logits, target, smoothing),
+        "binary": lambda logits, target: _binary(logits, target, smoothing).mean(-1),
         "focal": lambda logits, target: (_soft_focal if soft else _focal)(logits, target, recipe.gamma, task),
         "mse": lambda logits, target: (logits - target).square().mean(-1),
         "mae": lambda logits, target: (logits - target).abs().mean(-1),
@@ -64,27 +64,39 @@ def make_loss(recipe: LossRecipe, task: Task, smoothing: float = 0.0, soft: bool
     }
     loss = losses[name]
     loss.of_rows = True  # type: ignore[attr-defined]  # rows of several members may be put end to end
+    if task == "multilabel":
+        each = (
+            (lambda logits, target: _binary(logits, target, smoothing))
+            if name == "binary"
+            else (lambda logits, target: _focal_labels(logits, target, recipe.gamma))
+        )
+        each.of_rows = True  # type: ignore[attr-defined]
+        loss.each = each  # type: ignore[attr-defined]  # (b, labels), whose mean over labels is the loss
     return loss
 
 
 def _binary(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     soft = target * (1 - smoothing) + smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(-1)
+    return F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
 
 
 def _focal(logits: Tensor, target: Tensor, gamma: float, task: Task) -> Tensor:
     if task == "multilabel":
-        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean(-1)
+        return _focal_labels(logits, target, gamma).mean(-1)
     entropy = F.cross_entropy(logits, target, reduction="none")
     return (1 - torch.exp(-entropy)) ** gamma * entropy
+
+
+def _focal_labels(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """(b, labels): the mean of the losses that yes and no would have, by how likely the target says it is."""
+    yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
+    return -(target * no.exp() ** gamma * yes + (1 - target) * yes.exp() ** gamma * no)
 
 
 def _soft_focal(logits: Tensor, target: Tensor, gamma: float, task: Task) -> Tensor:
     """The mean of the losses that each outcome would have, by how likely the target says it is."""
     if task == "multilabel":
-        yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
-        return -(target * no.exp() ** gamma * yes + (1 - target) * yes.exp() ** gamma * no).mean(-1)
+        return _focal_labels(logits, target, gamma).mean(-1)
     log_p = logits.log_softmax(-1)
     return -(target * (1 - log_p.exp()) ** gamma * log_p).sum(-1)
 

@@ -47,16 +47,19 @@ def train_parts(dataset: Dataset, plan: Plan, recipe: Recipe, desk: Desk) -> lis
 
 
 def split(plan: Plan) -> list[tuple[int, ...]]:
-    """Numbers of the members that train together: one network, and either folds with bags, or pairs."""
-    parts: dict[tuple[str, bool], list[int]] = {}
+    """Numbers of the members that train together: of one network folds with bags, or pairs, or plain ones."""
+    parts: dict[tuple[str, str], list[int]] = {}
     for member, column in enumerate(plan.columns):
-        parts.setdefault((column.net, column.kind == "pair"), []).append(member)
+        kind = column.kind if column.kind in ("pair", "plain") else ""
+        parts.setdefault((column.net, kind), []).append(member)
     return [tuple(part) for part in parts.values()]
 
 
 def recipe_of(part: Sequence[int], dataset: Dataset, plan: Plan, recipe: Recipe) -> Recipe:
     """The run's recipe for another part: the same epochs, and what its own network and size want."""
     net = plan.columns[part[0]].net
+    if plan.columns[part[0]].kind == "plain":
+        recipe = change(change(recipe, "balance", name="none"), "loss", class_weights=())
     if net != plan.columns[0].net:
         fresh: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": -1.0, "beta2": 0.0, "warmup": -1.0}
         fresh["solver"] = "auto"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ayatori.augment import views
 from ayatori.nets import Network, find_traits, reads
 from ayatori.nets.joined import Joined
 from ayatori.records import STOP, Dataset, Member, Plan, Predictions
@@ -19,6 +21,7 @@ from ayatori.train.stream import take
 PREDICT_ROWS = 1024  # rows of one forward pass
 EVEN = 32  # rows of a table are asked for in multiples of it
 LEAST_BLOCK = 128  # rows of each network in a call of many
+View = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 MOST_TOGETHER = 64  # networks of one call
 TOGETHER_BELOW = 1e6  # operations of a row, forward: larger networks answer one by one
 
@@ -28,10 +31,11 @@ def logits_of(
     inputs: Mapping[str, np.ndarray],
     rows: Sequence[np.ndarray],
     device: torch.device,
+    view: View | None = None,
 ) -> list[Tensor]:
     """What each of k networks says of its own ``rows``, (rows, outputs) for each, in one call a block.
 
-    ``logits``: inputs (k, b, ...) -> (k, b, outputs), in evaluation mode.
+    ``logits``: inputs (k, b, ...) -> (k, b, outputs), in evaluation mode. ``view``: how a batch is looked at.
     """
     longest = max(len(own) for own in rows)
     if "image" not in inputs:
@@ -44,7 +48,8 @@ def logits_of(
     while start < longest:
         try:
             with torch.inference_mode():
-                parts.append(logits(take(inputs, padded[:, start : start + block], device)))
+                seen = take(inputs, padded[:, start : start + block], device)
+                parts.append(logits(seen if view is None else _viewed(seen, view)))
             start += block
         except (RuntimeError, MemoryError) as error:
             if block == 1 or not is_out_of_memory(error):
@@ -52,6 +57,13 @@ def logits_of(
             block //= 2
     whole = torch.cat(parts, 1)
     return [own[: len(mine)] for own, mine in zip(whole, rows, strict=True)]
+
+
+def _viewed(inputs: dict[str, Tensor], view: View) -> dict[str, Tensor]:
+    """Inputs (k, b, ...) as ``view`` shows rows one after another."""
+    shape = next(iter(inputs.values())).shape[:2]
+    flat = view({name: values.flatten(0, 1) for name, values in inputs.items()})
+    return {name: values.unflatten(0, shape) for name, values in flat.items()}
 
 
 def predict_rows(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -62,11 +74,17 @@ def predict_rows(network: Network, inputs: Mapping[str, np.ndarray], rows: np.nd
 class Together:
     """Networks that answer in as few calls as can be: small ones of one shape as one.
 
-    ``inputs``: some rows, raw, to try them on.
+    ``inputs``: some rows, raw, to try them on. ``views``: ways to look at pictures; answers are averaged.
     """
 
-    def __init__(self, networks: Sequence[Network], inputs: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        inputs: Mapping[str, np.ndarray],
+        views: Sequence[View] = (),
+    ) -> None:
         self.networks = tuple(networks)
+        self.views = tuple(views) if len(views) > 1 else (None,)
         alike: dict[str, list[int]] = {}
         for number, network in enumerate(networks):
             alike.setdefault(repr(network.spec), []).append(number)
@@ -85,10 +103,15 @@ class Together:
                 continue
             first = self.networks[group[0]]
             seen = {name: inputs[name] for name in reads(first.spec.name, inputs)}
-            said = logits_of(joined.logits, seen, own, first.shift.device)
-            for number, logits in zip(group, said, strict=True):
-                with torch.inference_mode():
-                    found[number] = self.networks[number].answer(logits.float()).cpu().numpy()
+            for view in self.views:
+                said = logits_of(joined.logits, seen, own, first.shift.device, view)
+                for number, logits in zip(group, said, strict=True):
+                    with torch.inference_mode():
+                        answer = self.networks[number].answer(logits.float()).cpu().numpy()
+                    # one after another, so that one view gives what it always gave
+                    found[number] = answer if view is self.views[0] else found[number] + answer
+            for number in group:
+                found[number] /= np.float32(len(self.views))
         return found
 
 
@@ -112,12 +135,18 @@ def answers(
     return Together(networks, dataset.inputs).predict(dataset.inputs, rows)
 
 
-def predict(members: list[Member], dataset: Dataset, plan: Plan) -> Predictions:
-    """What every member says of the rows that neither taught nor stopped it."""
+def predict(
+    members: list[Member], dataset: Dataset, plan: Plan, tta: tuple[Any, int] = ("none", 1)
+) -> Predictions:
+    """What every member says of the rows that neither taught nor stopped it.
+
+    ``tta``: an augmentation, and how many views of each picture are averaged.
+    """
     start = time.monotonic()
     unseen = ~((plan.roles.T > 0) & (plan.roles.T <= STOP))
     rows = [np.flatnonzero(unseen[member.index]) for member in members]
-    found = Together([member.network for member in members], dataset.inputs).predict(dataset.inputs, rows)
+    asked = Together([member.network for member in members], dataset.inputs, views(*tta))
+    found = asked.predict(dataset.inputs, rows)
     values = np.full((len(members), len(dataset), found[0].shape[1]), np.nan, np.float32)
     for member, own, mine in zip(members, rows, found, strict=True):
         values[member.index, own] = mine

@@ -7,10 +7,11 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from ayatori.augment import augment
+from ayatori.augment import augment, candidates, resolve, views
 from ayatori.nets import TUNED, build, defaults, find_net, find_traits, kind_of, measure
 from ayatori.recipe import EngineRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset, Plan
+from ayatori.train.balance import check_balance
 from ayatori.train.engine import choose, look
 from ayatori.train.exact import decide_solver
 from ayatori.train.loss import make_loss
@@ -39,7 +40,9 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         "warmup": decided["warmup"] if settings.warmup < 0 else settings.warmup,
         "beta2": settings.beta2 or decided["beta2"],
         "patience": settings.patience or decided["patience"],
-        "augment": decided.get("augment", "none") if settings.augment == "auto" else settings.augment,
+        "augment": decided.get("augment", "none")
+        if settings.augment == "default"
+        else resolve(settings.augment),
     }
     recipe = change(recipe, "train", **values)
     if isinstance(recipe.net.name, str):
@@ -104,7 +107,7 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     if traits.mixes_rows:
         # statistics of a batch cannot be had from a single row
         recipe = change(recipe, "train", batch_size=max(recipe.train.batch_size, 2))
-    stream = make_stream(dataset, plan, recipe.train.batch_size)
+    stream = make_stream(dataset, plan, recipe)
     device = pick_device(recipe.train.device)
     machine = look(device)
     shared = stream.shared is not None
@@ -142,6 +145,41 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
             )
     _check_engine(recipe.engine)
     make_loss(recipe.loss, dataset.task)
-    if settings.augment != "auto":
-        augment(settings.augment)
+    _check_augment(recipe, dataset)
+    check_balance(recipe, dataset)
     check_baselines(recipe.evaluate)
+
+
+def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse an augmentation that is not known or does not fit, before anything was trained."""
+    settings = recipe.train
+    if settings.augment == "default":
+        return
+    given = resolve(settings.augment)
+    if names := candidates(given):
+        if dataset.schema.source is not None:
+            raise AyatoriError(
+                "augmentations are compared by networks that see the rows themselves, however a frozen "
+                f"network stands before them: {given!r}; name one, such as --augment light"
+            )
+        given = names[-1]
+    how = augment(given)
+    if how.own is not None and "image" not in dataset.inputs and dataset.schema.image is None:
+        raise AyatoriError(
+            "a transform changes pictures, however these rows have none; use a preset or a TOML file with "
+            "jitter, hide, swap or mixup"
+        )
+    if how.pairs and callable(recipe.loss.name):
+        raise AyatoriError(
+            "rows that are mixed have shares of two classes, however a loss of your own knows codes; leave "
+            "out mixup and cutmix, or the loss"
+        )
+    if not 1 <= settings.tta <= 64:
+        raise AyatoriError(f"`tta` must be from 1 to 64 views, however: {settings.tta}")
+    if settings.tta > 1:
+        if "image" not in dataset.inputs:
+            raise AyatoriError(
+                "`tta` looks at varied pictures when it predicts, however these networks do not see pictures "
+                "themselves; leave it out"
+            )
+        views(given, settings.tta)

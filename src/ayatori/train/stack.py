@@ -50,6 +50,7 @@ class Stack:
         self._share, self._fade = torch.tensor([share, fade], device=self.device)
         self._dropouts = [part for part in self.joined.base.modules() if isinstance(part, Dropout)]
         self.draws = any(_draws(one) for one in learners)
+        self.vary = learners[0].vary
         self.weighs = any((one.weight[one.rows] != 1).any() for one in learners)
         self.epoch, self.orders = -1, np.zeros((len(learners), 0, 0), np.int32)  # see own_rows
         self.views: np.ndarray | None = None
@@ -134,7 +135,8 @@ class Stack:
         offset: Tensor | None,
         factor: float,
     ) -> None:
-        """One step of every member on its own rows: inputs (k, b, ...), target (k, b, ...), weight (k, b).
+        """One step of every member on its own rows: inputs (k, b, ...), target (k, b, ...), weight (k, b), or
+        (k, b, labels) where each label of a row has its own.
 
         ``rows``: how many of the b rows are there, for all or (k,) for each; the others weigh 0.
         ``offset`` (k, b, outputs) is added to what the members say.
@@ -171,9 +173,13 @@ class Stack:
         for part in _slices(target.shape[1], self.parts):
             logits = self.logits({name: value[:, part] for name, value in inputs.items()}, training=True)
             logits = logits if offset is None else logits + offset[:, part]
-            losses = row_losses(self.learners[0].loss, logits, target[:, part])
+            loss_ = self.learners[0].loss
+            # a weight for each label of a row wants the loss of each
+            each = loss_.each if weight is not None and weight.ndim == 3 else loss_  # type: ignore[attr-defined]
+            losses = row_losses(each, logits, target[:, part])
             if weight is not None:
                 losses = losses * weight[:, part]
+                losses = losses if losses.ndim == 2 else losses.mean(2)
             # divided by the rows, not by their weights: a batch of heavy rows must move the network further
             loss = losses.sum(1) / rows
             loss.sum().backward()
@@ -250,10 +256,13 @@ def _draws(learner: Learner) -> bool:
 
 
 def row_losses(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
-    """(k, b, outputs), (k, b, ...) -> (k, b). A loss of the user's own sees one member at a time."""
+    """(k, b, outputs), (k, b, ...) -> (k, b), or (k, b, labels) where the loss says that of each.
+
+    A loss of the user's own sees one member at a time.
+    """
     if len(logits) == 1 or not getattr(loss, "of_rows", False):
         return torch.stack([loss(own, wanted) for own, wanted in zip(logits, target, strict=True)])
-    return loss(logits.flatten(0, 1), target.flatten(0, 1)).view(logits.shape[:2])
+    return loss(logits.flatten(0, 1), target.flatten(0, 1)).unflatten(0, logits.shape[:2])
 
 
 def _slices(rows: int, parts: int) -> list[slice]:

@@ -68,7 +68,7 @@ def train(
         dataset,
         plan,
         recipe,
-        make_stream(dataset, plan, recipe.train.batch_size),
+        make_stream(dataset, plan, recipe),
         device,
         offsets=offsets,
         soft=None if teacher is None else soft_targets(teacher, dataset, plan),
@@ -108,7 +108,7 @@ def _member(job: Job, index: int, network: Network, progress: Progress) -> Membe
         call = Joined([network])
         logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
         target = torch.from_numpy(job.dataset.labels[rows])
-        network.temperature.fill_(temperature(logits.float().cpu(), target))
+        network.temperature.fill_(temperature(network.led_back(logits.float()).cpu(), target))
     return Member(
         index=index,
         column=column,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ayatori.augment import Augmentation
 from ayatori.nets import find_net, kind_of, reads
 from ayatori.recipe import Recipe
-from ayatori.records import STOP, AyatoriError, Dataset, Plan
+from ayatori.records import STOP, Dataset, Plan
 
 FIT_BYTES = 256 * 2**20  # of pictures that a front's statistics come from
 VIEWS = "_views"  # ends the name of an input that holds several views of each row
@@ -39,17 +39,18 @@ class Batch:
     key: tuple[int, int, int]
     factor: float  # of the learning rate
     rows: np.ndarray | None = None  # (b,) row numbers of a shared batch
-    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # by the name of augmentations
     target: Tensor | None = None
 
 
-def make_stream(dataset: Dataset, plan: Plan, batch_size: int) -> Stream:
+def make_stream(dataset: Dataset, plan: Plan, recipe: Recipe) -> Stream:
     """About ``batch_size`` rows of each member a step; pictures are shared, rows of a table are not.
 
-    A shared row that counts twice for a member weighs twice; of a table it is drawn twice as often.
+    A shared row that counts twice for a member weighs twice; of a table it is drawn twice as often. Where
+    rare rows are drawn more often, nothing is shared: which ones are rare only a member's own rows may say.
     """
-    shared = None
-    if "image" in dataset.inputs:
+    shared, batch_size = None, recipe.train.batch_size
+    if "image" in dataset.inputs and recipe.balance.name != "sample":
         shared = np.flatnonzero(((plan.roles > 0) & (plan.roles < STOP)).any(axis=1))
     counts = (plan.counts(member) for member in plan.typical)
     rows = [int(own.sum(dtype=np.int64) if shared is None else np.count_nonzero(own)) for own in counts]
@@ -61,16 +62,20 @@ def make_stream(dataset: Dataset, plan: Plan, batch_size: int) -> Stream:
 def read_batch(
     dataset: Dataset,
     rows: np.ndarray,
-    vary: Augmentation,
+    ways: Mapping[str, Augmentation],
     factor: float,
     key: tuple[int, int, int],
     device: torch.device,
     layout: str,
 ) -> Batch:
-    """Read, move and augment ``rows``, whoever of the members still needs them."""
-    generator = torch.Generator(device).manual_seed(seed_of(*key))
-    inputs = vary(take(dataset.inputs, rows, device, layout), generator)
-    return Batch(key, factor, rows, inputs, to_device(dataset.labels[rows], device))
+    """Read and move ``rows``, and augment them in all the ``ways`` that members learn with."""
+    raw = take(dataset.inputs, rows, device, "contiguous")
+    varied = {}
+    for name, vary in ways.items():
+        varied[name] = vary(raw, torch.Generator(device).manual_seed(seed_of(*key)))
+        if "image" in raw and layout == "channels_last":
+            varied[name]["image"] = varied[name]["image"].contiguous(memory_format=torch.channels_last)
+    return Batch(key, factor, rows, varied, to_device(dataset.labels[rows], device))
 
 
 def read_by(recipe: Recipe, dataset: Dataset) -> Dataset:
@@ -101,6 +106,20 @@ def own_order(rows: np.ndarray, stream: Stream, seed: int, epoch: int) -> np.nda
     start = first % len(rows)
     order = np.concatenate(shuffles)[start : start + last - first]
     return order.reshape(stream.steps, stream.size)
+
+
+def sampled_order(rows: np.ndarray, share: np.ndarray, stream: Stream, seed: int, epoch: int) -> np.ndarray:
+    """(steps, size) rows of an epoch, each as often as its ``share`` (rows,) of all draws.
+
+    Over epochs every row comes as often as it should, to within one.
+    """
+    length = stream.steps * stream.size
+    phase = np.random.default_rng([seed, 21]).random(len(rows))
+    counts = np.diff([np.floor(share * length * end + phase) for end in (epoch, epoch + 1)], axis=0)[0]
+    chance = np.random.default_rng([seed, epoch, 22])
+    order = chance.permutation(np.repeat(rows, counts.astype(np.int64)))[:length]
+    missing = chance.choice(rows, length - len(order), p=share)
+    return np.concatenate([order, missing]).reshape(stream.steps, stream.size)
 
 
 def take(
@@ -172,21 +191,3 @@ def own_inputs(dataset: Dataset, own: np.ndarray, seed: int) -> dict[str, np.nda
                 rows = np.sort(np.random.default_rng(seed).choice(own, most, replace=False))
         inputs[name] = values[rows]
     return inputs
-
-
-def row_weights(dataset: Dataset, counts: np.ndarray, class_weights: tuple[float, ...]) -> np.ndarray:
-    """(n,) float32: weight of each row in the loss; mean 1 over a member's own training rows."""
-    weight = counts.astype(np.float64)
-    if class_weights:
-        if dataset.task == "regression" or len(class_weights) != len(dataset.classes):
-            raise AyatoriError(
-                f"`class_weights` must hold one weight for each of the {len(dataset.classes)} classes, "
-                f"however: {len(class_weights)}"
-            )
-        factors = np.asarray(class_weights)
-        if dataset.task == "classification":
-            weight *= factors[dataset.labels]
-        else:
-            # a row weighs as much as the heaviest of the labels it carries
-            weight *= np.where(dataset.labels > 0, factors, 1.0).max(axis=1)
-    return (weight / weight[counts > 0].mean()).astype(np.float32)

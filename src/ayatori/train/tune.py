@@ -59,7 +59,7 @@ def _numbers(
 
 def seconds_of_step(dataset: Dataset, plan: Plan, recipe: Recipe, traits: Traits) -> float:
     """Seconds of one step of all members: short epochs, of which the first, a warm-up, does not count."""
-    stream = make_stream(dataset, plan, recipe.train.batch_size)
+    stream = make_stream(dataset, plan, recipe)
     work = max(3 * stream.size * plan.members * traits.flops, 1.0)
     steps = int(np.clip(WORK / work, LEAST_STEPS, MOST_STEPS))
     if stream.shared is not None:

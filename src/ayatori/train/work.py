@@ -56,7 +56,7 @@ def work(task: Task) -> dict[int, NetSpec]:
     ids = np.broadcast_to(np.str_(), len(roles))
     dataset = dataclasses.replace(task.dataset, inputs=arrays, target=target, ids=ids)
     plan = dataclasses.replace(task.plan, roles=roles)
-    stream = make_stream(dataset, plan, recipe.train.batch_size)
+    stream = make_stream(dataset, plan, recipe)
     job = Job(dataset, plan, recipe, stream, pick_device(recipe.train.device))
     found = task.progress, safetensors.torch.load_file(task.tensors)
     with Client(task.address, authkey=task.key) as line:

@@ -1,0 +1,168 @@
+"""Stage 3. What an augmentation will do, before it is used: pictures to look at, and a warning in numbers.
+
+A picture that is varied should still be nearer to its own class than to others. That is tried in a plain
+space (small pictures, each with mean 0 and length 1) among all rows and slightly moved copies of them, so that
+a shift or a change of light alone alarms nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional as F
+
+from ayatori.augment import Augmentation, Changes, augment, changes_of
+from ayatori.records import Dataset, Plan
+
+VARIANTS = 8
+SHOWN = 12  # classes of the sheet
+SIDE = 16  # pixels of the plain space
+REFERENCES, COPIES, ASKED, TRIED = 1500, 4, 400, 2
+HARMLESS = Changes(shift=1 / 12, turn=10, zoom=0.1)
+EXCESS, DOUBT = (
+    0.1,
+    1e-3,
+)  # a warning needs so many more wrong neighbours, and so little chance of an accident
+SINGLE = ("flip", "upside_down", "turn", "crop", "shear", "perspective", "erase", "hue", "stretch", "zoom")
+
+
+@dataclass(frozen=True)
+class Varied:
+    """``pictures`` (k, 9, c, h, w) uint8: a row and eight variants; ``rows`` (k,) and ``names`` (k,) say which.
+
+    ``warning``: a sentence, "" where nothing is odd; ``figures`` behind it.
+    """
+
+    pictures: np.ndarray
+    rows: np.ndarray
+    names: tuple[str, ...]
+    warning: str
+    figures: Mapping[str, Any]
+
+
+def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> Varied:
+    """A contact sheet of ``how`` on a row of each class, and whether it leads rows to other classes.
+
+    Sealed rows are left alone.
+    """
+    vary = augment(how)
+    chance = np.random.default_rng([seed, 31])
+    free = np.arange(len(dataset)) if plan is None else np.flatnonzero(~plan.sealed)
+    free = chance.permutation(free)
+    rows, names = _examples(dataset, free)
+    shown = _take(dataset, np.repeat(rows, VARIANTS))
+    generator = torch.Generator().manual_seed(seed)
+    changed = vary({"image": shown}, generator)["image"].unflatten(0, (len(rows), VARIANTS))
+    pictures = torch.cat([_take(dataset, rows)[:, None], changed], 1).numpy()
+    warning, figures = "", {}
+    if dataset.task == "classification" and vary.pictures:
+        figures = _neighbours(dataset, free, vary, seed)
+        warning = _warning(figures, dataset.classes)
+    return Varied(pictures, rows, names, warning, figures)
+
+
+def _examples(dataset: Dataset, free: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A row of each class (of some, where there are many), or any rows where there are none."""
+    if dataset.task != "classification":
+        rows = free[:SHOWN]
+        return rows, tuple(str(name) for name in dataset.ids[rows])
+    labels = dataset.labels[free]
+    there, first = np.unique(labels, return_index=True)
+    if len(there) > SHOWN:
+        keep = np.linspace(0, len(there) - 1, SHOWN).astype(int)
+        there, first = there[keep], first[keep]
+    return free[first], tuple(dataset.classes[code] for code in there)
+
+
+def _take(dataset: Dataset, rows: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(dataset.inputs["image"][rows]))
+
+
+def _neighbours(dataset: Dataset, free: np.ndarray, vary: Augmentation, seed: int) -> dict[str, Any]:
+    """Shares of rows, as they are and varied, whose nearest neighbour is of another class."""
+    rows = free[:REFERENCES]
+    groups = rows if dataset.groups is None else dataset.groups[rows]
+    generator = torch.Generator().manual_seed(seed)
+    pictures = _take(dataset, rows)
+    copies = [_plain(pictures)]
+    copies += [_plain(Augmentation(HARMLESS)({"image": pictures}, generator)["image"]) for _ in range(COPIES)]
+    places = torch.cat(copies)
+    labels, owners = np.tile(dataset.labels[rows], COPIES + 1), torch.from_numpy(np.tile(groups, COPIES + 1))
+    asked = np.arange(min(ASKED, len(rows)))
+
+    own, truth = pictures[asked], dataset.labels[rows[asked]]
+
+    def wrong(images: Tensor) -> np.ndarray:
+        """(asked,) bool: whether the nearest of all other rows has another class."""
+        alike = _plain(images) @ places.T
+        alike[torch.from_numpy(groups[asked])[:, None] == owners] = -np.inf
+        return labels[alike.argmax(1).numpy()] != truth
+
+    before = wrong(own)
+
+    def of(changes: Augmentation) -> dict[str, Any]:
+        tried = [wrong(changes({"image": own}, generator)["image"]) for _ in range(TRIED)]
+        lost = np.mean([after & ~before for after in tried])
+        won = np.mean([before & ~after for after in tried])
+        after = np.mean(tried, axis=0)
+        classes = [
+            float((after - before)[truth == code].mean()) if (truth == code).any() else 0.0
+            for code in range(len(dataset.classes))
+        ]
+        sure = _by_accident(lost * len(asked), won * len(asked))
+        return {"share": float(after.mean()), "excess": float(lost - won), "p": sure, "classes": classes}
+
+    parts = {}
+    neutral = Changes()
+    for name in SINGLE if vary.own is None else ():
+        value = getattr(vary.changes, name)
+        if value != getattr(neutral, name):
+            sure = 1.0 if name in ("flip", "upside_down", "erase") else value
+            alone = changes_of({name: sure, "erase_most": vary.changes.erase_most})
+            parts[name] = of(Augmentation(alone))
+    return {"rows": len(asked), "share": float(before.mean()), "all": of(vary), "parts": parts}
+
+
+def _by_accident(lost: float, won: float) -> float:
+    """McNemar's test: the chance of so many lost against won, were the change harmless."""
+    total = round(lost + won)
+    return float(stats.binomtest(round(lost), total, 0.5, alternative="greater").pvalue) if total else 1.0
+
+
+def _plain(images: Tensor) -> Tensor:
+    """(n, c, h, w) -> (n, d) of length 1."""
+    height, width = (min(SIDE, side) for side in images.shape[-2:])
+    flat = F.adaptive_avg_pool2d(images.float(), (height, width)).flatten(1)
+    return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+
+
+def _warning(figures: Mapping[str, Any], classes: tuple[str, ...]) -> str:
+    """What leads rows to other classes; "" where nothing does."""
+    guilty = {
+        name: part
+        for name, part in {**figures["parts"], "all of it": figures["all"]}.items()
+        if part["excess"] > EXCESS and part["p"] < DOUBT
+    }
+    if not guilty:
+        return ""
+    name = max(guilty, key=lambda key: (key != "all of it", guilty[key]["excess"]))
+    part = guilty[name]
+    worst = [
+        classes[code] for code in np.argsort(part["classes"])[::-1][:3] if part["classes"][code] > EXCESS
+    ]
+    most = f", most of all {', '.join(worst)}" if worst else ""
+    what = {"flip": "mirroring (flip)", "upside_down": "turning upside down"}.get(name, name)
+    advice = (
+        "use --augment digits" if name == "flip" else f"lower `{name}` in a TOML file, or use --augment light"
+    )
+    return (
+        f"{what} leads rows to other classes: {part['share']:.0%} of varied pictures are nearest to another class "
+        f"than their own, {figures['share']:.0%} as they are{most}; {advice}"
+    )
