@@ -14,7 +14,7 @@ import numpy as np
 from ayatori.evaluate.decision import FIGURES, cost_rule, fit_rule, leaning
 from ayatori.recipe import Recipe, nearest
 from ayatori.records import STOP, AyatoriError, Blend, Dataset, Member, Plan
-from ayatori.train import answers
+from ayatori.train import answers, balance_rows
 
 Rules = Mapping[int, np.ndarray]  # of each member that has one
 
@@ -58,12 +58,14 @@ def find_rules(dataset: Dataset, plan: Plan, members: Sequence[Member], recipe: 
         }
     if recipe.balance.name == "none" or not recipe.balance.balance_correct:
         return {}
-    # the correction of probabilities, taken back
-    lean = {member.index: np.exp(-member.network.shift.cpu().numpy().astype(float)) for member in own}
-    return {
-        index: values if task == "multilabel" else np.diag(values / values.sum())
-        for index, values in lean.items()
-    }
+    found = {}
+    for member in own:
+        back = balance_rows(dataset, plan.counts(member.index), True, recipe, member.column).back
+        assert back is not None
+        # what led the probabilities back to the true shares, the other way: all classes as they were trained
+        lean = np.exp(-back.astype(float))
+        found[member.index] = lean if task == "multilabel" else np.diag(lean / lean.sum())
+    return found
 
 
 def decide(made: Sequence[Blend], rules: Rules, plan: Plan, dataset: Dataset) -> list[Blend]:

@@ -1,13 +1,12 @@
 """Stage 3. What an augmentation will do, before it is used: pictures to look at, and a warning in numbers.
 
 A picture that is varied should still be nearer to its own class than to others. That is tried in a plain
-space (small pictures, each with mean 0 and length 1) among all rows and slightly moved copies of them, so that
-a shift or a change of light alone alarms nobody.
+space (small pictures, each with mean 0 and length 1) among all rows and slightly moved copies of them, so
+that a shift or a change of light alone alarms nobody.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,16 +25,15 @@ SHOWN = 12  # classes of the sheet
 SIDE = 16  # pixels of the plain space
 REFERENCES, COPIES, ASKED, TRIED = 1500, 4, 400, 2
 HARMLESS = Changes(shift=1 / 12, turn=10, zoom=0.1)
-EXCESS, DOUBT = (
-    0.1,
-    1e-3,
-)  # a warning needs so many more wrong neighbours, and so little chance of an accident
+# a warning needs so many more wrong neighbours, and so little chance of an accident. Mirrored digits: 0.6;
+# mirrored clothes, whose shoes all point one way but stay shoes: 0.18
+EXCESS, DOUBT = 0.25, 1e-3
 SINGLE = ("flip", "upside_down", "turn", "crop", "shear", "perspective", "erase", "hue", "stretch", "zoom")
 
 
 @dataclass(frozen=True)
 class Varied:
-    """``pictures`` (k, 9, c, h, w) uint8: a row and eight variants; ``rows`` (k,) and ``names`` (k,) say which.
+    """``pictures`` (k, 9, c, h, w) uint8: a row and eight variants, of ``rows`` (k,) called ``names`` (k,).
 
     ``warning``: a sentence, "" where nothing is odd; ``figures`` behind it.
     """
@@ -154,15 +152,13 @@ def _warning(figures: Mapping[str, Any], classes: tuple[str, ...]) -> str:
         return ""
     name = max(guilty, key=lambda key: (key != "all of it", guilty[key]["excess"]))
     part = guilty[name]
-    worst = [
-        classes[code] for code in np.argsort(part["classes"])[::-1][:3] if part["classes"][code] > EXCESS
-    ]
+    order = np.argsort(part["classes"])[::-1][:3]
+    worst = [classes[code] for code in order if part["classes"][code] > EXCESS]
     most = f", most of all {', '.join(worst)}" if worst else ""
     what = {"flip": "mirroring (flip)", "upside_down": "turning upside down"}.get(name, name)
-    advice = (
-        "use --augment digits" if name == "flip" else f"lower `{name}` in a TOML file, or use --augment light"
-    )
+    advice = f"lower `{name}` in a TOML file, or use --augment light"
+    advice = "use --augment digits" if name == "flip" else advice
     return (
-        f"{what} leads rows to other classes: {part['share']:.0%} of varied pictures are nearest to another class "
-        f"than their own, {figures['share']:.0%} as they are{most}; {advice}"
+        f"{what} leads rows to other classes: {part['share']:.0%} of varied pictures are nearest to another "
+        f"class than their own, {figures['share']:.0%} as they are{most}; {advice}"
     )

@@ -1,6 +1,6 @@
 """Stage 6. Dataset, Plan, recipe -> members."""
 
-from ayatori.train.balance import balances
+from ayatori.train.balance import balance_rows, balances
 from ayatori.train.boost import Boosted, boost
 from ayatori.train.compare import compare_augments
 from ayatori.train.engine import sentence
@@ -15,6 +15,7 @@ __all__ = [
     "Desk",
     "Together",
     "answers",
+    "balance_rows",
     "balances",
     "boost",
     "compare_augments",

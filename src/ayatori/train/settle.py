@@ -40,9 +40,7 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         "warmup": decided["warmup"] if settings.warmup < 0 else settings.warmup,
         "beta2": settings.beta2 or decided["beta2"],
         "patience": settings.patience or decided["patience"],
-        "augment": decided.get("augment", "none")
-        if settings.augment == "default"
-        else resolve(settings.augment),
+        "augment": _augment(recipe, decided, dataset),
     }
     recipe = change(recipe, "train", **values)
     if isinstance(recipe.net.name, str):
@@ -52,6 +50,14 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     recipe = change(recipe, "train", solver=decide_solver(recipe, dataset))
     recipe = change(recipe, "data", task=dataset.task)
     return _with_engine(recipe, dataset, plan)
+
+
+def _augment(recipe: Recipe, decided: dict[str, Any], dataset: Dataset) -> Any:
+    """What was asked for, else the network's own; pictures that are drawn again and again vary a little."""
+    if recipe.train.augment != "default":
+        return resolve(recipe.train.augment)
+    again = recipe.balance.name == "sample" and "image" in dataset.inputs
+    return "light" if again else decided.get("augment", "none")
 
 
 def weaker(

@@ -14,7 +14,7 @@ from ayatori.nets.dropout import global_chance, own_chance, seed_globally
 from ayatori.nets.joined import Joined
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Member, Plan
-from ayatori.train.calibrate import temperature
+from ayatori.train.calibrate import shift_and_temperature, temperature
 from ayatori.train.exact import solve_members
 from ayatori.train.learner import Learner, Progress
 from ayatori.train.lesson import check_offsets, soft_targets
@@ -108,7 +108,13 @@ def _member(job: Job, index: int, network: Network, progress: Progress) -> Membe
         call = Joined([network])
         logits = logits_of(call.logits, job.dataset.inputs, [rows], job.device)[0]
         target = torch.from_numpy(job.dataset.labels[rows])
-        network.temperature.fill_(temperature(network.led_back(logits.float()).cpu(), target))
+        logits = network.led_back(logits.float()).cpu()
+        if job.recipe.balance.name != "none" and job.recipe.balance.balance_correct:
+            shift, divisor = shift_and_temperature(logits, target)
+            network.shift += shift.to(network.shift.device)
+            network.temperature.fill_(divisor)
+        else:
+            network.temperature.fill_(temperature(logits, target))
     return Member(
         index=index,
         column=column,
