@@ -21,13 +21,14 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 
 # Each part imports only from its own layer and the ones before it; `__init__` lists the public names lazily.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock"),
+    ("errors", "clock", "sheets"),
     ("records", "recipe"),
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
     ("train",),
     ("embed",),
     ("pretrained", "explore", "advise"),
     ("store", "model", "model_files", "outputs", "assemble", "decide", "distil", "sentences"),
+    ("prepare",),
     ("run",),
     ("estimators", "estimator_input", "show", "options"),
     ("report",),

@@ -27,7 +27,7 @@ from ayatori.recipe import (
     change,
 )
 from ayatori.records import AyatoriError
-from ayatori.run import _check_same
+from ayatori.store import check_same
 
 SMALL = Recipe(
     explore=ExploreRecipe(look=False),
@@ -262,10 +262,10 @@ def test_a_run_goes_on_with_the_weights_it_began_with_alone(source: str) -> None
 
     now = dataclasses.replace(dataset, schema=dataclasses.replace(dataset.schema, source=with_digest("1")))
     begun = {"fingerprint": dataset.fingerprint, "schema": {"source": with_digest("1")}}
-    _check_same(begun, now)
+    check_same(begun, now)
     begun["schema"] = {"source": with_digest("2")}
     with pytest.raises(AyatoriError, match="'net' has changed"):
-        _check_same(begun, now)
+        check_same(begun, now)
 
 
 @pytest.fixture

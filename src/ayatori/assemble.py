@@ -157,7 +157,7 @@ def _unbalanced(plan: Plan, predictions: Predictions, losses: np.ndarray) -> lis
     return [
         dataclasses.replace(
             line,
-            name=f"{line.name}, not balanced",
+            name=f"not balanced, {line.name.removeprefix('one network, ')}",
             members=tuple(plain[member] for member in line.members),
             ensemble="",
             single=False,

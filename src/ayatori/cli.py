@@ -145,6 +145,50 @@ def run(
 
 
 @app.command
+def augment(
+    data: Path,
+    /,
+    *,
+    augment: str = "standard",
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("augment.html"),
+    target: str | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> None:
+    """See what an augmentation does to pictures, and whether it leads them to other classes.
+
+    Parameters
+    ----------
+    data
+        Pictures, as for run.
+    augment
+        light, digits, standard, strong, random, a TOML file, or package:name of your own.
+    out
+        Where the page goes.
+    target
+        The column of classes, where data is a table of paths.
+    size
+        Side of the square pictures in pixels.
+    seed
+        Every random number follows from it.
+    """
+    from ayatori.augment import resolve
+    from ayatori.data import load
+    from ayatori.explore.varied import vary_some
+    from ayatori.recipe import DataRecipe
+    from ayatori.report import write_sheet
+
+    how = resolve(augment)
+    dataset = load(str(data), recipe=DataRecipe(target=target or "", size=size or 0))
+    if "image" not in dataset.inputs:
+        raise AyatoriError(f"there must be pictures to look at, however '{data}' holds none")
+    varied = vary_some(dataset, None, how, seed)
+    if varied.warning:
+        _print(f"careful: {varied.warning}")
+    _print(f"{write_sheet(out, data.resolve().stem, augment, varied)}")
+
+
+@app.command
 def resume(run: Path, /, *, quiet: bool = False, json: bool = False) -> None:
     """Go on where a killed run stopped; the result is that of an unbroken run.
 

@@ -6,11 +6,10 @@ goes on from the last checkpoint to the same result.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import itertools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,54 +18,34 @@ from typing import Any
 import numpy as np
 
 from ayatori import sentences
-from ayatori.advise import advise
-from ayatori.assemble import assemble, fit_rivals, fits, whole_plan
+from ayatori.assemble import assemble, fit_rivals, fits
 from ayatori.clock import Clock
-from ayatori.data import load
-from ayatori.data.twins import Twins, bind, find_twins, row_keys
 from ayatori.decide import decide, find_rules
 from ayatori.distil import distil
-from ayatori.embed import Frozen, cache_folder, embed
 from ayatori.evaluate import chosen, leaderboard, score_split
-from ayatori.explore import explore
 from ayatori.model import Model, deliver
 from ayatori.model_files import save_model
 from ayatori.outputs import predictions_table, worst_pictures
-from ayatori.pretrained import (
-    check_unseen,
-    describe,
-    find_pretrained,
-    freeze,
-    with_own_net,
+from ayatori.prepare import (
+    Event,
+    Show,
+    advise_first,
+    compare_ways,
+    desk_of,
+    look_first,
+    prepare,
+    show_varied,
+    silent,
+    tell,
 )
 from ayatori.recipe import Recipe, change, from_toml, to_toml
-from ayatori.records import AyatoriError, Blend, Dataset, Entry, Epoch, Look, Member, Plan, Predictions
-from ayatori.store import RunFolder, check_same
-from ayatori.train import (
-    Boosted,
-    Desk,
-    boost,
-    compare_augments,
-    predict,
-    settle,
-    split,
-    train_parts,
-)
+from ayatori.records import AyatoriError, Blend, Dataset, Entry, Look, Member, Plan, Predictions
+from ayatori.store import RunFolder
+from ayatori.train import Boosted, boost, predict, train_parts
+
+__all__ = ["Event", "Result", "Show", "resume", "run"]
 
 LIBRARIES = ("ayatori", "torch", "numpy", "scikit-learn", "pandas")
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a run tells while it goes: a sentence, a share of the stage that is done, or a finished epoch."""
-
-    stage: str
-    text: str = ""
-    share: float | None = None
-    epoch: Epoch | None = None
-
-
-Show = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -166,7 +145,7 @@ def run(
         recipe = change(recipe, "plan", test=str(Path(recipe.plan.test).resolve()))
     folder = None if out is None else RunFolder.create(out, to_toml(recipe), source)
     try:
-        return _flow(data, y, recipe, folder, show or _silent, name)
+        return _flow(data, y, recipe, folder, show or silent, name)
     except (AyatoriError, KeyboardInterrupt):
         if folder and not folder.has_checkpoint:
             folder.discard()  # nothing was trained yet, so nothing is lost
@@ -193,7 +172,7 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
             )
         data = source
     recipe = from_toml((folder.path / "recipe.toml").read_text(encoding="utf-8"))
-    return _flow(data, y, recipe, folder, show or _silent, source, facts)
+    return _flow(data, y, recipe, folder, show or silent, source, facts)
 
 
 def _flow(
@@ -206,15 +185,16 @@ def _flow(
     begun: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
     clock = Clock()
-    ready = _prepare(data, y, recipe, folder, show, name, begun, clock)
+    ready = prepare(data, y, recipe, folder, show, name, begun, clock)
     dataset, plan, recipe = ready.dataset, ready.plan, ready.recipe
-    look, seen = _look(ready, folder, show)
+    look, seen = look_first(ready, folder, show)
     clock.lap("explore")
-    advice = _advise(ready, folder, show)
+    advice = advise_first(ready, folder, show)
     clock.lap("advise")
-    plan, compared = _compare(dataset, plan, recipe, folder, show)
+    show_varied(ready, folder, show)
+    plan, compared = compare_ways(dataset, plan, recipe, folder, show)
     clock.lap("augment")
-    _tell(show, sentences.of_training(plan, recipe))
+    tell(show, sentences.of_training(plan, recipe))
     trained = _train(dataset, plan, recipe, folder, show)
     plan, members = trained.plan, trained.members
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
@@ -262,128 +242,6 @@ def _flow(
     return result
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """What a run stands on before anything is trained: rows as read (``whole``), and as networks see them."""
-
-    whole: Dataset
-    dataset: Dataset
-    plan: Plan
-    recipe: Recipe
-    twins: Twins
-    frozen: Frozen | None
-
-
-def _prepare(
-    data: Any,
-    y: Any,
-    recipe: Recipe,
-    folder: RunFolder | None,
-    show: Show,
-    name: str,
-    begun: Mapping[str, Any],
-    clock: Clock,
-) -> _Ready:
-    """Rows read, copies bound, the Plan made, frozen features computed, every setting decided."""
-    recipe, source = find_pretrained(recipe)
-    whole = _read(data, y, recipe, folder, show, name)
-    whole, frozen = freeze(whole, source, recipe) if source else (whole, None)
-    check_same(begun, whole)
-    clock.lap("read")
-    twins = find_twins(whole)
-    known = check_unseen(whole, source, twins.natural) if source else ""
-    whole, bound = bind(whole, twins, recipe.plan)
-    recipe = with_own_net(recipe)
-    plan = whole_plan(whole, recipe, written=folder is not None)
-    _tell(show, sentences.of_rows(whole, plan, (bound, known)))
-    clock.lap("plan")
-    dataset = _embed(whole, frozen, recipe, show)
-    recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
-    if folder:
-        folder.write_dataset(whole)
-        folder.write_plan(plan)
-        folder.write_keys(row_keys(whole)[~plan.sealed])
-        folder.write_text("recipe.toml", to_toml(recipe))
-    clock.lap("embed")
-    return _Ready(whole, dataset, plan, recipe, twins, frozen)
-
-
-def _embed(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Show) -> Dataset:
-    """What a pretrained network's frozen parts say of all rows; without one the dataset as it is."""
-    if frozen is None:
-        return dataset
-    seen = embed(
-        dataset,
-        frozen,
-        recipe.train.device,
-        (recipe.train.augment, recipe.pretrained.views),
-        recipe.seed,
-        cache_folder(),
-        lambda share: show(Event("embed", share=share)),
-        recipe.engine.dtype,
-    )
-    show(Event("embed", describe(seen, frozen, recipe)))
-    return seen
-
-
-def _read(data: Any, y: Any, recipe: Recipe, folder: RunFolder | None, show: Show, name: str) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    test = recipe.plan.test if isinstance(recipe.plan.test, str) else None
-    dataset = load(
-        data,
-        y,
-        recipe.data,
-        test=test,
-        cache=folder.cache if folder else None,
-        progress=lambda done, whole: show(Event("read", share=done / max(whole, 1))),
-    )
-    return dataclasses.replace(dataset, source=dataset.source or name)
-
-
-def _look(ready: _Ready, folder: RunFolder | None, show: Show) -> tuple[Look | None, Mapping[str, Any]]:
-    """What can be said before training, and its verdict; a resumed run has it already."""
-    recipe = ready.recipe
-    if not recipe.explore.look:
-        return None, {}
-    if folder and (folder.path / "explore.json").exists():
-        return None, folder.read_json("explore.json")["verdict"]
-    look = explore(
-        ready.whole,
-        ready.plan,
-        recipe,
-        twins=ready.twins,
-        embedded=ready.dataset.inputs.get("features"),
-        show=lambda text, share: show(Event("explore", text, share)),
-    )
-    if folder:
-        folder.write_look(look)
-    show(Event("explore", f"{look.verdict}: {look.sentence}"))
-    for odd in look.facts["audit"]["sentences"]:
-        show(Event("explore", odd))
-    return look, look.facts["verdict"]
-
-
-def _advise(ready: _Ready, folder: RunFolder | None, show: Show) -> Mapping[str, Any]:
-    """Whether the pretrained network is close enough to this task; a resumed run knows it already."""
-    if ready.frozen is None or not ready.recipe.pretrained.advise:
-        return {}
-    if folder and (folder.path / "advice.json").exists():
-        return folder.read_json("advice.json")
-    told = advise(
-        ready.whole,
-        ready.plan,
-        ready.frozen,
-        ready.recipe,
-        lambda text, share: show(Event("advise", text, share)),
-    )
-    show(Event("advise", told.sentence))
-    facts = {"word": told.word, "sentence": told.sentence, **told.figures}
-    if folder:
-        folder.write_json("advice.json", facts)
-    return facts
-
-
 def _distil(
     dataset: Dataset,
     plan: Plan,
@@ -402,37 +260,15 @@ def _distil(
     if teacher is None:
         return plan, None, list(made)
     show(Event("train", f"one network learns what this says: {teacher.name}"))
-    whole, student, line = distil(dataset, plan, recipe, members, teacher, _desk(folder, show))
+    whole, student, line = distil(dataset, plan, recipe, members, teacher, desk_of(folder, show))
     if folder:
         folder.write_plan(whole)
     return whole, student, [*made, line]
 
 
-def _desk(folder: RunFolder | None, show: Show) -> Desk:
-    return Desk(
-        folder.keeper if folder else lambda part: None,
-        on_epoch=lambda line: show(Event("train", epoch=line)),
-        on_step=lambda share: show(Event("train", share=share)),
-    )
-
-
-def _compare(
-    dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show
-) -> tuple[Plan, Mapping[str, Any]]:
-    """Where several augmentations are to be compared: the one that each fold learns with."""
-    made = compare_augments(
-        dataset, plan, recipe, _desk(folder, show), lambda share: show(Event("augment", share=share))
-    )
-    if made.sentence:
-        show(Event("augment", made.sentence))
-        if folder:
-            folder.write_plan(made.plan)
-    return made.plan, made.facts
-
-
 def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show) -> Boosted:
     """All members: those of the Plan, then round by round those of boosting."""
-    desk = _desk(folder, show)
+    desk = desk_of(folder, show)
     try:
         members = train_parts(dataset, plan, recipe, desk)
         if "boosting" not in recipe.ensemble.kinds:
@@ -474,12 +310,3 @@ def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
         save_model(result.student, folder, "distilled")
     folder.write_json("result.json", {**result.facts(), "notes": notes, "openings": folder.openings()})
     folder.finish()
-
-
-def _tell(show: Show, said: sentences.Said) -> None:
-    for stage, text in said:
-        show(Event(stage, text))
-
-
-def _silent(event: Event) -> None:
-    pass

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ayatori.pretrained import source_name
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Plan
-from ayatori.train import sentence, split
+from ayatori.train import balances, sentence, split
 
 Said = Iterator[tuple[str, str]]
 
@@ -35,6 +35,7 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
     if plan.members > own:
         kinds = Counter(column.kind for column in plan.columns[own:])
         words = {"bag": "bags", "pair": "without two folds, for the stack", "fold": "of other kinds"}
+        words["plain"] = "with no class balanced, to compare with"
         told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
         yield "plan", f"{plan.members - own} networks beside them: {told}"
     learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
@@ -50,6 +51,9 @@ def of_training(plan: Plan, recipe: Recipe) -> Said:
         return
     yield "train", f"{net}: at most {recipe.train.epochs} epochs, batches of {recipe.train.batch_size}"
     yield "train", sentence(recipe.engine, len(split(plan)[0]))
+    if balances(recipe):
+        rare = "weigh more" if recipe.balance.name == "weight" else "are drawn more often"
+        yield "train", f"rare rows {rare}; what is said of new rows is led back to the true shares"
 
 
 def _own(plan: Plan) -> int:

@@ -22,6 +22,7 @@ LABELS = {
     "plan": "plan",
     "embed": "embed",
     "advise": "source",
+    "augment": "augment",
     "train": "train",
     "boost": "boost",
     "rivals": "compare",

@@ -20,6 +20,7 @@ import pandas as pd
 import safetensors
 
 from ayatori.records import AyatoriError, Dataset, Epoch, Look, Member, Plan
+from ayatori.sheets import png_of, sheet_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -215,6 +216,15 @@ class RunFolder:
             self.write_tensors("explore_pictures.safetensors", tensors, {})
         self.write_table("explore.parquet", look.table)
         self.write_json("explore.json", look.facts)
+
+    def write_varied(self, varied: Any, how: Any) -> None:
+        """augment.png, a line of pictures for each row that was varied; and what the report says of it."""
+        import torch
+
+        self.write_tensors("augment.safetensors", {"image": torch.from_numpy(varied.pictures)}, {})
+        facts = {"how": how if isinstance(how, str | dict) else str(how), "names": varied.names}
+        self.write_json("augment.json", {**facts, "warning": varied.warning, "figures": varied.figures})
+        self.write_bytes("augment.png", png_of(sheet_of(varied.pictures)))
 
     def log_opening(self, what: str, rows: int, seed: int) -> None:
         """test_openings.jsonl: each time the labels of the sealed rows were read."""

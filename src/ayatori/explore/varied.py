@@ -22,7 +22,7 @@ from ayatori.records import Dataset, Plan
 
 VARIANTS = 8
 SHOWN = 12  # classes of the sheet
-SIDE = 16  # pixels of the plain space
+SIDE, LARGE = 16, 48  # pixels of the plain space; larger pictures are made smaller first
 REFERENCES, COPIES, ASKED, TRIED = 1500, 4, 400, 2
 HARMLESS = Changes(shift=1 / 12, turn=10, zoom=0.1)
 # a warning needs so many more wrong neighbours, and so little chance of an accident. Mirrored digits: 0.6;
@@ -89,6 +89,8 @@ def _neighbours(dataset: Dataset, free: np.ndarray, vary: Augmentation, seed: in
     groups = rows if dataset.groups is None else dataset.groups[rows]
     generator = torch.Generator().manual_seed(seed)
     pictures = _take(dataset, rows)
+    if vary.own is None and max(pictures.shape[-2:]) > LARGE:
+        pictures = F.interpolate(pictures.float(), (LARGE, LARGE), mode="area").round().to(torch.uint8)
     copies = [_plain(pictures)]
     copies += [_plain(Augmentation(HARMLESS)({"image": pictures}, generator)["image"]) for _ in range(COPIES)]
     places = torch.cat(copies)

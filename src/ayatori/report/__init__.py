@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ayatori.report.augment import sheet_facts
 from ayatori.report.facts import facts
 from ayatori.report.look import environment, look_part, write_look
 
-__all__ = ["facts", "render", "write_look", "write_report"]
+__all__ = ["facts", "render", "write_look", "write_report", "write_sheet"]
 
 NO_MAP: dict[str, Any] = {"points": "", "sheet": None, "place": {}}
 
@@ -26,6 +27,17 @@ def write_report(run: str | Path, path: str | Path | None = None) -> Path:
     part = look_part(run, found["look"]) if found["look"] else NO_MAP
     RunFolder(page.parent).write_text(page.name, render(found, part))
     return page
+
+
+def write_sheet(path: str | Path, name: str, how: Any, varied: Any) -> Path:
+    """A page of its own with what the augmentation ``how`` does: see ``explore.varied.vary_some``."""
+    from ayatori.store import RunFolder
+
+    sheet = sheet_facts(how, varied.names, varied.pictures, varied.warning)
+    page = environment().get_template("augment_page.html.j2").render(name=name, augmented=sheet)
+    path = Path(path)
+    RunFolder(path.parent).write_text(path.name, page)
+    return path
 
 
 def render(found: dict[str, Any], part: dict[str, Any] = NO_MAP) -> str:

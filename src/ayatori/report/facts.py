@@ -13,6 +13,8 @@ from ayatori.evaluate.baselines import NAMES
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
 from ayatori.records import AyatoriError
 from ayatori.report.answer import answer, main_figure
+from ayatori.report.augment import augment_facts
+from ayatori.report.balance import balance_facts
 from ayatori.report.ensembles import ensemble_facts
 from ayatori.report.lines import (
     chosen_line,
@@ -69,6 +71,9 @@ def facts(run: str | Path) -> dict[str, Any]:
         "plan": plan_strips(run / "plan.parquet"),
         "curves": curves(run, members),
         "ensembles": ensemble_facts(run, result, recipe, members),
+        "augmented": augment_facts(run, result),
+        "balanced": balance_facts(run, result, recipe),
+        "titles": TITLES,
         "scores": _scores(held_out, scored, folds),
         "mistakes": mistakes(run, result, data, held_out or scored, folds),
         "data": _data(data, result),

@@ -33,6 +33,8 @@ def line_of(name: str) -> Line:
     alone = re.fullmatch(r"one of \d+ (?:(.+) )?networks", name)
     if name == "one network, taught":
         return Line("taught", "taught", name)
+    if head == "not balanced":
+        return Line("mean" if tail.startswith("mean of") else "one", head, name)
     if head == "one network":
         return Line("one", "", head)
     if alone:

@@ -62,9 +62,10 @@ def _picture(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[0]))
 
 
-def data_url(picture: Image.Image) -> str:
-    """A small PNG, or a JPEG where that is smaller by far."""
-    picture.thumbnail((SIDE, SIDE))
+def data_url(picture: Image.Image, side: int = SIDE) -> str:
+    """A small PNG, or a JPEG where that is smaller by far; at most ``side`` pixels large, 0 = as it is."""
+    if side:
+        picture.thumbnail((side, side))
     out = io.BytesIO()
     small = max(picture.size) <= 48
     if small:
