@@ -1,10 +1,11 @@
-"""Microseconds a picture, on one thread: Ayatori, kornia, torchvision v2 and albumentations, in turns of one call.
+"""Microseconds a picture on one thread: Ayatori, kornia, torchvision v2, albumentations, in one call.
 
-The same pipeline for all: mirrored half of the time, turned by up to 15 degrees, a tenth larger or smaller and
-shifted by up to a twelfth; brightness, contrast, saturation and hue; a box erased half of the time. Bytes in,
-bytes out; torchvision and albumentations take one picture at a time, as their users do.
+The same pipeline for all: mirrored half of the time, turned by up to 15 degrees, a tenth larger or smaller
+and shifted by up to a twelfth; brightness, contrast, saturation and hue; a box erased half of the time. Bytes
+in, bytes out; torchvision and albumentations take one picture at a time, as their users do.
 
-With ``--share`` also the share of training that Ayatori's augmentation takes: a CNN 32-64, one network and five.
+With ``--share`` also the share of training that Ayatori's augmentation takes: a CNN 32-64, one network and
+five.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ def torchvision_one_by_one() -> Way:
     vary = v2.Compose(
         [
             v2.RandomHorizontalFlip(0.5),
-            v2.RandomAffine(
-                15, (1 / 12, 1 / 12), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR
-            ),
+            v2.RandomAffine(15, (1 / 12, 1 / 12), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
             v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
             v2.RandomErasing(0.5),
         ]
@@ -118,7 +117,7 @@ def microseconds(way: Way, pictures: torch.Tensor, seconds: float) -> float:
 
 
 def share_of_training(members: int, rows: int, channels: int) -> dict[str, float]:
-    """Seconds of an epoch with the pipeline and without, and what it adds, as a share of the epoch without."""
+    """Seconds of training with the pipeline and without, and what it adds, as a share of the latter."""
     import dataclasses
 
     import rivals

@@ -1,4 +1,4 @@
-"""What augmentation gives on a few pictures: 2 000 of Fashion-MNIST, 40 epochs, one network, its whole test set.
+"""What augmentation gives on a few pictures: 2 000 of Fashion-MNIST, 40 epochs, one network, the whole test.
 
 Each seed draws other pictures and other weights. The scored pictures are the data set's own test set.
 """

@@ -1,7 +1,7 @@
-"""What balance gives and takes: Fashion-MNIST with one class cut to 1 % of all rows, in training and in the test.
+"""What balance gives and takes: Fashion-MNIST with one class cut to 1 % of all rows, in training and test.
 
-One network each for ``none``, ``weight`` and ``sample``: recall of the rare class, accuracy, and calibration, all
-on test pictures with the true (unequal) shares.
+One network each for ``none``, ``weight`` and ``sample``: recall of the rare class, accuracy, and calibration,
+all on test pictures with the true (unequal) shares.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def price(folder: Path, rare: str, rows: int, how: str, seed: int) -> dict[str, 
     low, high = wilson(recall, int(of_class.sum()))
     return {
         "recall": {"value": recall, "low": low, "high": high, "n": int(of_class.sum())},
-        "precision": float((labels[len(own) :][said == code] == code).mean()) if (said == code).any() else None,
+        "precision": float((labels[len(own) :][said == code] == code).mean()) if code in said else None,
         **{name: line.scores[name].value for name in ("accuracy", "balanced_accuracy", "log_loss", "ece")},
         "seconds": result.seconds["train"],
     }

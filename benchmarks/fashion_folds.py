@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=12_000, help="pictures")
     parser.add_argument("--learning-rate", type=float, default=0.002)
-    parser.add_argument("--augment", default="standard", help="the name of Ayatori's augmentation")
+    parser.add_argument("--augment", default="moved", choices=rivals.WAYS)
     sides = {
         "ayatori": rivals.ayatori,
         "plain": rivals.plain,

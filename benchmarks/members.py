@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, nargs="+", default=[1, 5, 20, 50])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rows", type=int, help="only the first of them")
-    parser.add_argument("--augment", default="standard")
+    parser.add_argument("--augment", default="moved", choices=rivals.WAYS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=CORES)
     parser.add_argument("--chart", type=Path, help="an SVG file")

@@ -31,8 +31,13 @@ from ayatori.train import predict, settle, train
 
 Fit = Callable[[np.ndarray, np.ndarray, int], Any]  # rows to learn from, rows to judge, number of the fold
 WARM_UP_ROWS = 1000
-# the affine moves of a picture that match an augmentation of Ayatori's
-MOVES: dict[str, dict[str, Any]] = {"standard": {"degrees": 0}}
+# what all sides do to pictures: Ayatori's settings, and the affine moves of torchvision that match them
+WAYS: dict[str, Any] = {
+    "none": "none",
+    "moved": {"flip": 0.5, "shift": 1 / 12},
+    "turned": {"flip": 0.5, "shift": 1 / 12, "turn": 10, "zoom": 0.1},
+}
+MOVES: dict[str, dict[str, Any]] = {"moved": {"degrees": 0}}
 TURNS: dict[str, Any] = {"degrees": 10, "scale": (0.9, 1.1)}
 
 
@@ -125,7 +130,7 @@ def settings(task: Task) -> Recipe:
         beta2=0.999,
         clip=0.0,
         patience=task.epochs + 1,
-        augment=task.augment,
+        augment=WAYS[task.augment],
         device="cpu",
     )
     return Recipe(net=NetRecipe(name=task.network), loss=LossRecipe(label_smoothing=0.0), train=training)
@@ -167,7 +172,7 @@ def standardised(x: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def plain(task: Task) -> np.ndarray:
     """What a careful engineer writes by hand: all in memory, whole batches indexed and augmented at once."""
-    name, vary = ("image" if task.x.ndim == 4 else "numbers"), augment(task.augment)
+    name, vary = ("image" if task.x.ndim == 4 else "numbers"), augment(WAYS[task.augment])
     y, generator = torch.from_numpy(task.dataset.labels), torch.Generator().manual_seed(0)
 
     def fit(own: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:

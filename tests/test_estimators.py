@@ -334,7 +334,7 @@ def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) ->
         "loss": {"label_smoothing": 0.3, "gamma": 1.5, "delta": 0.5, "quantile": 0.9},
         "train": {
             **{"epochs": 3, "batch_size": 7, "learning_rate": 0.5, "weight_decay": 0.1, "patience": 2},
-            **{"clip": 0.5, "augment": "none", "device": "cpu"},
+            **{"clip": 0.5, "augment": "none", "device": "cpu", "tta": 3},
         },
         "ensemble": {
             **{"bags": 3, "bag_share": 0.5, "bag_features": 0.6, "rounds": 4, "boost": "samme.r"},
@@ -342,10 +342,12 @@ def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) ->
             **{"stack_nets": ("mlp",), "stack_rivals": ("trees",), "stack_model": "logistic"},
         },
         "pretrained": {"finetune": "last", "views": 2},
+        "balance": {"balance_rule": "effective", "balance_strength": 0.5, "balance_both": True},
     }
     whole = {"preset": "best", "time_limit": 9}
     flat = {name: value for stage in given.values() for name, value in stage.items()}
     names = {"net", "loss", "ensemble", "pretrained", "class_weights", "random_state", "verbose"}
+    names |= {"balance", "decide", "costs", "balance_shares"}
     assert {*flat, *whole, *names} == set(Classifier().get_params())
     seen: list[Recipe] = []
 

@@ -135,12 +135,12 @@ def test_a_tuned_network_begins_from_the_head_of_its_own_fold(source: str) -> No
 
 
 def test_a_source_helps_where_rows_are_few(source: str) -> None:
-    image, target = shapes(80, (0, 3), 3)
+    image, target = shapes(80, (0, 1), 3)  # of the kinds that it knows, on other pictures
     few = change(SMALL, "plan", test=0.75)
     frozen = ayatori.run(image, change(on(source), "plan", test=0.75), y=target)
     scratch = ayatori.run(image, few, y=target)
     last = [next(e for e in r.leaderboard if e.split == "test").scores["log_loss"] for r in (frozen, scratch)]
-    assert last[0].value < last[1].value
+    assert last[0].value < 0.5 * last[1].value
 
 
 def test_rows_that_taught_the_source_are_refused(source: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ayatori.data import load
 from ayatori.plan import make_plan
 from ayatori.recipe import LossRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe, change
-from ayatori.records import SCORE, STOP, AyatoriError, Dataset, Member, Plan
+from ayatori.records import SCORE, STOP, AyatoriError, Column, Dataset, Member, Plan
 from ayatori.train import predict, settle, train
 from ayatori.train.loop import Job, new_learners
 from ayatori.train.loss import make_loss
@@ -285,10 +285,11 @@ def test_the_quantile_loss_is_least_at_the_quantile() -> None:
 
 
 def test_a_class_weight_counts_the_rows_of_its_class_so_many_times() -> None:
-    from ayatori.train.stream import row_weights
+    from ayatori.train import balance_rows
 
     dataset = blobs(30)
-    weight = row_weights(dataset, np.ones(30, np.uint8), (1.0, 1.0, 5.0))
+    recipe = Recipe(loss=LossRecipe(class_weights=(1.0, 1.0, 5.0)))
+    weight = balance_rows(dataset, np.ones(30, np.uint8), True, recipe, Column()).weight
     assert weight.mean() == pytest.approx(1, rel=1e-5)
     heavy = dataset.labels == 2
     assert weight[heavy].min() == pytest.approx(5 * weight[~heavy].max(), rel=1e-5)

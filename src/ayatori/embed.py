@@ -59,7 +59,7 @@ def embed(
     dataset: Dataset,
     frozen: Frozen,
     device: str = "auto",
-    varied: tuple[str, int] = ("none", 1),
+    varied: tuple[Any, int] = ("none", 1),
     seed: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -74,9 +74,11 @@ def embed(
     """
     raw = inputs_for(frozen.source, dataset.inputs, dataset.schema)
     name, views = varied
-    views = views if name not in ("none", "auto") and "image" in raw else 1
+    views = views if "image" in raw and augment(name).pictures else 1
     bf16 = dtype == "bfloat16" or (dtype == "auto" and look(pick_device(device)).bf16)
-    key = _key(frozen, raw, [name if views > 1 else "", views, seed, bf16], device)
+    own = views > 1 and augment(name).own is not None
+    cache = None if own else cache  # nobody knows whether a transform of the user's own is still the same
+    key = _key(frozen, raw, ["" if views == 1 or own else name, views, seed, bf16], device)
     found = _recall(cache, key)
     if found is None:
         found = (
@@ -95,7 +97,7 @@ def _compute(
     raw: Mapping[str, np.ndarray],
     device: str,
     bf16: bool,
-    name: str,
+    name: Any,
     views: int,
     seed: int,
     progress: Progress | None,

@@ -77,6 +77,7 @@ class _Estimator(BaseEstimator):
         balance: str = "none",
         balance_rule: str = "inverse",
         balance_strength: float = 1.0,
+        balance_shares: Mapping[str, float] | None = None,
         balance_both: bool = False,
         decide: str = "auto",
         costs: Mapping[str, float] | None = None,
@@ -126,6 +127,7 @@ class _Estimator(BaseEstimator):
         self.balance = balance
         self.balance_rule = balance_rule
         self.balance_strength = balance_strength
+        self.balance_shares = balance_shares
         self.balance_both = balance_both
         self.decide = decide
         self.costs = costs
@@ -234,7 +236,11 @@ class _Estimator(BaseEstimator):
         """One run without sealed rows, rivals and a look: the caller's split is outside."""
         given = {**self.get_params(deep=False), "class_weights": class_weights, "options": self.options or {}}
         given |= {"task": task, "test": 0.0, "baselines": (), "look": False, "advise": False}
-        given |= {"balance_price": False, "costs": self.costs or {}}
+        given |= {
+            "balance_price": False,
+            "costs": self.costs or {},
+            "balance_shares": self.balance_shares or {},
+        }
         given["seed"] = seed_from(given.pop("random_state"))
         recipe = from_flat({name: value for name, value in given.items() if name != "verbose"})
         dataset = load_data(X, y, recipe.data)
@@ -330,8 +336,22 @@ class Classifier(ClassifierMixin, _Estimator):
         Of AdamW.
     clip : float, default=1.0
         Largest norm of a network's gradient; 0 = no clipping.
-    augment : str, default="auto"
-        How pictures are varied in training.
+    augment : str, dict or transform, default="default"
+        How pictures, and rows of tables, are varied in training: a preset, settings, a transform of your own,
+        or ``auto``, which compares some on stop rows.
+    tta : int, default=1
+        Views of each picture that are averaged when it is predicted.
+    balance : {"none", "weight", "sample"}, default="none"
+        Rare classes count more in the loss, or are drawn more often. Probabilities are led back to the true
+        shares; ``predict`` says what the networks were trained to say, not the likeliest class.
+    balance_rule, balance_strength, balance_shares, balance_both
+        ``inverse`` or ``effective``; 1 for all classes alike; the share that each class shall have, by its
+        name; whether to sample although ``class_weights`` are given.
+    decide : str, default="auto"
+        ``likely``, or the figure that thresholds are chosen for on stop rows: ``accuracy``,
+        ``balanced_accuracy`` or ``macro_f1``.
+    costs : dict, default=None
+        What mistakes cost, as ``{"true>said": cost}``; others cost 1.
     activation : str, default=""
         Any class of ``torch.nn``; "" = the network's own.
     options : dict, default=None

@@ -39,6 +39,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "balance": ("balance", "name"),
     "balance_rule": ("balance", "balance_rule"),
     "balance_strength": ("balance", "balance_strength"),
+    "balance_shares": ("balance", "balance_shares"),
     "balance_both": ("balance", "balance_both"),
     "balance_price": ("balance", "balance_price"),
     "decide": ("decide", "name"),
@@ -126,6 +127,8 @@ class RunOptions:
         inverse (one over frequency) or effective (one over the effective number of rows).
     balance_strength
         1: all classes count the same; 0.5: half way, in logarithms (1).
+    balance_shares
+        The share of what is learned that classes shall have: class=share, with commas; others part the rest.
     balance_both
         Sample, although class weights are given too.
     balance_price
@@ -238,6 +241,7 @@ class RunOptions:
     balance: Annotated[str | None, BALANCE] = None
     balance_rule: Annotated[Literal["inverse", "effective"] | None, BALANCE] = None
     balance_strength: Annotated[float | None, BALANCE] = None
+    balance_shares: Annotated[str | None, BALANCE] = None
     balance_both: Annotated[bool | None, Parameter(negative=(), group="Rare classes")] = None
     balance_price: Annotated[bool | None, Parameter(negative="--no-balance-price", group="Rare classes")] = (
         None
@@ -362,7 +366,7 @@ def _meant(option: str, said: Any) -> Any:
         return _listed(said)
     if option in LISTS or option in OR_NONE:
         return () if option in OR_NONE and said == "none" else _listed(said)
-    if option in ("class_weights", "costs"):
+    if option in ("class_weights", "costs", "balance_shares"):
         return _numbers(option, said)
     if option == "test":
         try:
@@ -380,7 +384,8 @@ def _numbers(option: str, said: str) -> tuple[float, ...] | dict[str, float]:
         pairs = [part.rpartition("=") for part in _listed(said)]
         return {name.strip(): float(value) for name, _, value in pairs}
     except ValueError:
-        form = "numbers, or CLASS=NUMBER," if option == "class_weights" else "TRUE>SAID=NUMBER"
+        forms = {"class_weights": "numbers, or CLASS=NUMBER,", "costs": "TRUE>SAID=NUMBER"}
+        form = forms.get(option, "CLASS=NUMBER")
         raise AyatoriError(
             f"`--{option.replace('_', '-')}` must be {form} with commas between, however: {said!r}"
         ) from None

@@ -10,7 +10,7 @@ from typing import Any
 from ayatori import sentences
 from ayatori.advise import advise
 from ayatori.assemble import whole_plan
-from ayatori.augment import augment, candidates
+from ayatori.augment import augment, candidates, resolve
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins, row_keys
@@ -18,7 +18,7 @@ from ayatori.embed import Frozen, cache_folder, embed
 from ayatori.explore import explore
 from ayatori.explore.varied import vary_some
 from ayatori.pretrained import check_unseen, describe, find_pretrained, freeze, with_own_net
-from ayatori.recipe import Recipe, to_toml
+from ayatori.recipe import Recipe, change, to_toml
 from ayatori.records import Dataset, Epoch, Look, Plan
 from ayatori.store import RunFolder, check_same
 from ayatori.train import Desk, compare_augments, settle, split
@@ -72,6 +72,7 @@ def prepare(
     plan = whole_plan(whole, recipe, written=folder is not None)
     tell(show, sentences.of_rows(whole, plan, (bound, known)))
     clock.lap("plan")
+    recipe = change(recipe, "train", augment=resolve(recipe.train.augment))
     dataset = embed_rows(whole, frozen, recipe, show)
     recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
     if folder:
@@ -106,7 +107,7 @@ def embed_rows(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Sh
         dataset,
         frozen,
         recipe.train.device,
-        (recipe.train.augment, recipe.pretrained.views),
+        ("none" if recipe.train.augment == "default" else recipe.train.augment, recipe.pretrained.views),
         recipe.seed,
         cache_folder(),
         lambda share: show(Event("embed", share=share)),

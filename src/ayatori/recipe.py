@@ -107,6 +107,7 @@ class BalanceRecipe:
     balance_rule: Literal["inverse", "effective"] = "inverse"  # one over frequency, or effective number
     balance_strength: float = 1.0  # 1: all classes count the same; 0.5: half way, in logarithms
     balance_beta: float = 0.999  # of the effective number
+    balance_shares: Mapping[str, float] = field(default_factory=dict)  # of what is learned, by class; 0 to 1
     balance_correct: bool = True  # probabilities are led back to the true shares
     balance_both: bool = False  # sample, although class weights are given too
     balance_price: bool = True  # the folds are trained once more without it, to show what it gave and took
@@ -231,6 +232,12 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML. A callable is written as ``module:name``; a splitter cannot be written."""
+    how = recipe.train.augment
+    if callable(how) and "<" in getattr(how, "__qualname__", "<"):
+        raise AyatoriError(
+            "a run folder holds a transform's name alone, so it must be a function that can be imported, "
+            f"however: {how!r}; name one that makes it (package:function), or keep the run in memory"
+        )
     return tomli_w.dumps(_plain(recipe))
 
 

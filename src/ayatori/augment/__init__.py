@@ -141,7 +141,7 @@ def augment(how: How) -> Augmentation:
     >>> augment("light")(batch, Generator().manual_seed(0))["image"].shape
     torch.Size([2, 3, 8, 8])
     """
-    if how == "auto":
+    if candidates(how):
         how = "light"  # where nothing was compared
     if isinstance(how, Mapping) or (isinstance(how, str) and ":" not in how):
         return Augmentation(changes_of(how))
@@ -154,7 +154,7 @@ def resolve(how: How) -> How:
         return read_changes(how)
     for name in candidates(how):
         changes_of(name)
-    if not candidates(how):
+    if how != "default" and not candidates(how):
         augment(how)
     return how
 

@@ -60,6 +60,31 @@ def check_balance(recipe: Recipe, dataset: Dataset) -> None:
             "too: they would count twice; leave one out, or say --balance-both if you mean it"
         )
     class_weights(recipe.loss.class_weights, dataset)
+    _check_shares(balance, dataset)
+
+
+def _check_shares(balance: BalanceRecipe, dataset: Dataset) -> None:
+    """Refuse shares that no classes can have."""
+    shares = balance.balance_shares
+    if not shares:
+        return
+    if dataset.task != "classification" or balance.name == "none":
+        raise AyatoriError(
+            "`balance_shares` are of classes that are balanced, however the task is "
+            f"{dataset.task} and `balance` is {balance.name}"
+        )
+    for name in shares:
+        if name not in dataset.classes:
+            raise AyatoriError(
+                f"`balance_shares` must name classes, however: {name!r}{nearest(name, list(dataset.classes))}"
+            )
+    rest = 1 - sum(shares.values())
+    whole = len(shares) == len(dataset.classes)
+    if min(shares.values()) <= 0 or (abs(rest) > 1e-6 if whole else rest <= 0):
+        raise AyatoriError(
+            "`balance_shares` must be positive, and 1 together (below 1 where classes are left out), "
+            f"however: {dict(shares)}"
+        )
 
 
 def class_weights(given: tuple[float, ...] | Mapping[str, float], dataset: Dataset) -> np.ndarray | None:
@@ -140,16 +165,25 @@ def rarity(dataset: Dataset, counts: np.ndarray, settings: BalanceRecipe) -> np.
             rows = -np.expm1(rows * np.log(beta)) / (1 - beta)
         return rows**-settings.balance_strength
 
-    labels = dataset.labels
+    labels, counts = dataset.labels, counts.astype(float)
     if dataset.task == "classification":
         there = np.bincount(labels, weights=counts, minlength=len(dataset.classes))
+        if settings.balance_shares:
+            return (_wanted(settings.balance_shares, there, dataset.classes) / np.maximum(there, 1))[labels]
         found = np.where(there > 0, factor(there), 0.0)[labels]
     elif dataset.task == "multilabel":
         yes = counts @ (labels > 0.5)
-        found = np.where(labels > 0.5, factor(yes), factor(counts.sum(dtype=float) - yes))
+        found = np.where(labels > 0.5, factor(yes), factor(counts.sum() - yes))
     else:
         found = density(labels, counts) ** -settings.balance_strength
     return found
+
+
+def _wanted(shares: Mapping[str, float], there: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """(classes,): the shares that were asked for; classes that were not named part the rest as they are."""
+    given = np.array([shares.get(name, 0.0) for name in classes])
+    others = np.where(given > 0, 0.0, there)
+    return given + others * ((1 - given.sum()) / max(others.sum(), 1.0))
 
 
 def density(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -179,6 +213,7 @@ def way_back(dataset: Dataset, counts: np.ndarray, factors: np.ndarray) -> np.nd
     """(outputs,) float32 to add to logits: log of true shares over those that ``factors`` made of them."""
     if dataset.task == "regression":
         return None
+    counts = counts.astype(float)
     if dataset.task == "classification":
         size = len(dataset.classes)
         true = np.bincount(dataset.labels, weights=counts, minlength=size)

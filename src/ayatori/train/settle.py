@@ -43,6 +43,7 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         "augment": _augment(recipe, decided, dataset),
     }
     recipe = change(recipe, "train", **values)
+    views(recipe.train.augment, recipe.train.tta)
     if isinstance(recipe.net.name, str):
         recipe = change(recipe, "net", name=name)
     if recipe.loss.label_smoothing < 0:
@@ -159,6 +160,13 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
 def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
     """Refuse an augmentation that is not known or does not fit, before anything was trained."""
     settings = recipe.train
+    if not 1 <= settings.tta <= 64:
+        raise AyatoriError(f"`tta` must be from 1 to 64 views, however: {settings.tta}")
+    if settings.tta > 1 and "image" not in dataset.inputs:
+        raise AyatoriError(
+            "`tta` looks at varied pictures when it predicts, however these networks do not see pictures "
+            "themselves; leave it out"
+        )
     if settings.augment == "default":
         return
     given = resolve(settings.augment)
@@ -180,12 +188,3 @@ def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
             "rows that are mixed have shares of two classes, however a loss of your own knows codes; leave "
             "out mixup and cutmix, or the loss"
         )
-    if not 1 <= settings.tta <= 64:
-        raise AyatoriError(f"`tta` must be from 1 to 64 views, however: {settings.tta}")
-    if settings.tta > 1:
-        if "image" not in dataset.inputs:
-            raise AyatoriError(
-                "`tta` looks at varied pictures when it predicts, however these networks do not see pictures "
-                "themselves; leave it out"
-            )
-        views(given, settings.tta)
