@@ -157,7 +157,7 @@ def test_a_side_learns_pictures(name: str, rivals: Any) -> None:
     pixels = np.random.default_rng(0).normal(60 + 120 * y[:, None, None, None], 20, (120, 1, 8, 8))
     dataset = load(pixels.clip(0, 255).astype(np.uint8), y=y)
     plan = make_plan(dataset, PlanRecipe(folds=2, test=0.0))
-    task = rivals.Task(dataset, plan, rivals.small_cnn, 3, 16, 0.002, augment="standard")
+    task = rivals.Task(dataset, plan, rivals.small_cnn, 3, 16, 0.002, augment="moved")
     assert (getattr(rivals, name)(task).argmax(1) == y).mean() > 0.9
 
 

@@ -282,3 +282,32 @@ def test_a_transform_that_cannot_be_named_keeps_to_memory(tmp_path: Path) -> Non
     with pytest.raises(AyatoriError, match="package:function"):
         ayatori.run(pictures(), recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rotation_balances_and_delivers_a_network_that_was_balanced() -> None:
+    data = pictures(rows=180)
+    for test in (0.0, 0.2):
+        recipe = from_flat({**SMALL, "strategy": "rotate", "balance": "weight", "test": test})
+        result = ayatori.run(data, recipe)
+        assert {column.kind for column in result.plan.columns} == {"fold"}
+        assert result.model.rule is not None
+
+
+@pytest.mark.parametrize("kinds", [("bagging", "greedy"), ("stacking",), ("boosting",)])
+def test_ensembles_of_balanced_networks_are_decided_as_their_networks_are(kinds: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    y = (np.arange(360) % 9 == 0).astype(int)
+    x = rng.normal(size=(360, 3)) + 1.3 * y[:, None]
+    names = np.where(y == 1, "rare", "usual")
+    more = {"net": "mlp", "folds": 3, "balance": "weight", "ensemble": kinds, "bags": 2, "rounds": 2}
+    result = ayatori.run(x, from_flat({**QUICK, **more}), y=names)
+    networks = [blend for blend in result.blends if blend.network and "not balanced" not in blend.name]
+    assert len(networks) > 2
+    for blend in networks:
+        assert blend.decided is not None, blend.name
+        rows = np.flatnonzero(blend.rows)
+        rare, values = result.dataset.classes.index("rare"), blend.values[rows]
+        called = [(part.argmax(1) == rare).sum() for part in (blend.decided[rows], values)]
+        assert called[0] >= called[1], blend.name
+    rivals = [blend for blend in result.blends if not blend.network or "not balanced" in blend.name]
+    assert all(blend.decided is None for blend in rivals)

@@ -62,7 +62,8 @@ def whole_plan(dataset: Dataset, recipe: Recipe, written: bool) -> Plan:
     others = tuple(other for other in dict.fromkeys(wanted) if other != net)
     plan = grow(own, dataset, recipe.ensemble, recipe.plan, recipe.seed, others)
     plan = with_net(plan, own, beside) if beside else plan
-    return with_plain(plan, own) if balances(recipe) and recipe.balance.balance_price else plan
+    priced = balances(recipe) and recipe.balance.balance_price and recipe.plan.strategy != "rotate"
+    return with_plain(plan, own) if priced else plan
 
 
 def fit_rivals(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -126,15 +127,18 @@ def deliver(
     schema: Schema,
     frozen: Frozen | None = None,
     tta: tuple[Any, int] = ("none", 1),
+    rules: Mapping[int, np.ndarray] = MappingProxyType({}),
 ) -> Model:
     """The model behind line ``name`` of the leaderboard: a network, all folds' networks, or an ensemble.
 
     ``stacked``: the rivals that a stack may listen to; their fitted models are voices after all ``members``.
+    ``rules``: how each member decides, where it does not say the likeliest class.
     """
     if not blends:  # rotated without a test: nothing can be scored
         best = int(np.argmin([min((e.stop_loss for e in m.history), default=np.inf) for m in members]))
         only = (members[best].network,)
-        return Model(f"best of {len(members)}, rotated", schema, only, frozen=frozen, tta=tta)
+        name = f"best of {len(members)}, rotated"
+        return Model(name, schema, only, frozen=frozen, rule=rules.get(best), tta=tta)
     blend = next(blend for blend in blends if blend.name == name and blend.network)
     vote = next((one.vote for one in blends if one.ensemble == blend.ensemble and one.vote), None)
     if vote is None:

@@ -181,9 +181,12 @@ def compare_ways(
     dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show
 ) -> tuple[Plan, Mapping[str, Any]]:
     """Where several augmentations are to be compared: the one that each fold learns with."""
-    made = compare_augments(
-        dataset, plan, recipe, desk_of(folder, show), lambda share: show(Event("augment", share=share))
-    )
+    try:
+        made = compare_augments(
+            dataset, plan, recipe, desk_of(folder, show), lambda share: show(Event("augment", share=share))
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(folder)) from None
     if made.sentence:
         show(Event("augment", made.sentence))
         if folder:
@@ -197,6 +200,11 @@ def desk_of(folder: RunFolder | None, show: Show) -> Desk:
         on_epoch=lambda line: show(Event("train", epoch=line)),
         on_step=lambda share: show(Event("train", share=share)),
     )
+
+
+def how_to_go_on(folder: RunFolder | None) -> str:
+    """What is said at Ctrl-C; "" where nothing was saved yet."""
+    return f"go on with: ayatori resume {folder.path}" if folder and folder.has_checkpoint else ""
 
 
 def tell(show: Show, said: sentences.Said) -> None:

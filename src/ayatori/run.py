@@ -32,6 +32,7 @@ from ayatori.prepare import (
     advise_first,
     compare_ways,
     desk_of,
+    how_to_go_on,
     look_first,
     prepare,
     show_varied,
@@ -208,7 +209,8 @@ def _flow(
     )
     clock.lap("rivals")
     made, differ = assemble(dataset, plan, recipe, members, predictions, rivals, stacked, trained.groups)
-    made = decide(made, find_rules(dataset, plan, members, recipe), plan, dataset)
+    rules = find_rules(dataset, plan, members, recipe)
+    made = decide(made, rules, plan, dataset)
     plan, student, made = _distil(dataset, plan, recipe, members, made, folder, show)
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
@@ -224,7 +226,7 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=deliver(name, made, members, stacked, dataset.schema, ready.frozen, tta),
+        model=deliver(name, made, members, stacked, dataset.schema, ready.frozen, tta, rules),
         stacked=tuple(stacked),
         student=Model("one network, taught", dataset.schema, (student.network,), frozen=ready.frozen)
         if student
@@ -277,9 +279,7 @@ def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | Non
             dataset, plan, members, recipe, desk, lambda text, share: show(Event("boost", text, share))
         )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"go on with: ayatori resume {folder.path}" if folder and folder.has_checkpoint else ""
-        ) from None
+        raise KeyboardInterrupt(how_to_go_on(folder)) from None
     for sentence_ in boosted.sentences:
         show(Event("boost", sentence_))
     if folder:

@@ -31,6 +31,8 @@ def crew(threads: int) -> Iterator[Executor]:
         return
     allowed = torch.get_num_threads()
     try:
+        # the caller too, who reads and varies batches meanwhile: it would wait for cores that are busy
+        torch.set_num_threads(1)
         with ThreadPoolExecutor(threads, "ayatori", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
     finally:
