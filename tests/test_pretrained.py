@@ -135,7 +135,7 @@ def test_a_tuned_network_begins_from_the_head_of_its_own_fold(source: str) -> No
 
 
 def test_a_source_helps_where_rows_are_few(source: str) -> None:
-    image, target = shapes(80, (0, 1), 3)  # of the kinds that it knows, on other pictures
+    image, target = shapes(80, (0, 3), 3)  # a kind that it has learned, and one that it never saw
     few = change(SMALL, "plan", test=0.75)
     frozen = ayatori.run(image, change(on(source), "plan", test=0.75), y=target)
     scratch = ayatori.run(image, few, y=target)

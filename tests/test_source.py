@@ -357,13 +357,20 @@ def table_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_run_on_pictures_gives_what_its_network_says_before_its_last_layer(picture_run: Path) -> None:
+HALF = (slice(0, 3), slice(3, 6))
+
+
+def test_a_run_on_pictures_gives_the_quarters_of_its_last_maps_and_its_own_logits(picture_run: Path) -> None:
     source = find_source(str(picture_run))
     network = ayatori.load_model(picture_run).networks[0]
     image = noise(5, 1, 12, 12, seed=1)
     with torch.no_grad():
         x = network.front({"image": torch.from_numpy(image)})
-        expected = network.body[:-1](x)
+        flat = next(at for at, layer in enumerate(network.body) if isinstance(layer, torch.nn.Flatten))
+        maps = network.body[:flat](x)
+        quarters = [maps[..., a, b].mean((2, 3)) for a in (HALF[0], HALF[1]) for b in (HALF[0], HALF[1])]
+        assert maps.shape[-2:] == (6, 6)
+        expected = torch.cat([torch.stack(quarters, 2).flatten(1), network.body(x)], 1)
     torch.testing.assert_close(said(source, image), expected)
     assert source.facts["kind"] == "run"
     fresh = source_of(source.facts)

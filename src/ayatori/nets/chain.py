@@ -29,6 +29,7 @@ MISFITS = (
     NotImplementedError,
 )
 LISTS = (nn.Sequential, nn.ModuleList)
+PLACES = 2  # quarters of a picture, each with its mean
 
 
 def timm_library() -> Any:
@@ -254,6 +255,22 @@ def _mixes(part: nn.Module) -> bool:
     return any(value.ndim > 1 for value in part.parameters())
 
 
+class Seen(nn.Module):
+    """What a CNN of ours saw: the mean of its last maps in each quarter, and the logits of its own task.
+
+    **Shape** (b, c, h, w) -> (b, 4 c + outputs). All places of the maps, as its last layer has them, are too
+    many numbers for few rows (see dev/LOG.md).
+    """
+
+    def __init__(self, last: nn.Linear) -> None:
+        super().__init__()
+        self.last = last
+
+    def forward(self, maps: Tensor) -> Tensor:
+        quarters = nn.functional.adaptive_avg_pool2d(maps, PLACES).flatten(1)
+        return torch.cat([quarters, self.last(maps.flatten(1))], 1)
+
+
 def parts_of_own(network: Network) -> tuple[list[nn.Module], int]:
     """The parts of a network of ours, its last layer left out, and how many features they give."""
     body = network.body
@@ -267,4 +284,9 @@ def parts_of_own(network: Network) -> tuple[list[nn.Module], int]:
             f"{network.spec.name!r}; use a run of an mlp or a cnn"
         )
     kept = [part for part in layers[:-1] if not isinstance(part, Dropout)]
-    return _merged(kept), last.in_features
+    if not isinstance(kept[-1], nn.Flatten):
+        return _merged(kept), last.in_features
+    parts = _merged(kept[:-1])
+    channels = [part.num_features for part in body.modules() if isinstance(part, nn.BatchNorm2d)][-1]
+    parts[-1] = nn.Sequential(parts[-1], Seen(last)).eval()
+    return parts, PLACES * PLACES * channels + last.out_features
