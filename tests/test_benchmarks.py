@@ -403,3 +403,46 @@ def test_losses_are_compared_over_the_seeds_that_both_sides_have(ensembles: Any)
     assert "lower on 1 of 2" in autogluon
     assert "0.25 of its processor seconds (at most 0.20 on 1)" in autogluon
     assert "**0.3000**" in ensembles.markdown(frame[frame.side != "ayatori"], "loss")
+
+
+def test_augmentation_is_timed_beside_torchvision() -> None:
+    options = [
+        "--ways",
+        "ayatori",
+        "torchvision",
+        "--sides",
+        12,
+        "--rounds",
+        1,
+        "--batch",
+        4,
+        "--seconds",
+        0.01,
+    ]
+    found = facts_of("augment.py", *options)["12 x 12"]["microseconds"]
+    assert set(found) == {"ayatori", "torchvision"}
+    assert min(found.values()) > 0
+
+
+def few_clothes(folder: Path) -> Path:
+    chance = np.random.default_rng(0)
+    for prefix, rows in (("train", 400), ("t10k", 200)):
+        labels = np.arange(rows) % 10
+        pictures = chance.integers(0, 100, (rows, 8, 8)) + 15 * labels[:, None, None]
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", pictures)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+def test_what_augmentation_gives_is_measured_against_none(tmp_path: Path) -> None:
+    options = ["--augment", "none", "light", "--rows", 100, "--epochs", 1, "--seeds", 1]
+    found = facts_of("augment_gain.py", few_clothes(tmp_path), *options)
+    assert found["gain"]["none"] == 0
+    assert found["gain"]["light"] == pytest.approx(found["accuracy"]["light"] - found["accuracy"]["none"])
+
+
+def test_what_balance_gives_is_measured_on_the_true_shares(tmp_path: Path) -> None:
+    options = ["--rows", 300, "--rare", "bag", "--balance", "none", "weight"]
+    found = facts_of("balance.py", few_clothes(tmp_path), *options)["bag"]
+    assert set(found) == {"none", "weight"}
+    assert found["weight"]["recall"]["n"] == 2  # 1 % of 182

@@ -26,7 +26,7 @@ def line_of_pictures(pictures: np.ndarray) -> Image.Image:
     scale = TILE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    line = Image.new("RGB", (len(pictures) * (size[0] + GAP) + 2 * GAP, size[1]), "white")
+    line = Image.new("RGB", (len(pictures) * (size[0] + GAP) + 2 * GAP, size[1]), "grey")
     for number, pixels in enumerate(pictures):
         colours = pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 else pixels[0]
         tile = Image.fromarray(np.ascontiguousarray(colours)).convert("RGB").resize(size, way)
