@@ -89,7 +89,7 @@ def test_weights_by_hand_are_named_and_by_name_the_others_weigh_one() -> None:
         )
         assert ratio == pytest.approx(7.0)
     with pytest.raises(AyatoriError, match="did you mean 'rare'"):
-        settle(Recipe(loss=LossRecipe(class_weights={"rar": 2.0})), data, make_plan(data, PlanRecipe()))
+        settle(Recipe(loss=LossRecipe(class_weights={"rar": 2.0})), data, make_plan(data, PlanRecipe(folds=2)))
 
 
 def test_the_way_back_undoes_what_weights_and_draws_make_of_the_shares() -> None:
@@ -122,7 +122,7 @@ def test_classes_learn_with_the_shares_that_are_asked_for() -> None:
     ):
         bad, plan = (
             Recipe(balance=BalanceRecipe("weight", balance_shares=wrong)),
-            make_plan(data, PlanRecipe()),
+            make_plan(data, PlanRecipe(folds=2)),
         )
         with pytest.raises(AyatoriError, match=message):
             settle(bad, data, plan)

@@ -62,6 +62,7 @@ NAMES: Mapping[str, Mapping[Task, str]] = {
 _PREPARING = threading.Lock()
 TREES = 60
 SIDE = 14  # pictures are averaged down to at most this side
+FEATURES = 128  # components of what a frozen network says, for trees
 NEIGHBOURS = 10
 DISTANCES = 1_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
 
@@ -200,7 +201,7 @@ def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
     """All inputs as one matrix (n, features); which of its columns hold numbers, pixels and categories."""
     n = len(dataset)
     if "features" in dataset.inputs:  # what a frozen network says tells more than what it was shown
-        return dataset.inputs["features"], {"numbers": slice(0, dataset.inputs["features"].shape[1])}
+        return dataset.inputs["features"], {"features": slice(0, dataset.inputs["features"].shape[1])}
     blocks = {}
     if "numbers" in dataset.inputs:
         blocks["numbers"] = np.asarray(dataset.inputs["numbers"], np.float64)
@@ -438,6 +439,8 @@ def scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> Colu
     if "numbers" in kinds:
         fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
         steps.append(("numbers", make_pipeline(fill, StandardScaler()), kinds["numbers"]))
+    if "features" in kinds:
+        steps.append(("features", StandardScaler(), kinds["features"]))
     if "pixels" in kinds:
         steps.append(
             ("pixels", _components(kinds["pixels"], rows) if pca else "passthrough", kinds["pixels"])
@@ -462,11 +465,15 @@ def _encoded(kinds: Mapping[str, slice], rows: int, fill: bool = False) -> Colum
     if "numbers" in kinds:
         numbers = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
         steps.append(("numbers", numbers if fill else "passthrough", kinds["numbers"]))
+    if "features" in kinds:
+        # a thousand columns take trees ten times as long, and teach them nothing that these do not
+        components = make_pipeline(StandardScaler(), _components(kinds["features"], rows, FEATURES))
+        steps.append(("features", components, kinds["features"]))
     if "pixels" in kinds:
         steps.append(("pixels", _components(kinds["pixels"], rows), kinds["pixels"]))
     return ColumnTransformer(steps)
 
 
-def _components(pixels: slice, rows: int) -> Any:
-    width = pixels.stop - pixels.start
-    return PCA(min(50, rows), svd_solver="covariance_eigh") if width > 64 else "passthrough"
+def _components(columns: slice, rows: int, most: int = 50) -> Any:
+    width = columns.stop - columns.start
+    return PCA(min(most, rows), svd_solver="covariance_eigh") if width > most + 14 else "passthrough"
