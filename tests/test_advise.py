@@ -151,3 +151,14 @@ def test_a_class_that_is_too_rare_to_judge_by_is_left_out() -> None:
     plan = make_plan(rare, PlanRecipe(folds=2))
     found = advise(dataclasses.replace(rare, schema=schema), plan, frozen, Recipe())
     assert found.word == "use it frozen"
+
+
+def test_rows_of_one_group_are_drawn_together() -> None:
+    """Ten copies of each row say no more than the row."""
+    gap = np.random.default_rng(0).normal(0.3, 1, 60)
+    alone = difference(gap, np.zeros(60), 0)
+    copied = np.repeat(gap, 10)
+    grouped = difference(copied, np.zeros(600), 0, np.repeat(np.arange(60), 10))
+    careless = difference(copied, np.zeros(600), 0)
+    assert grouped == pytest.approx(alone)
+    assert careless["high"] - careless["low"] < 0.5 * (grouped["high"] - grouped["low"])

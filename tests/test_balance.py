@@ -89,7 +89,9 @@ def test_weights_by_hand_are_named_and_by_name_the_others_weigh_one() -> None:
         )
         assert ratio == pytest.approx(7.0)
     with pytest.raises(AyatoriError, match="did you mean 'rare'"):
-        settle(Recipe(loss=LossRecipe(class_weights={"rar": 2.0})), data, make_plan(data, PlanRecipe(folds=2)))
+        settle(
+            Recipe(loss=LossRecipe(class_weights={"rar": 2.0})), data, make_plan(data, PlanRecipe(folds=2))
+        )
 
 
 def test_the_way_back_undoes_what_weights_and_draws_make_of_the_shares() -> None:

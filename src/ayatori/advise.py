@@ -33,6 +33,7 @@ PICTURES, ROWS = 150, 1500  # rows that are looked at, of pictures and of tables
 DEPTHS = (0.3, 0.55, 0.8)  # of the parts, where the network is also listened to
 SIDE = 32  # pixels, of pictures that a short training from scratch sees
 RESAMPLES = 2000
+MANY = 3000  # development rows, from which on a few of them say little of training from scratch
 SHOWN = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 Word = Literal["use it frozen", "train the last part", "train all of it", "do not use it", "undecided"]
 Say = Callable[[str, float], None]
@@ -61,7 +62,8 @@ class Advice:
 def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Say | None = None) -> Advice:
     """Judge the source of ``frozen`` by some development rows of ``dataset``, whose inputs are as read.
 
-    Means of losses are compared on the same rows; the interval of their difference is a bootstrap over rows.
+    Means of losses are compared on the same rows; the interval of their difference is a bootstrap over rows,
+    or over groups of rows where there are such.
     What does without the source is the best of several, and so is what uses it: the choice is a little kind
     to both.
     """
@@ -74,7 +76,7 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
     for probe in _probes(rows, folds, frozen.source, recipe):
         probes.append(probe)
         tell(probe.name, len(probes) / 8)
-    return _advice(probes, rows, recipe.seed)
+    return _advice(probes, rows, recipe.seed, int((~plan.sealed).sum()))
 
 
 def _rows(dataset: Dataset, plan: Plan, seed: int) -> Dataset | None:
@@ -121,20 +123,25 @@ def _probes(rows: Dataset, folds: Plan, source: Source, recipe: Recipe) -> Itera
 
 
 def listen(source: Source, raw: Mapping[str, np.ndarray]) -> dict[float, np.ndarray]:
-    """(n, width) float32: averages of what the parts say, at some depths (shares of all), and the end."""
-    count, cpu = len(source.parts), torch.device("cpu")
+    """(n, width) float32: averages of what the parts say, at some depths (shares of all), and the end.
+
+    On the device where the source is; the pass over all rows may have moved it.
+    """
+    count = len(source.parts)
+    devices = (value.device for part in source.parts for value in part.parameters())
+    device = next(devices, torch.device("cpu"))
     wanted = {max(1, round(depth * count)) for depth in DEPTHS} - {count} if source.cuttable else set()
 
     def ask(rows: np.ndarray) -> dict[float, Tensor]:
-        x: Any = source.front(take(raw, rows, cpu))
+        x: Any = source.front(take(raw, rows, device))
         said = {}
         for number, part in enumerate(source.parts, 1):
             x = part(x)
             if number in wanted or number == count:
-                said[number / count] = _pooled(x)
+                said[number / count] = _pooled(x).cpu()
         return said
 
-    found = [said for _, said in in_blocks(ask, len(next(iter(raw.values()))), cpu, look(cpu).bf16)]
+    found = [said for _, said in in_blocks(ask, len(next(iter(raw.values()))), device, look(device).bf16)]
     return {depth: torch.cat([said[depth] for said in found]).numpy() for depth in found[0]}
 
 
@@ -218,14 +225,14 @@ def _judged(
     return Probe(name, kind, losses, main.value, depth)
 
 
-def _advice(probes: list[Probe], rows: Dataset, seed: int) -> Advice:
+def _advice(probes: list[Probe], rows: Dataset, seed: int, whole: int) -> Advice:
     """The best with the source beside the best without it; then the end of the network beside its middle."""
     using = [probe for probe in probes if probe.kind in ("last", "earlier")]
     without = [probe for probe in probes if probe.kind not in ("last", "earlier")]
     last = next(probe for probe in probes if probe.kind == "last")
     best, other = (min(some, key=lambda probe: probe.losses.mean()) for some in (using, without))
-    gain = difference(other.losses, best.losses, seed)
-    late = difference(last.losses, best.losses, seed)
+    gain = difference(other.losses, best.losses, seed, rows.groups)
+    late = difference(last.losses, best.losses, seed, rows.groups)
     word: Word
     if gain["low"] > 0:
         word = "use it frozen" if late["low"] <= 0 else "train the last part"
@@ -245,7 +252,10 @@ def _advice(probes: list[Probe], rows: Dataset, seed: int) -> Advice:
             for one in probes
         ],
     }
-    return Advice(word, _sentence(word, best, other, gain, name, len(rows)), figures)
+    sentence = _sentence(word, best, other, gain, name, len(rows))
+    if word in ("use it frozen", "train the last part", "train all of it") and whole > MANY:
+        sentence += f"; a network from scratch has {whole:,} rows to learn from, and gains most by them"
+    return Advice(word, sentence, figures)
 
 
 def _sentence(word: Word, best: Probe, other: Probe, gain: Mapping[str, float], name: str, rows: int) -> str:
@@ -257,10 +267,13 @@ def _sentence(word: Word, best: Probe, other: Probe, gain: Mapping[str, float], 
     return f"{word}: on {rows} rows out of fold {score}; the losses do not differ beyond chance"
 
 
-def difference(a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, float]:
-    """Mean of a - b over rows with its 95 % interval, by a bootstrap over rows."""
+def difference(a: np.ndarray, b: np.ndarray, seed: int, groups: np.ndarray | None = None) -> dict[str, float]:
+    """Mean of a - b over rows with its 95 % interval, by a bootstrap over rows, or over their groups."""
     gap = a - b
     chance = np.random.default_rng([seed, 41])
-    means = gap[chance.integers(len(gap), size=(RESAMPLES, len(gap)))].mean(axis=1)
+    codes = np.arange(len(gap)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums, sizes = np.bincount(codes, weights=gap), np.bincount(codes)
+    drawn = chance.integers(len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {"value": float(gap.mean()), "low": float(low), "high": float(high)}
