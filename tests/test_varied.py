@@ -61,6 +61,23 @@ def test_a_sheet_shows_a_row_of_each_class_first_as_it_is(digits: Dataset) -> No
     assert all((seen.pictures[:, view] != seen.pictures[:, 0]).any((1, 2, 3)).all() for view in range(1, 9))
 
 
+def test_a_sheet_shows_masks_where_their_pictures_went() -> None:
+    data = pictures(24)
+    mask = np.zeros((24, 10, 10), np.int64)
+    mask[:, 3:7, 3:7] = 1
+    image = data.inputs["image"].copy()
+    image[:], image[:, :, 3:7, 3:7] = 20, 200
+    seen = vary_some(
+        dataclasses.replace(data, inputs={"image": image, "mask": mask}), None, {"shift": 0.2, "flip": 0.5}
+    )
+    assert seen.pictures.shape == (2, 9, 3, 10, 10)
+    red, blue = seen.pictures[:, :, 0].astype(int), seen.pictures[:, :, 2].astype(int)
+    marked = red - blue > 60
+    np.testing.assert_array_equal(marked, red > 150)
+    assert (marked.sum((2, 3)) == 16).mean() > 0.5
+    assert (marked[:, 1:] != marked[:, :1]).any()
+
+
 def test_sealed_rows_are_never_looked_at(digits: Dataset) -> None:
     plan = make_plan(digits, PlanRecipe(folds=2, test=0.3))
     seen = vary_some(digits, plan, "strong")

@@ -55,15 +55,29 @@ def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> V
     free = np.arange(len(dataset)) if plan is None else np.flatnonzero(~plan.sealed)
     free = chance.permutation(free)
     rows, names = _examples(dataset, free)
-    shown = _take(dataset, np.repeat(rows, VARIANTS))
-    generator = torch.Generator().manual_seed(seed)
-    changed = vary({"image": shown}, generator)["image"].unflatten(0, (len(rows), VARIANTS))
-    pictures = torch.cat([_take(dataset, rows)[:, None], changed], 1).numpy()
+    again = np.repeat(rows, VARIANTS)
+    batch, first = {"image": _take(dataset, again)}, _take(dataset, rows)
+    if "mask" in dataset.inputs:
+        batch["mask"] = torch.from_numpy(np.ascontiguousarray(dataset.inputs["mask"][again]))
+    changed = vary(batch, torch.Generator().manual_seed(seed))
+    variants = changed["image"]
+    if "mask" in dataset.inputs:
+        first = _tinted(first, torch.from_numpy(np.ascontiguousarray(dataset.inputs["mask"][rows])))
+        variants = _tinted(variants, changed["mask"])
+    pictures = torch.cat([first[:, None], variants.unflatten(0, (len(rows), VARIANTS))], 1).numpy()
     warning, figures = "", {}
     if dataset.task == "classification" and vary.pictures:
         figures = _neighbours(dataset, free, vary, seed)
         warning = _warning(figures, dataset.classes)
     return Varied(pictures, rows, names, warning, figures)
+
+
+def _tinted(image: Tensor, mask: Tensor) -> Tensor:
+    """(b, c, h, w) in colour, what the mask (b, h, w) marks in orange: each mark of its own strength."""
+    colour = image.expand(-1, 3, -1, -1).float() if image.shape[1] == 1 else image[:, :3].float()
+    strength = 0.6 * mask[:, None].float() / mask.max().clamp(min=1)
+    orange = torch.tensor([255.0, 120.0, 0.0])[:, None, None]
+    return torch.lerp(colour, orange.expand_as(colour), strength.expand_as(colour)).round().to(torch.uint8)
 
 
 def _examples(dataset: Dataset, free: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
