@@ -328,3 +328,13 @@ def test_ensembles_of_balanced_networks_are_decided_as_their_networks_are(kinds:
         assert called[0] >= called[1], blend.name
     rivals = [blend for blend in result.blends if not blend.network or "not balanced" in blend.name]
     assert all(blend.decided is None for blend in rivals)
+
+
+def test_a_transform_of_ones_own_draws_the_same_on_several_threads() -> None:
+    from torchvision.transforms import v2
+
+    data = pictures()
+    how = v2.RandomAffine(30, (0.2, 0.2))
+    settings = {**SMALL, "epochs": 2, "balance": "sample", "balance_price": False, "augment": how}
+    one, two = (ayatori.run(data, from_flat({**settings, "threads": threads})) for threads in (1, 2))
+    np.testing.assert_allclose(one.predictions.values, two.predictions.values, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import random
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from ayatori.records import AyatoriError
 
 Batch = dict[str, Tensor]
 Kind = Literal["batch", "kornia", "picture"]
+_ALONE = threading.Lock()  # networks that read for themselves do so on several threads, and chance is global
 
 
 def find_transform(how: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -109,6 +111,7 @@ class _Seeded:
         self.seed = seed
 
     def __enter__(self) -> None:
+        _ALONE.acquire()
         self._torch, self._random = torch.get_rng_state(), random.getstate()
         self._numpy = np.random.get_state()  # noqa: NPY002
         torch.default_generator.manual_seed(self.seed)
@@ -119,3 +122,4 @@ class _Seeded:
         torch.set_rng_state(self._torch)
         random.setstate(self._random)
         np.random.set_state(self._numpy)  # noqa: NPY002
+        _ALONE.release()
