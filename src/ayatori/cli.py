@@ -288,6 +288,62 @@ def report(run: Path, /) -> None:
     _print(f"{write_report(run)}")
 
 
+@app.command
+def runs(folder: Path = Path("runs"), /, *, json: bool = False) -> None:
+    """The runs in a folder, oldest first: data, the figure of what was chosen, time.
+
+    Parameters
+    ----------
+    folder
+        Where the run folders are.
+    json
+        Print the same as JSON.
+    """
+    from ayatori.report.runs import list_runs
+
+    lines = list_runs(folder)
+    if json:
+        _print_json(lines)
+        return
+    from ayatori.show import runs_table
+
+    Console(highlight=False).print(runs_table(lines))
+
+
+@app.command
+def compare(first: Path, second: Path, /, *more: Path, json: bool = False) -> None:
+    """Runs on the same data, on the rows that all were judged by: figures, and differences to the first.
+
+    Parameters
+    ----------
+    first
+        A run folder, with which the others are compared.
+    second
+        Another one.
+    more
+        And more.
+    json
+        Print the same as JSON.
+    """
+    from ayatori.report.runs import compare_runs
+
+    found = compare_runs([first, second, *more])
+    if json:
+        _print_json(found)
+        return
+    from ayatori.show import compared_table
+
+    for board in found["boards"]:
+        Console(highlight=False).print(compared_table(board, found["task"]))
+        _print("")
+
+
+def _print_json(values: Any) -> None:
+    import json
+
+    _print(json.dumps(values, indent=2, default=str).replace("NaN", "null"))
+
+
 def _finish(result: Result, out: Path, show: Any, json: bool = False) -> None:
     from ayatori.report import write_report
 

@@ -193,6 +193,53 @@ def leaderboard_table(result: Result, split: str) -> Table:
     return table
 
 
+def runs_table(lines: list[dict[str, Any]]) -> Table:
+    """The runs of a folder, one a line."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("run", overflow="fold", min_width=14)
+    table.add_column("data", overflow="fold", min_width=12)
+    table.add_column("rows", justify="right")
+    table.add_column("figure", justify="right", no_wrap=True)
+    table.add_column("95 %", style="dim", no_wrap=True)
+    table.add_column("time", justify="right", style="dim", no_wrap=True)
+    for line in lines:
+        if not line["done"]:
+            table.add_row(Text(line["run"]), "not finished", style="dim")
+            continue
+        score = line["score"]
+        table.add_row(
+            Text(line["run"]),
+            Text(line["data"]),
+            f"{line['rows']:,}",
+            f"{line['metric'].replace('_', ' ')} {figure(score['value'])}" if score else "",
+            f"{figure(score['low'])} – {figure(score['high'])}" if score else "",
+            f"{line['seconds']:.0f} s",
+        )
+    return table
+
+
+def compared_table(board: Mapping[str, Any], task: str) -> Table:
+    """Runs on the rows of one split that all share: two figures, and the difference to the first run."""
+    shown = [name for name in SHOWN[task] if name in board["lines"][0]["scores"]]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"{SPLITS[board['split']]}, {board['rows']:,} rows", overflow="fold", min_width=16)
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True, min_width=len(name))
+    table.add_column("difference", justify="right", no_wrap=True, min_width=10)
+    table.add_column("95 %", style="dim", no_wrap=True, min_width=17)
+    table.add_column("p", justify="right", no_wrap=True, min_width=5)
+    for line in board["lines"]:
+        gap = line.get("paired") or {}
+        table.add_row(
+            Text(f"{Path(line['run']).name}: {line['name']}"),
+            *(figure(line["scores"][name]["value"]) if name in line["scores"] else "" for name in shown),
+            f"{gap['difference']:+.4f}" if gap else "",
+            f"{gap['low']:+.4f} – {gap['high']:+.4f}" if gap else "",
+            f"{gap['p']:.2g}" if gap else "",
+        )
+    return table
+
+
 def figure(value: float) -> str:
     """Four digits that matter.
 
