@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ayatori import load
+from ayatori import cli, load
 from ayatori.augment import augment
 from ayatori.nets import build, measure
 from ayatori.nets.dropout import Dropout
@@ -168,3 +169,13 @@ def assert_close(member: Member, expected: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(
             found[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """``ayatori`` with these words, in this process: its exit code."""
+    monkeypatch.setattr("sys.argv", ["ayatori", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import command
 
 import ayatori
-from ayatori import cli
 from ayatori.evaluate.compare import lower_loss
 from ayatori.recipe import from_flat
 from ayatori.records import AyatoriError
@@ -40,15 +40,6 @@ def make(out: Path, task: str = "classification", **given: Any) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("runs")
     return make(folder / "first"), make(folder / "second [bold]", net="linear", seed=1)
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr("sys.argv", ["ayatori", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_the_list_names_every_run_and_says_which_are_not_finished(

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import command
 from PIL import Image
 from sklearn.datasets import load_digits
 
 import ayatori
-from ayatori import cli, load
+from ayatori import load
 from ayatori.augment import views
 from ayatori.explore.varied import vary_some
 from ayatori.model_files import load_model
@@ -106,15 +107,6 @@ def test_a_run_tells_how_pictures_vary_before_it_trains(tmp_path: Path, digits: 
     html = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert html.count("a picture and eight variants") == 10
     assert "://" not in html.replace("http://www.w3.org", "")
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr("sys.argv", ["ayatori", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_the_command_augment_writes_a_page_and_refuses_what_it_cannot_do(

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ayatori.evaluate.intervals import wilson
 from ayatori.report.lines import own_network
-from ayatori.report.mistakes import label_table, read_predictions, value_table
+from ayatori.report.mistakes import label_table, read_predictions, share, value_table
 
 LISTED = 40  # classes, the rarest ones
 FIFTHS = 5
@@ -97,11 +96,3 @@ def _fifths(both: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
         ]
         lines.append({"low": float(low), "high": float(high), "rows": int(rows.sum()), "error": errors})
     return lines
-
-
-def share(hits: int, rows: int) -> dict[str, float] | None:
-    """A share with Wilson's interval; None of no rows."""
-    if not rows:
-        return None
-    low, high = wilson(hits / rows, rows)
-    return {"value": hits / rows, "low": low, "high": high, "n": rows}

@@ -143,8 +143,8 @@ def _confusions(truth: Truth, said: np.ndarray, classes: Sequence[str]) -> dict[
             {
                 "name": name,
                 "rows": rows,
-                "recall": _share(hit, rows),
-                "precision": _share(hit, calls),
+                "recall": share(hit, rows),
+                "precision": share(hit, calls),
                 "taken_for": [classes[other], int(off[label, other])] if off[label, other] else None,
             }
         )
@@ -166,15 +166,15 @@ def _labels(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> list[d
         {
             "name": name,
             "rows": int(truth[:, label].sum()),
-            "recall": _share(int((truth & said)[:, label].sum()), int(truth[:, label].sum())),
-            "precision": _share(int((truth & said)[:, label].sum()), int(said[:, label].sum())),
-            "right": _share(int((truth == said)[:, label].sum()), len(truth)),
+            "recall": share(int((truth & said)[:, label].sum()), int(truth[:, label].sum())),
+            "precision": share(int((truth & said)[:, label].sum()), int(said[:, label].sum())),
+            "right": share(int((truth == said)[:, label].sum()), len(truth)),
         }
         for label, name in enumerate(names[:LISTED])
     ]
 
 
-def _share(hits: int, rows: int) -> dict[str, float] | None:
+def share(hits: int, rows: int) -> dict[str, float] | None:
     """A share with Wilson's interval; None of no rows."""
     if not rows:
         return None
