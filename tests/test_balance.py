@@ -395,3 +395,18 @@ def test_the_estimator_balances_and_says_what_it_was_trained_to_say() -> None:
     share = clf.predict_proba(x)[:, list(clf.classes_).index("rare")].mean()
     assert share == pytest.approx((y == "rare").mean(), abs=0.03)
     assert len(clf.members_) == 2
+
+
+def test_a_taught_network_says_labels_by_the_rule_of_its_run(tmp_path: Path) -> None:
+    data = uneven(900)
+    recipe = from_flat({**QUICK, "balance": "weight", "balance_price": False, "distill": True})
+    result = ayatori.run(data, recipe, out=tmp_path / "run")
+    line = next(blend for blend in result.blends if blend.name == "one network, taught")
+    assert line.rule is not None
+    assert line.decided is not None
+    student = load_model(tmp_path / "run" / "distilled")
+    sealed = np.flatnonzero(result.plan.sealed)
+    table = student.predict_table(student.read(data.inputs["numbers"][sealed]))
+    classes = np.asarray(data.classes)
+    assert table["label"].tolist() == classes[line.decided[sealed].argmax(axis=1)].tolist()
+    assert (table["label"] == "rare").sum() > (table["p_rare"] > 0.5).sum()

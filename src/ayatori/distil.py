@@ -32,7 +32,7 @@ def distil(
     values: np.ndarray = np.full(teacher.values.shape, np.nan, np.float32)
     sealed = np.flatnonzero(plan.sealed)
     if len(sealed):
-        values[sealed] = answers([student], dataset, [sealed])[0]
+        values[sealed] = answers([student], dataset, [sealed], (recipe.train.augment, recipe.train.tta))[0]
     line = Blend(
         name="one network, taught",
         split="test",

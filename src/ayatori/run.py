@@ -20,7 +20,7 @@ import numpy as np
 from ayatori import sentences
 from ayatori.assemble import assemble, fit_rivals, fits
 from ayatori.clock import Clock
-from ayatori.decide import decide, find_rules
+from ayatori.decide import Rules, decide, find_rules
 from ayatori.distil import distil
 from ayatori.evaluate import chosen, leaderboard, score_split
 from ayatori.model import Model, deliver
@@ -211,7 +211,7 @@ def _flow(
     made, differ = assemble(dataset, plan, recipe, members, predictions, rivals, stacked, trained.groups)
     rules = find_rules(dataset, plan, members, recipe)
     made = decide(made, rules, plan, dataset)
-    plan, student, made = _distil(dataset, plan, recipe, members, made, folder, show)
+    plan, student, made = _distil(dataset, plan, recipe, members, made, rules, folder, show)
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
     clock.lap("score")
@@ -228,7 +228,9 @@ def _flow(
         chosen=name,
         model=deliver(name, made, members, stacked, dataset.schema, ready.frozen, tta, rules),
         stacked=tuple(stacked),
-        student=Model("one network, taught", dataset.schema, (student.network,), frozen=ready.frozen)
+        student=deliver(
+            "one network, taught", made, [*members, student], (), dataset.schema, ready.frozen, tta
+        )
         if student
         else None,
         seconds=clock.laps,
@@ -250,6 +252,7 @@ def _distil(
     recipe: Recipe,
     members: Sequence[Member],
     made: Sequence[Blend],
+    rules: Rules,
     folder: RunFolder | None,
     show: Show,
 ) -> tuple[Plan, Member | None, list[Blend]]:
@@ -265,7 +268,7 @@ def _distil(
     whole, student, line = distil(dataset, plan, recipe, members, teacher, desk_of(folder, show))
     if folder:
         folder.write_plan(whole)
-    return whole, student, [*made, line]
+    return whole, student, [*made, *decide([line], rules, whole, dataset)]
 
 
 def _train(dataset: Dataset, plan: Plan, recipe: Recipe, folder: RunFolder | None, show: Show) -> Boosted:

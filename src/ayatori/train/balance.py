@@ -136,15 +136,15 @@ def balance_rows(
     factors = _by_hand(given, dataset, each=True) if by_hand and given is not None else None
     if factors is None:
         factors = rarity(dataset, counts, settings)
-    back = way_back(dataset, counts, factors) if settings.balance_correct else None
     if settings.name == "weight":
+        back = way_back(dataset, counts, factors) if settings.balance_correct else None
         return Balance(_even((weight[:, None] if factors.ndim == 2 else weight) * factors, own), None, back)
     rows = factors.mean(axis=1) if factors.ndim == 2 else factors
     if given is not None:
         weight *= _by_hand(given, dataset)
+    back = None
     if settings.balance_correct:
-        whole = rows * weight if given is not None else rows
-        back = way_back(dataset, counts, whole)
+        back = way_back(dataset, counts, rows if given is None else rows * weight)
     share = counts * rows
     return Balance(_even(weight, own), share / share.sum(), back)
 

@@ -125,14 +125,18 @@ def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
 
 
 def answers(
-    members: Sequence[Member | Network], dataset: Dataset, rows: Sequence[np.ndarray]
+    members: Sequence[Member | Network],
+    dataset: Dataset,
+    rows: Sequence[np.ndarray],
+    tta: tuple[Any, int] = ("none", 1),
 ) -> list[np.ndarray]:
     """What each member says of the ``rows`` that are given for it: (rows, outputs) float32 for each.
 
     They may be rows that taught it: boosting needs those. As an estimate they are worth nothing.
+    ``tta``: an augmentation, and how many views of each picture are averaged.
     """
     networks = [one.network if isinstance(one, Member) else one for one in members]
-    return Together(networks, dataset.inputs).predict(dataset.inputs, rows)
+    return Together(networks, dataset.inputs, views(*tta)).predict(dataset.inputs, rows)
 
 
 def predict(
