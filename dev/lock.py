@@ -1,4 +1,4 @@
-"""pyproject.toml -> requirements/lock.txt (package and extras) and requirements/test.txt (tests, checks).
+"""pyproject.toml -> requirements/lock.txt (package, its weights) and requirements/test.txt (all else).
 
 ``python dev/lock.py`` keeps every version that the lock already names; to raise one, delete its line first.
 One set of versions must install on every Python that we support; what only Linux needs carries a marker.
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 FILES = {
     "lock.txt": "# What Ayatori needs, in exact versions. Written by dev/lock.py.",
-    "test.txt": "# What the tests and checks need on top. Written by dev/lock.py.\n-r lock.txt",
+    "test.txt": "# What the tests, checks and the other extras need on top. Written by dev/lock.py.\n-r lock.txt",
 }
 
 
@@ -58,9 +58,9 @@ def reached(names: list[str], found: dict[str, dict], system: str) -> set[str]:
 
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = [need for group in project["project"]["optional-dependencies"].values() for need in group]
-    runtime = project["project"]["dependencies"] + extras + project["build-system"]["requires"]
-    tests = [need for group in project["dependency-groups"].values() for need in group]
+    extras = dict(project["project"]["optional-dependencies"])
+    runtime = project["project"]["dependencies"] + extras.pop("pretrained") + project["build-system"]["requires"]
+    tests = [need for group in (*extras.values(), *project["dependency-groups"].values()) for need in group]
     folder = ROOT / "requirements"
     kept = [line for path in folder.glob("*.txt") for line in path.read_text(encoding="utf-8").splitlines()]
     kept = [line for line in kept if "==" in line]

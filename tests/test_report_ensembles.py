@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import EVIL, QUOTED, Page, entry, gap, quick
+from test_report import EVIL, QUOTED, Page, entry, gap, quick, without_script
 
 from ayatori import load
 from ayatori.ensemble import grow
@@ -98,7 +98,7 @@ def test_nothing_that_has_a_name_is_markup(folder: Path, result: dict[str, Any],
     named["ensembles"]["boosting"][0]["reason"] = evil
     for one in named["leaderboard"]:
         one["name"] = one["name"].replace("linear network", f"{evil} network")
-    text = text_with(folder, named, tmp_path)
+    text = without_script(text_with(folder, named, tmp_path))
     assert "<script" not in text
     assert Page(text).text.count(EVIL) > 4
 

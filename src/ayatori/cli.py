@@ -275,6 +275,39 @@ def predict(
 
 
 @app.command
+def export(
+    run: Path, /, *, onnx: Path | None = None, torch: Path | None = None, net: str | None = None
+) -> None:
+    """Write a run's model as one file for other programs, and compare what it says with the model.
+
+    Parameters
+    ----------
+    run
+        The run folder, its model folder, or its distilled folder.
+    onnx
+        The ONNX file to write (opset 18): raw values in, probabilities and labels out.
+    torch
+        The .pt2 file to write: a program that torch runs alone, by torch.export.load.
+    net
+        package:factory, where the run had a network of your own.
+    """
+    if onnx is None and torch is None:
+        raise AyatoriError("export must know what to write, however nothing is named; use --onnx model.onnx")
+
+    from ayatori.export import OPSET, to_onnx, to_torch
+    from ayatori.model_files import load_model
+
+    model = load_model(run, net, "cpu")
+    written = [] if onnx is None else [(to_onnx(model, onnx), f"ONNX, opset {OPSET}")]
+    written += [] if torch is None else [(to_torch(model, torch), "for torch alone")]
+    for file, kind in written:
+        size = file.path.stat().st_size / 1e6
+        _print(f"{model.name} -> {file.path}  ({kind}, {size:.1f} MB; agrees to {file.gap:.0e})")
+        for note in file.notes:
+            _print(f"  {note}")
+
+
+@app.command
 def report(run: Path, /) -> None:
     """Write a run's report.html again.
 
@@ -346,12 +379,13 @@ def _print_json(values: Any) -> None:
 
 def _finish(result: Result, out: Path, show: Any, json: bool = False) -> None:
     from ayatori.report import write_report
+    from ayatori.report.members import read_json
 
     page = write_report(out)
     if json:
         _print((out / "result.json").read_text(encoding="utf-8").rstrip())
     else:
-        show.summary(result, page)
+        show.summary(result, page, read_json(out / "report.json")["answer"])
 
 
 def _numbers(path: Path) -> np.ndarray:

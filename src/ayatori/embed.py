@@ -75,7 +75,7 @@ def embed(
     raw = inputs_for(frozen.source, dataset.inputs, dataset.schema)
     name, views = varied
     views = views if "image" in raw and augment(name).pictures else 1
-    bf16 = dtype == "bfloat16" or (dtype == "auto" and look(pick_device(device)).bf16)
+    bf16 = dtype_on(device, dtype) == "bfloat16"
     own = views > 1 and augment(name).own is not None
     cache = None if own else cache  # nobody knows whether a transform of the user's own is still the same
     key = _key(frozen, raw, ["" if views == 1 or own else name, views, seed, bf16], device)
@@ -90,6 +90,13 @@ def embed(
     if frozen.cut == 0:
         found |= raw
     return dataclasses.replace(dataset, inputs=found)
+
+
+def dtype_on(device: str, dtype: str = "auto") -> str:
+    """What ``dtype`` of products stands for on this machine: "float32" or "bfloat16"."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if look(pick_device(device)).bf16 else "float32"
 
 
 def _compute(

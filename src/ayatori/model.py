@@ -61,7 +61,8 @@ class Model:
         """(rows, outputs) float32: probability of each class or label, or values."""
         rows = np.arange(len(dataset))
         if (passed := self.passed) is not None:
-            dataset = embed(dataset, passed, self.device)
+            dtype = (self.schema.source or {}).get("dtype", "auto")
+            dataset = embed(dataset, passed, self.device, dtype=dtype)
         if not self._together:
             self._together.append(Together(self.networks, dataset.inputs, views(*self.tta)))
         outputs = self.networks[0].spec.outputs

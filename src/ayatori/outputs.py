@@ -67,18 +67,25 @@ def row_losses(dataset: Dataset, blend: Blend) -> np.ndarray:
     return losses
 
 
-def worst_pictures(dataset: Dataset, blends: Sequence[Blend], chosen: str = "") -> dict[str, Tensor]:
-    """The pictures that what was ``chosen`` was most wrong about: ``image`` (k, c, h, w) uint8, ``row`` (k,).
+def worst_rows(
+    dataset: Dataset, blends: Sequence[Blend], chosen: str = ""
+) -> tuple[Blend | None, np.ndarray]:
+    """What was ``chosen`` as it speaks of held-out rows, and the rows (k,) it was most wrong about.
 
     Out-of-fold rows where there are any, so that the page can be written again without opening the test.
     """
     networks = [blend for blend in blends if blend.network]
     if not networks:
-        return {}
+        return None, np.zeros(0, np.int64)
     held_out = [blend for blend in networks if blend.split == "out_of_fold"] or networks
     ensemble = next((blend.ensemble for blend in networks if blend.name == chosen), held_out[0].ensemble)
     blend = next((blend for blend in held_out if blend.ensemble == ensemble), held_out[0])
     losses = row_losses(dataset, blend)
-    rows = np.argsort(-losses, kind="stable")[: min(WORST, int(blend.rows.sum()))]
+    return blend, np.argsort(-losses, kind="stable")[: min(WORST, int(blend.rows.sum()))]
+
+
+def worst_pictures(dataset: Dataset, blends: Sequence[Blend], chosen: str = "") -> dict[str, Tensor]:
+    """The pictures of the worst rows: ``image`` (k, c, h, w) uint8, ``row`` (k,)."""
+    rows = worst_rows(dataset, blends, chosen)[1]
     pictures = np.ascontiguousarray(dataset.inputs["image"][rows])
     return {"image": torch.from_numpy(pictures), "row": torch.from_numpy(rows)}

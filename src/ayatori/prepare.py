@@ -80,7 +80,7 @@ def prepare(
         folder.write_plan(plan)
         folder.write_keys(row_keys(whole)[~plan.sealed])
         folder.write_text("recipe.toml", to_toml(recipe))
-    clock.lap("embed")
+    clock.lap("settle" if frozen is None else "embed")
     return Ready(whole, dataset, plan, recipe, twins, frozen)
 
 

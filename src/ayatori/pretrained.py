@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ayatori.data.twins import row_keys
-from ayatori.embed import Frozen
+from ayatori.embed import Frozen, dtype_on
 from ayatori.nets import TUNED, find_net, tuned_options
 from ayatori.nets.source import Source, find_source, inputs_for
 from ayatori.recipe import PretrainedRecipe, Recipe, change, nearest
@@ -83,7 +83,9 @@ def freeze(dataset: Dataset, source: Source, recipe: Recipe) -> tuple[Dataset, F
                 f"{len(source.parts)} parts and finetune={recipe.pretrained.finetune!r}; use --finetune all"
             )
     frozen = Frozen(source, None if learns == 0 else 0 if learns is None else len(source.parts) - learns)
-    schema = dataclasses.replace(dataset.schema, source=frozen.facts())
+    # new rows pass through it as these do, wherever that will be
+    facts = frozen.facts() | {"dtype": dtype_on(recipe.train.device, recipe.engine.dtype)}
+    schema = dataclasses.replace(dataset.schema, source=facts)
     return dataclasses.replace(dataset, schema=schema), frozen
 
 

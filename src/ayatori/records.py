@@ -49,7 +49,8 @@ class Schema:
     ``numbers``, ``dates`` and ``categories`` are column names of a table; ``categories`` maps each
     column to its interned strings, sorted (code = position, missing = -1). ``image`` is
     ``(channels, height, width)``; ``crop`` and ``resample`` are those of ``DataRecipe``. ``source``: facts
-    of the pretrained network that the rows pass through, and ``cut``, how many of its parts are frozen.
+    of the pretrained network that the rows pass through, ``cut``, how many of its parts are frozen, and the
+    ``dtype`` of its products.
     """
 
     kind: Literal["table", "pictures", "arrays"]

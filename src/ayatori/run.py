@@ -23,11 +23,13 @@ from ayatori.clock import Clock
 from ayatori.decide import Rules, decide, find_rules
 from ayatori.distil import distil
 from ayatori.evaluate import chosen, leaderboard, score_split
+from ayatori.learned import explain
 from ayatori.model import Model, deliver
 from ayatori.model_files import save_model
 from ayatori.outputs import predictions_table, worst_pictures
 from ayatori.prepare import (
     Event,
+    Ready,
     Show,
     advise_first,
     compare_ways,
@@ -65,6 +67,7 @@ class Result:
     stacked: tuple[Predictions, ...]  # the rivals that a stack may listen to, fitted
     student: Model | None  # one network that learned what the chosen ensemble says, where it was asked for
     seconds: dict[str, float]
+    cost: Mapping[str, Any] = field(default_factory=dict)  # memory in bytes, energy in joules, where known
     ensembles: Mapping[str, Any] = field(default_factory=dict)  # how far members differ; what boosting did
     augment: Mapping[str, Any] = field(default_factory=dict)  # how the augmentations that were compared did
     look: Look | None = None  # what was seen before training; None where it was left out, or after a resume
@@ -87,6 +90,7 @@ class Result:
             "verdict": self.verdict,
             "advice": self.advice,
             "seconds": self.seconds,
+            "cost": self.cost,
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in LIBRARIES},
             "seed": self.recipe.seed,
@@ -200,8 +204,8 @@ def _flow(
     plan, members = trained.plan, trained.members
     show(Event("train", "stopped because " + "; ".join(sorted({member.reason for member in members}))))
     clock.lap("train")
-    tta = (recipe.train.augment, recipe.train.tta)
-    predictions = predict(members, dataset, plan, tta)
+    hand = (dataset.schema, ready.frozen, (recipe.train.augment, recipe.train.tta))
+    predictions = predict(members, dataset, plan, hand[-1])
     clock.lap("predict")
     numbers, total = itertools.count(1), fits(plan, recipe)
     rivals, stacked, notes = fit_rivals(
@@ -215,6 +219,8 @@ def _flow(
     entries = leaderboard(made, dataset, plan, lambda: _open_test(dataset, plan, recipe, folder, show))
     name = chosen(entries, made, dataset.task)
     clock.lap("score")
+    _explain(ready, plan, members, made, name, folder)
+    clock.lap("explain")
     for note in notes:
         show(Event("rivals", note))
     result = Result(
@@ -226,14 +232,11 @@ def _flow(
         blends=tuple(made),
         leaderboard=tuple(entries),
         chosen=name,
-        model=deliver(name, made, members, stacked, dataset.schema, ready.frozen, tta, rules),
+        model=deliver(name, made, members, stacked, *hand, rules),
         stacked=tuple(stacked),
-        student=deliver(
-            "one network, taught", made, [*members, student], (), dataset.schema, ready.frozen, tta
-        )
-        if student
-        else None,
+        student=deliver("one network, taught", made, [*members, student], (), *hand) if student else None,
         seconds=clock.laps,
+        cost=clock.cost(),
         ensembles={"diversity": differ, "boosting": trained.facts, "notes": trained.sentences},
         augment=compared,
         look=look,
@@ -299,6 +302,21 @@ def _open_test(
     if folder:
         folder.log_opening("final scores", rows, recipe.seed)
     return dataset.labels
+
+
+def _explain(
+    ready: Ready,
+    plan: Plan,
+    members: Sequence[Member],
+    made: Sequence[Blend],
+    name: str,
+    folder: RunFolder | None,
+) -> None:
+    """What the networks made of the rows, for the page."""
+    if folder:
+        image, seed = ready.whole.inputs.get("image"), ready.recipe.seed
+        drawn = folder.drawn_rows()
+        folder.write_learned(explain(ready.dataset, plan, members, made, name, drawn, image, seed))
 
 
 def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:

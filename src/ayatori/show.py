@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ayatori.records import Entry, Epoch, Look, Score
+from ayatori.records import Epoch, Look
 from ayatori.run import Event, Result
 
 EVERY = 15.0  # seconds between lines where there is no terminal
@@ -110,8 +110,8 @@ class Terminal:
         best = sorted(line.epoch for line in self.best.values())[len(self.best) // 2]
         return f"epoch {epoch}  loss {learned:.3f}, on stop rows {stop:.3f}, best at epoch {best}"
 
-    def summary(self, result: Result, page: Path) -> None:
-        """The leaderboard and where everything is."""
+    def summary(self, result: Result, page: Path, answer: Mapping[str, Any]) -> None:
+        """The leaderboard, the answer as the page gives it, and where everything is."""
         self.progress.stop()
         if not self.quiet:
             self.console.print()
@@ -119,8 +119,10 @@ class Terminal:
             if any(entry.split == split for entry in result.leaderboard):
                 self.console.print(leaderboard_table(result, split))
                 self.console.print()
-        for sentence in sentences(result):
-            self.console.print(sentence, soft_wrap=True)
+        self.console.print(answer["headline"], style="bold", markup=False, soft_wrap=True)
+        self.console.print(answer["text"], markup=False, soft_wrap=True)
+        self.console.print(f"Next: {answer['next']}", markup=False, soft_wrap=True)
+        self.console.print()
         self.console.print(Text.assemble("page  ", (str(page), "bold")), soft_wrap=True)
         if result.folder is not None:
             self.console.print(
@@ -249,45 +251,3 @@ def figure(value: float) -> str:
     if 0.001 <= abs(value) < 10 or value == 0:
         return f"{value:.4f}"
     return f"{value:.4g}"
-
-
-def sentences(result: Result) -> list[str]:
-    """How well, and whether a network is worth it here."""
-    entry = _chosen(result)
-    if entry is None:
-        return []
-    name = {"classification": "accuracy", "multilabel": "exact_match", "regression": "r2"}[
-        result.dataset.task
-    ]
-    score: Score | None = entry.scores.get(name)
-    told = []
-    if score is not None:
-        where = "sealed rows" if entry.split == "test" else "held-out rows"
-        told.append(
-            f"{entry.name}: {name.replace('_', ' ')} {figure(score.value)} "
-            f"({figure(score.low)} – {figure(score.high)}) on {score.n:,} {where} it had never seen."
-        )
-    told += _against_rivals(result, entry)
-    return told
-
-
-def _chosen(result: Result) -> Entry | None:
-    entries = [entry for entry in result.leaderboard if entry.name == result.chosen]
-    return next((entry for entry in entries if entry.split == "test"), entries[0] if entries else None)
-
-
-def _against_rivals(result: Result, entry: Entry) -> list[str]:
-    rivals = [
-        one for one in result.leaderboard if not one.network and one.split == entry.split and one.paired
-    ]
-    if not rivals:
-        return []
-    best = max(rivals, key=lambda one: one.paired["difference"])
-    paired: Mapping[str, float] = best.paired
-    # rivals of a head look at what a network says, so that it is never not needed
-    what = "network" if result.dataset.schema.source is None else "head of our own"
-    if paired["low"] <= 0 <= paired["high"]:
-        return [f"{best.name} does as well within chance: a {what} is not needed here."]
-    if paired["difference"] > 0:
-        return [f"{best.name} does better: a {what} is not worth it here."]
-    return [f"That is better than the best simple rival ({best.name}): a network is worth it here."]

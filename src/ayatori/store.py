@@ -217,6 +217,24 @@ class RunFolder:
         self.write_table("explore.parquet", look.table)
         self.write_json("explore.json", look.facts)
 
+    def drawn_rows(self) -> np.ndarray:
+        """Numbers of the rows on the map that was drawn before training; none where there is none."""
+        path = self.path / "explore.parquet"
+        if not path.is_file():
+            return np.zeros(0, np.int64)
+        return pd.read_parquet(path, columns=["row"])["row"].to_numpy(np.int64)
+
+    def write_learned(self, learned: Any) -> None:
+        """learned.parquet, learned.json and near.parquet (with pictures): see ``ayatori.learned``."""
+        import torch
+
+        self.write_table("learned.parquet", learned.map)
+        self.write_json("learned.json", learned.facts)
+        self.write_table("near.parquet", learned.near)
+        if learned.pictures:
+            tensors = {name: torch.from_numpy(values) for name, values in learned.pictures.items()}
+            self.write_tensors("near.safetensors", tensors, {})
+
     def write_varied(self, varied: Any, how: Any) -> None:
         """augment.png, a line of pictures for each row that was varied; and what the report says of it."""
         import torch

@@ -146,8 +146,8 @@ class TableFront(nn.Module):
         numbers = scaled.nan_to_num(0.0, LARGEST, -LARGEST).clamp(-LARGEST, LARGEST)
         numbers = numbers * torch.rsqrt(torch.addcmul(self.one, numbers, numbers, value=1 / 9))
         flags = [self._gaps(raw)] if self.missing else []
-        flags += [self.scale.new_zeros(len(raw), self.idle)]
-        codes = raw.new_zeros(len(raw), 0, dtype=torch.int64)
+        flags += [self.scale.new_zeros(raw.shape[0], self.idle)]
+        codes = raw.new_zeros(raw.shape[0], 0, dtype=torch.int64)
         if self.vocabulary:
             codes = self.lookup[inputs["categories"].long() + 1 + self.start]
             mine = codes[:, self.owner]
@@ -166,7 +166,8 @@ def _columns(inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(inputs: Mapping[str, Any]) -> int:
-    return len(next(iter(inputs.values())))
+    rows: int = next(iter(inputs.values())).shape[0]  # len() would become a constant in an exported graph
+    return rows
 
 
 def _known(codes: np.ndarray) -> np.ndarray:

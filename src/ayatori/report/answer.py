@@ -47,6 +47,26 @@ def answer(
     }
 
 
+def next_step(
+    level: str, rivals: Sequence[Entry], metric: str, preset: str, looked: str, stacks: bool
+) -> str:
+    """What to do next, the most promising first.
+
+    ``looked``: the cheapest step that the look before training found. ``stacks``: a stack was tried.
+    """
+    best = _strongest(rivals, metric) if metric else None
+    better = best is not None and best["paired"]["low"] > 0
+    if level == "unknown":
+        return "Seal some rows (--test 0.2), so that something is left to judge by."
+    if level == "no":
+        return looked or "Work on the data before the network: ayatori explore shows what is in them."
+    if better and best is not None:
+        return f"Use {_kind(best)} here{'' if stacks else ', or let both speak: --ensemble stacking'}."
+    if preset == "quick":
+        return "This was quick: --preset good trains longer."
+    return looked or "Predict new rows by: ayatori predict."
+
+
 def main_figure(task: str, entry: Entry | None) -> str:
     """The figure that a reader is told first."""
     wanted = ("mae", "rmse", "r2") if task == "regression" else ("accuracy",)

@@ -12,7 +12,7 @@ from typing import Any
 from ayatori.evaluate.baselines import NAMES
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
 from ayatori.records import AyatoriError
-from ayatori.report.answer import answer, main_figure
+from ayatori.report.answer import answer, main_figure, next_step
 from ayatori.report.augment import augment_facts
 from ayatori.report.balance import balance_facts
 from ayatori.report.ensembles import ensemble_facts
@@ -31,6 +31,20 @@ from ayatori.report.words import TITLES, count, duration, plural, title, where
 
 CLASSES = 30  # whose counts are drawn; of more, the most and the least frequent
 ENDS = 10
+STAGES = {
+    "read": "reading the data",
+    "plan": "copies, groups and the Plan",
+    "settle": "settling all settings",
+    "embed": "the pretrained network, once",
+    "explore": "the look before training",
+    "advise": "is the source close enough",
+    "augment": "comparing augmentations",
+    "train": "training",
+    "predict": "predicting",
+    "rivals": "the simple rivals",
+    "score": "scores and intervals",
+    "explain": "what was learned",
+}
 SHOWN = {
     "classification": ("accuracy", "log_loss", "roc_auc"),
     "multilabel": ("accuracy", "exact_match", "macro_f1", "log_loss"),
@@ -57,16 +71,24 @@ def facts(run: str | Path) -> dict[str, Any]:
     rivals, floor = _rivals(entries, scored, result["task"])
     earlier, _ = _rivals(entries, held_out, result["task"])
     folds = sum(member["kind"] == "fold" for member in members) > 1
+    look = look_facts(run, _reached(result["task"], own_network(entries)))
+    said = answer(result, scored, rivals, floor, earlier, folds, source=bool(data["schema"].get("source")))
+    said["next"] = next_step(
+        said["level"],
+        rivals,
+        main_figure(result["task"], scored),
+        recipe.get("preset", ""),
+        (look or {}).get("verdict", {}).get("next", ""),
+        "stacking" in recipe.get("ensemble", {}).get("kinds", ()),
+    )
     return {
         "name": Path(data["source"]).stem or data["kind"],
         "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
         "source": _source(data, recipe, result),
-        "look": look_facts(run, _reached(result["task"], own_network(entries))),
-        "answer": answer(
-            result, scored, rivals, floor, earlier, folds, source=bool(data["schema"].get("source"))
-        ),
+        "look": look,
+        "answer": said,
         "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds, held_out),
         "plan": plan_strips(run / "plan.parquet"),
         "curves": curves(run, members),
@@ -77,6 +99,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         "scores": _scores(held_out, scored, folds),
         "mistakes": mistakes(run, result, data, held_out or scored, folds),
         "data": _data(data, result),
+        "cost": _cost(result, members),
         "again": _again(run, result, data, recipe),
     }
 
@@ -293,17 +316,29 @@ def _again(
         command = f"ayatori run {shlex.quote(source)} --recipe recipe.toml"
     else:
         command = "from ayatori.recipe import read_recipe\nayatori.run(X, read_recipe('recipe.toml'), y=y)"
-    stages = [[name, value] for name, value in result["seconds"].items() if name != "total"]
     return {
         "command": command,
         "seed": result["seed"],
         "versions": result["versions"],
         "fingerprint": data["fingerprint"],
         "openings": result.get("openings") or [],
-        "stages": stages,
-        "total": result["seconds"].get("total", 0.0),
         "preset": recipe.get("preset", ""),
         "settings": _settings(recipe),
+    }
+
+
+def _cost(result: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Time of each stage; memory in bytes and energy in joules where they are known."""
+    seconds = result["seconds"]
+    stages = [[STAGES.get(name, name), value] for name, value in seconds.items() if name != "total"]
+    longest = max((value for _, value in stages), default=0.0)
+    return {
+        "stages": [[name, value, value / longest] for name, value in stages if longest and value >= 0.05],
+        "total": seconds.get("total", 0.0),
+        "networks": len(members),
+        "memory": None,
+        "energy": None,
+        **{key: value for key, value in result.get("cost", {}).items() if value},
     }
 
 

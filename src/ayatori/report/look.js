@@ -86,7 +86,17 @@ const doubted = () => order.slice().sort((a, b) => ((A.suspicion[a] + 1) & 255) 
 const valueShare = (v) => Math.round(Math.min(Math.max((v - valueEnds[0]) / (valueEnds[1] - valueEnds[0] || 1), 0), 1) * 255);
 
 // ---- drawing
-let waiting = 0;
+let waiting = 0, glide = null;  // rows on their way from another map: where they were, and since when
+const GLIDE = 500;
+
+function along() {  // X and Y between the map before and this one
+  const t = Math.min((performance.now() - glide.from) / GLIDE, 1), share = t * t * (3 - 2 * t);
+  for (let i = 0; i < n; i++) {
+    if (glide.x[i] === glide.x[i]) { X[i] = glide.x[i] + (X[i] - glide.x[i]) * share; Y[i] = glide.y[i] + (Y[i] - glide.y[i]) * share; }
+  }
+  if (t === 1) glide = null;
+}
+
 const draw = () => { if (!waiting) waiting = requestAnimationFrame(drawNow); };
 
 function drawNow() {
@@ -97,11 +107,13 @@ function drawNow() {
   if (!width || !height) return;
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   place();
+  if (glide) along();
   const pen = canvas.getContext("2d"), image = pen.createImageData(width, height);
   paint(image, ratio, state.look);
   pen.putImageData(image, 0, 0);
   rings();
   timing.draw = performance.now() - from;
+  if (glide) draw();
 }
 
 function rings() {  // around what is under the pointer, and what was asked for
@@ -297,7 +309,11 @@ const repaint = () => { dress(); legend(); drawNow(); };
 const places = (rows) => rows.split(" ").map((row) => spot.get(Number(row))).filter((i) => i !== undefined);
 
 function wire() {  // what the controls do
-  get("look-tools").addEventListener("change", (event) => choose(event.target.name.replace("look-", ""), event.target.value));
+  get("look-tools").addEventListener("change", (event) => {
+    const group = event.target.name.replace("look-", ""), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (group === "map" && !still) glide = { x: X.slice(), y: Y.slice(), from: performance.now() };
+    choose(group, event.target.value);
+  });
   get("look-reset").onclick = whole;
   get("look-in").onclick = () => zoom(1.4);
   get("look-out").onclick = () => zoom(1 / 1.4);
@@ -316,14 +332,14 @@ async function start() {
   A.row.forEach((row, i) => spot.set(row, i));
   (A.thumb || []).forEach((row, at) => thumb.set(row, at));
   [groups, valueEnds] = [makeGroups(), findEnds()];
-  options("map", ["pca", "tsne", "umap"].filter((m) => data.fit[m + 2] || data.fit[m + 3]).map((m) => [m, data.titles[m] || m]));
+  options("map", ["pca", "tsne", "umap", "learned"].filter((m) => data.fit[m + 2] || data.fit[m + 3]).map((m) => [m, data.titles[m] || m]));
   options("colour", [classed ? ["class", "class"] : A.value ? ["value", "value"] : null, A.sealed.includes(1) ? ["split", "split"] : null, A.suspicion && A.suspicion.some((v) => v !== UNKNOWN) ? ["suspicion", "suspicion"] : null].filter(Boolean));
   const maps = [...document.querySelectorAll('input[name="look-map"]')].map((input) => input.value);
   const colours = [...document.querySelectorAll('input[name="look-colour"]')].map((input) => input.value);
   if (!maps.length) { get("look-section").hidden = true; return; }
   listen();
   wire();
-  choose("map", maps.at(-1));
+  choose("map", maps.filter((map) => map !== "learned").at(-1) || maps[0]);
   choose("colour", colours[0]);
   resize();
   new ResizeObserver(resize).observe(box);

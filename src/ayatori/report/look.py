@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -19,12 +18,13 @@ from safetensors.numpy import load_file
 
 from ayatori.records import AyatoriError
 from ayatori.report import figures, look_figures, words
+from ayatori.report.members import read_json
 from ayatori.report.pack import atlas, cell_text, pack_table, packed
 
 __all__ = ["environment", "look_facts", "look_part", "script_hash", "write_look"]
 
 HERE = Path(__file__).parent
-SCRIPTS = ("map.js", "picked.js", "look.js")
+TABLES, MAP = ("tables.js",), ("map.js", "picked.js", "look.js")
 SHOWN = 48  # of a gallery
 PAIRS = 12  # of the most confused classes
 SPLIT_WORDS = {True: "sealed", False: "to learn from"}
@@ -68,15 +68,16 @@ def environment() -> Environment:
 
 
 @cache
-def script() -> str:
-    """The scripts of the map as one text; it ends no <script> itself."""
-    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+def script(with_map: bool) -> str:
+    """The scripts of a page, those of the map among them, as one text; it ends no <script> itself."""
+    names = TABLES + (MAP if with_map else ())
+    text = "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
     return '"use strict";\n(() => {\n' + text + "\n})();\n"
 
 
-def script_hash() -> str:
+def script_hash(with_map: bool) -> str:
     """What the page's policy lets run: this script and nothing else."""
-    return base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+    return base64.b64encode(hashlib.sha256(script(with_map).encode()).digest()).decode()
 
 
 def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -87,10 +88,7 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
     folder = Path(folder)
     if not (folder / "explore.json").is_file():
         return None
-    try:
-        facts = json.loads((folder / "explore.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AyatoriError(f"'{folder / 'explore.json'}' must be readable JSON, however: {error}") from None
+    facts = read_json(folder / "explore.json")
     table = _table(folder)
     thumbs = _thumbs(folder)
     ruler = {**_RULER, **(facts.get("ruler") or {})}
@@ -106,7 +104,7 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         "verdict": _verdict(facts.get("verdict") or {}),
         "ruler": ruler,
         "beside": beside(ruler),
-        "maps": facts.get("maps") or [],
+        "maps": [*(facts.get("maps") or []), *_learned(folder)],
         "drawn": len(table),
         "rows": facts.get("rows", len(table)),
         "sealed": facts.get("sealed", 0),
@@ -164,7 +162,7 @@ def look_part(folder: str | Path, found: Mapping[str, Any]) -> dict[str, Any]:
     if not header["fit"]:
         return {"points": "", "sheet": sheet, "place": _places(sheet)}
     header["maps"] = _beliefs(found)
-    header["titles"] = {m["name"]: m["title"] for m in found["maps"]}
+    header["titles"] = {m["name"]: m["title"] for m in found["maps"]} | {"learned": "after training"}
     header["name"] = found["name"]
     lists = found["galleries"]
     header["likely"] = {line["row"]: str(line["likely"]) for line in lists["suspects"]["rows"]}
@@ -186,11 +184,19 @@ def _places(sheet: Mapping[str, Any] | None) -> dict[int, str]:
 
 
 def _table(folder: Path) -> pd.DataFrame:
-    """The drawn rows; none where there is no table."""
-    path = folder / "explore.parquet"
+    """The drawn rows, with their places after training where a run has them; none where there is no table."""
+    path, learned = folder / "explore.parquet", folder / "learned.parquet"
     if not path.is_file():
         return pd.DataFrame({"row": [], "id": [], "split": []})
-    return pd.read_parquet(path)
+    table = pd.read_parquet(path)
+    return table.merge(pd.read_parquet(learned), on="row", how="left") if learned.is_file() else table
+
+
+def _learned(folder: Path) -> list[dict[str, Any]]:
+    """What is said of the map of the last hidden layer, where a run has drawn one."""
+    path = folder / "learned.json"
+    facts = read_json(path) if path.is_file() else {}
+    return [facts] if facts else []
 
 
 def _thumbs(folder: Path) -> dict[str, np.ndarray] | None:
@@ -258,6 +264,8 @@ def _belief(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """How far a map can be believed, in words."""
     share = words.percent
     parts = [f"{one['title']} of {one['of']}, {_drawn(one['rows'], found['rows'])}."]
+    if one["name"] == "learned":
+        parts.append("Rows keep their colour, and what is picked stays picked: so compare before and after.")
     near, full = one.get("agreement"), one.get("agreement_full")
     if near is not None and full is not None and found["task"] == "classification":
         parts.append(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ayatori.evaluate.intervals import wilson
 from ayatori.report.lines import several
-from ayatori.report.rows import show_rows
+from ayatori.report.rows import near_rows, show_rows
 from ayatori.report.words import where
 
 WORST = 20
@@ -72,7 +72,11 @@ def mistakes(
     said = values if said is None else said
     lines = [_described(task, truth[at], values[at], classes, said[at]) for at in order]
     rows, ids = table["row"].to_numpy()[order], table["id"].astype(str).tolist()
-    return found | {"worst": show_rows(run, data, rows, [ids[at] for at in order], lines)}
+    worst = show_rows(run, data, rows, [ids[at] for at in order], lines)
+    near = near_rows(run, rows)
+    for line in worst["rows"]:
+        line["near"] = near.get(line["row"], [])
+    return found | {"worst": worst | {"near": bool(near)}}
 
 
 def read_predictions(path: Path, name: str, split: str) -> pd.DataFrame:

@@ -23,6 +23,7 @@ SPACES = {
     "tsne3": ("tsne3_x", "tsne3_y", "tsne3_z"),
     "umap2": ("umap_x", "umap_y"),
     "umap3": ("umap3_x", "umap3_y", "umap3_z"),
+    "learned2": ("learned_x", "learned_y"),  # the last hidden layer of a trained network
 }
 NOWHERE = 65535  # of a coordinate: this row is not on this map
 UNKNOWN = 255  # of a share: it is not known

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
@@ -43,6 +44,24 @@ def show_rows(
     for line, cells in zip(found, values, strict=False):
         line["cells"] = cells
     return {"rows": found, "columns": columns, "note": note}
+
+
+def near_rows(run: Path, rows: np.ndarray) -> dict[int, list[dict[str, Any]]]:
+    """Row -> the rows nearest to it that its network learned from: number, id, label, picture or ""."""
+    path, pictures = run / "near.parquet", run / "near.safetensors"
+    if not path.is_file():
+        return {}
+    kept = load_file(pictures) if pictures.is_file() else {"row": np.zeros(0, int)}
+    place = {int(row): at for at, row in enumerate(kept["row"])}
+    found: dict[int, list[dict[str, Any]]] = {}
+    table = pd.read_parquet(path)
+    for row, near, name, label in table.loc[
+        table["row"].isin(rows), ["row", "near", "id", "label"]
+    ].itertuples(index=False):
+        picture = data_url(_picture(kept["pixels"][place[near]])) if near in place else ""
+        line = {"row": int(near), "id": str(name), "label": str(label), "picture": picture}
+        found.setdefault(int(row), []).append(line)
+    return found
 
 
 def _kept(run: Path, rows: np.ndarray) -> list[str]:

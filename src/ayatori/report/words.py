@@ -14,6 +14,7 @@ __all__ = [
     "count",
     "day",
     "duration",
+    "energy",
     "fold",
     "gap",
     "interval",
@@ -25,6 +26,7 @@ __all__ = [
     "said",
     "short",
     "signed",
+    "size",
     "spread",
     "title",
     "where",
@@ -215,6 +217,27 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(amount: float) -> str:
+    """Bytes as they are read.
+
+    >>> size(512), size(1_300_000_000)
+    ('1 kB', '1.3 GB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if amount >= unit:
+            return f"{amount / unit:.1f} {name}"
+    return f"{max(amount / 1e3, 1):.0f} kB"
+
+
+def energy(joules: float) -> str:
+    """Watt-hours, or joules where they are few.
+
+    >>> energy(400), energy(7200)
+    ('400 J', '2.0 Wh')
+    """
+    return f"{joules:.0f} J" if joules < 1800 else f"{joules / 3600:.1f} Wh"
 
 
 def plural(size: int, one: str, many: str = "") -> str:
