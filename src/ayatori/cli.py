@@ -344,7 +344,14 @@ def runs(folder: Path = Path("runs"), /, *, json: bool = False) -> None:
 
 
 @app.command
-def compare(first: Path, second: Path, /, *more: Path, json: bool = False) -> None:
+def compare(
+    first: Path,
+    second: Path,
+    /,
+    *more: Path,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    json: bool = False,
+) -> None:
     """Runs on the same data, on the rows that all were judged by: figures, and differences to the first.
 
     Parameters
@@ -355,12 +362,15 @@ def compare(first: Path, second: Path, /, *more: Path, json: bool = False) -> No
         Another one.
     more
         And more.
+    out
+        A page to write, with what was set otherwise in them.
     json
         Print the same as JSON.
     """
-    from ayatori.report.runs import compare_runs
+    from ayatori.report.runs import compare_runs, write_comparison
 
     found = compare_runs([first, second, *more])
+    page = None if out is None else write_comparison([first, second, *more], out)
     if json:
         _print_json(found)
         return
@@ -369,6 +379,8 @@ def compare(first: Path, second: Path, /, *more: Path, json: bool = False) -> No
     for board in found["boards"]:
         Console(highlight=False).print(compared_table(board, found["task"]))
         _print("")
+    if page is not None:
+        _print(f"page  {page}")
 
 
 def _print_json(values: Any) -> None:

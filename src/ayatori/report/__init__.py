@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ayatori.report.augment import sheet_facts
+from ayatori.report.card import card
 from ayatori.report.facts import facts
 from ayatori.report.look import environment, look_part, write_look
 
@@ -17,6 +18,8 @@ NO_MAP: dict[str, Any] = {"points": "", "sheet": None, "place": {}}
 def write_report(run: str | Path, path: str | Path | None = None) -> Path:
     """Write the page of a finished run to ``path`` (RUN/report.html), and its facts to RUN/report.json.
 
+    A model card is filled from the same facts: RUN/model_card.md.
+
     Raises AyatoriError with one sentence where ``run`` is not a finished run, or the disk refuses.
     """
     from ayatori.store import RunFolder  # late, as it needs torch and the facts do not
@@ -26,6 +29,7 @@ def write_report(run: str | Path, path: str | Path | None = None) -> Path:
     RunFolder(Path(run)).write_json("report.json", found)
     part = look_part(run, found["look"]) if found["look"] else NO_MAP
     RunFolder(page.parent).write_text(page.name, render(found, part))
+    RunFolder(Path(run)).write_text("model_card.md", card(found))
     return page
 
 

@@ -89,6 +89,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         "source": _source(data, recipe, result),
         "look": look,
         "answer": said,
+        "delivered": result.get("delivered") or result["chosen"],
         "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds, held_out),
         "plan": plan_strips(run / "plan.parquet"),
         "curves": curves(run, members),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ import pandas as pd
 
 from ayatori.evaluate import score
 from ayatori.evaluate.compare import lower_loss, paired
-from ayatori.evaluate.metrics import MAIN
+from ayatori.evaluate.metrics import LOWER, MAIN
 from ayatori.records import AyatoriError
 from ayatori.report.answer import main_figure
 from ayatori.report.lines import chosen_line, held_out_line
+from ayatori.report.look import environment
 from ayatori.report.members import read_json
 from ayatori.report.mistakes import label_table, read_predictions, value_table
+from ayatori.report.words import TITLES, plural
 
 LEAST = 2  # rows that two runs must share
+COLUMNS = {
+    "classification": ("accuracy", "balanced_accuracy", "log_loss", "ece"),
+    "multilabel": ("accuracy", "exact_match", "macro_f1", "log_loss"),
+    "regression": ("mae", "rmse", "r2"),
+}
 
 
 def list_runs(folder: str | Path) -> list[dict[str, Any]]:
@@ -73,10 +81,119 @@ def compare_runs(paths: Sequence[str | Path]) -> dict[str, Any]:
                 f"'{runs[0]}'"
             )
     boards = [_board(runs, results, split) for split in ("test", "out_of_fold")]
-    found = {"task": results[0]["task"], "boards": [board for board in boards if board]}
+    found = {
+        "task": results[0]["task"],
+        "fingerprint": prints[0],
+        "boards": [board for board in boards if board],
+        "differ": differing(runs),
+    }
     if not found["boards"]:
         raise AyatoriError("runs must have been judged by some of the same rows, however there are none")
     return found
+
+
+def differing(runs: Sequence[Path]) -> dict[str, list[Any]]:
+    """Settings of the recipes that are not the same in all runs: name -> the value of each."""
+    flat = [_flat(tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))) for run in runs]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    values = {name: [settings.get(name, "") for settings in flat] for name in names}
+    return {name: own for name, own in values.items() if any(value != own[0] for value in own)}
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        found.update(inner)
+    return found
+
+
+def write_comparison(paths: Sequence[str | Path], path: str | Path) -> Path:
+    """The page of ``compare_runs``; ``path`` must be new."""
+    from ayatori.store import RunFolder
+
+    path = Path(path)
+    if path.exists():
+        raise AyatoriError(
+            f"the output file must be new, however '{path}' exists; remove it or choose another"
+        )
+    page = environment().get_template("compare.html.j2").render(**comparison_facts(paths))
+    RunFolder(path.parent).write_text(path.name, page)
+    return path
+
+
+def comparison_facts(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """All that the page of a comparison says."""
+    found = compare_runs(paths)
+    names = _short_names([str(Path(path)) for path in paths])
+    boards = []
+    for board in found["boards"]:
+        first = board["lines"][0]["scores"]
+        metric = "mae" if "mae" in first else "rmse" if "rmse" in first else "accuracy"
+        entries = [
+            {"paired": {}, **line, "run": name, "network": True, "chosen": place == 0, "blind": False}
+            for place, (name, line) in enumerate(zip(names, board["lines"], strict=True))
+        ]
+        columns = [[key, TITLES[key]] for key in COLUMNS[found["task"]] if key in first]
+        boards.append(
+            {
+                "title": {"test": "sealed test", "out_of_fold": "held-out rows"}[board["split"]],
+                "label": TITLES[metric],
+                "rows": board["rows"],
+                "metric": metric,
+                "lower": metric in LOWER,
+                "entries": entries,
+                "columns": columns,
+            }
+        )
+    headline, text = _in_words(boards[0])
+    return {
+        "headline": headline,
+        "text": text,
+        "task": found["task"],
+        "data": Path(read_json(Path(paths[0]) / "data.json")["source"]).name or "data in memory",
+        "fingerprint": found["fingerprint"],
+        "runs": names,
+        "boards": boards,
+        "differ": [
+            [name, [_shown(value) for value in values]]
+            for name, values in found["differ"].items()
+            if name != "engine.why"
+        ],
+    }
+
+
+def _in_words(board: Mapping[str, Any]) -> tuple[str, str]:
+    """Which run is best on these rows, and whether that may be chance."""
+    first, *others = board["entries"]
+    best = max(others, key=lambda entry: entry["paired"]["difference"])
+    gap = best["paired"]
+    if gap["low"] > 0:
+        headline, text = f"{best['run']} does better than {first['run']}.", "That is more than chance"
+    elif all(entry["paired"]["high"] < 0 for entry in others):
+        than = others[0]["run"] if len(others) == 1 else "all others"
+        headline, text = f"{first['run']} does better than {than}.", "That is more than chance"
+    else:
+        return "No difference that chance could not make.", (
+            f"On {plural(board['rows'], 'row')} that all were judged by, the intervals of the differences to "
+            f"{first['run']} reach over zero. More rows, or runs with more repeats, would tell more."
+        )
+    return (
+        headline,
+        f"{text}: the 95 % interval of the difference on {plural(board['rows'], 'row')} leaves out zero.",
+    )
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """The last part of each path, or the whole where two would be the same."""
+    names = [Path(path).name or path for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _board(runs: Sequence[Path], results: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any] | None:
