@@ -1,4 +1,4 @@
-# make demo | make test | make check | make clean. A second call repeats no installation.
+# make demo | make test | make check | make docs | make clean. A second call repeats no installation.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3 python
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test check format docs lock clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.package
@@ -25,6 +25,9 @@ check: $(VENV)/.package $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.package $(VENV)/.test
+	$(BIN)/sphinx-build -W -q docs docs/_build
 
 lock: $(VENV)/.test
 	$(BIN)/python dev/lock.py

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 FILES = {
     "lock.txt": "# What Ayatori needs, in exact versions. Written by dev/lock.py.",
-    "test.txt": "# What the tests, checks and the other extras need on top. Written by dev/lock.py.\n-r lock.txt",
+    "test.txt": "# What tests, checks and the other extras need on top. Written by dev/lock.py.\n-r lock.txt",
 }
 
 
@@ -59,8 +59,10 @@ def reached(names: list[str], found: dict[str, dict], system: str) -> set[str]:
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = dict(project["project"]["optional-dependencies"])
-    runtime = project["project"]["dependencies"] + extras.pop("pretrained") + project["build-system"]["requires"]
-    tests = [need for group in (*extras.values(), *project["dependency-groups"].values()) for need in group]
+    build = project["build-system"]["requires"]
+    runtime = project["project"]["dependencies"] + extras.pop("pretrained") + build
+    groups = (*extras.values(), *project["dependency-groups"].values())
+    tests = [need for group in groups for need in group]
     folder = ROOT / "requirements"
     kept = [line for path in folder.glob("*.txt") for line in path.read_text(encoding="utf-8").splitlines()]
     kept = [line for line in kept if "==" in line]

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import command
+from test_report import Page, without_script
 
 import ayatori
 from ayatori.evaluate.compare import lower_loss
 from ayatori.recipe import from_flat
 from ayatori.records import AyatoriError
+from ayatori.report import write_report
 from ayatori.report.runs import compare_runs, list_runs
+from ayatori.report.words import interval, said
 
 QUICK = {"net": "mlp", "folds": 3, "epochs": 4, "baselines": (), "look": False}
 
@@ -121,7 +124,7 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert "second [bold]: " in said
     assert "sealed test" in said
     assert command(monkeypatch, "compare", two[0], two[1], "--json") == 0
-    assert {"task", "boards"} == set(json.loads(capsys.readouterr().out))
+    assert {"task", "boards", "differ", "fingerprint"} == set(json.loads(capsys.readouterr().out))
     assert command(monkeypatch, "compare", two[0], tmp_path / "other") == 2
     assert "same data" in capsys.readouterr().err
 
@@ -141,3 +144,36 @@ def test_balanced_runs_are_compared_by_what_they_say(tmp_path: Path) -> None:
     assert board["lines"][1]["scores"]["accuracy"]["value"] == pytest.approx(
         (own["true"] == own["said"]).mean()
     )
+
+
+def test_the_page_of_a_comparison_says_which_is_better_and_what_was_set_otherwise(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "compared.html"
+    assert command(monkeypatch, "compare", *two, "--out", page) == 0
+    text = without_script(page.read_text(encoding="utf-8"))
+    parser = Page(text)
+    found = compare_runs(list(two))
+    for board in found["boards"]:
+        for line in board["lines"]:
+            assert " ".join(said("accuracy", line["scores"]["accuracy"]).split()) in parser.text
+    gap = found["boards"][0]["lines"][1]["paired"]
+    better = gap["low"] > 0 or gap["high"] < 0
+    assert ("does better than" if better else "No difference that chance could not make") in parser.text
+    assert "net.name" in parser.text
+    assert found["differ"]["net.name"] == ["mlp", "linear"]
+    assert found["differ"]["seed"] == [0, 1]
+    assert command(monkeypatch, "compare", *two, "--out", page) == 2  # it is there
+
+
+def test_a_model_card_says_what_the_page_says_and_names_are_text(two: tuple[Path, Path]) -> None:
+    write_report(two[0])
+    text = (two[0] / "model_card.md").read_text(encoding="utf-8")
+    facts = json.loads((two[0] / "report.json").read_text(encoding="utf-8"))
+    assert facts["answer"]["headline"] in text
+    assert facts["again"]["fingerprint"] in text
+    assert "<b>" not in text
+    assert "&lt;b&gt;yes&lt;/b&gt;" in text
+    for line in facts["scores"]["lines"]:
+        for score in filter(None, line["scores"]):
+            assert f"{said(line['metric'], score)} ({interval(line['metric'], score)})" in text

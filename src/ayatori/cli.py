@@ -116,6 +116,7 @@ def run(
     options: RunOptions = RunOptions(),  # noqa: B008 (frozen)
     *,
     out: Path | None = None,
+    log: str = "",
     quiet: bool = False,
     json: bool = False,
 ) -> None:
@@ -128,6 +129,8 @@ def run(
         and labels, or an .npz with X and y.
     out
         Where the run folder goes; by default runs/NAME.
+    log
+        tensorboard or mlflow, or both with a comma between: losses while it goes, then figures and files.
     quiet
         Print only the last lines.
     json
@@ -135,13 +138,16 @@ def run(
     """
     recipe = recipe_of(options)
 
+    from ayatori.log import finish, heard, logs
     from ayatori.run import run as run_flow
     from ayatori.show import Terminal
 
     out = out or _free_folder(data)
+    told = logs(log, out)
     with Terminal(quiet=quiet or json) as show:
-        result = run_flow(str(data), recipe, out=out, show=show)
+        result = run_flow(str(data), recipe, out=out, show=heard(show, told))
         _finish(result, out, show, json)
+        finish(told, result, out)
 
 
 @app.command
@@ -305,6 +311,42 @@ def export(
         _print(f"{model.name} -> {file.path}  ({kind}, {size:.1f} MB; agrees to {file.gap:.0e})")
         for note in file.notes:
             _print(f"  {note}")
+
+
+@app.command
+def serve(
+    run: Path,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_rows: int = 1000,
+    max_megabytes: int = 32,
+    net: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Try a run's model out in the browser, or from programs of this machine, over HTTP.
+
+    Parameters
+    ----------
+    run
+        The run folder, its model folder, or its distilled folder.
+    host
+        Where to listen; with any other address than this machine's own, everybody there may ask.
+    port
+        The port; 0 takes a free one.
+    max_rows
+        Rows of a request, at most.
+    max_megabytes
+        Size of a request, at most.
+    net
+        package:factory, where the run had a network of your own.
+    device
+        cpu, cuda or mps; by default the fastest there is.
+    """
+    from ayatori.serve import serve as serve_model
+
+    serve_model(run, host, port, net=net, device=device, max_rows=max_rows, max_megabytes=max_megabytes)
 
 
 @app.command

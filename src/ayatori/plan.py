@@ -136,6 +136,11 @@ def _check_recipe(recipe: PlanRecipe) -> None:
 
 def _splits(dataset: Dataset, rows: np.ndarray, recipe: PlanRecipe, seed: int) -> Iterator[Split]:
     """(learn from, judge by) of every member, as row numbers of the whole data set."""
+    if isinstance(recipe.splitter, str):
+        raise AyatoriError(
+            f"`splitter` must be a scikit-learn splitter, however the recipe only names {recipe.splitter}: "
+            "its settings cannot be written; give it in Python, by PlanRecipe(splitter=...)"
+        )
     if recipe.splitter is not None:
         groups = None if dataset.groups is None else dataset.groups[rows]
         pairs: Iterable[Split] = recipe.splitter.split(rows[:, None], strata(dataset)[rows], groups)

@@ -124,13 +124,17 @@ class _UnreadableError(Exception):
     """A file that is no picture, or a broken one; says why."""
 
 
+# what our endings stand for, whatever a file's own ending is: other readers may start programs (EPS)
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO")
+
+
 @contextlib.contextmanager
 def _open(file: str):  # type: ignore[no-untyped-def]  # an iterator of Image.Image
     """Open a picture, not yet decoded. Whatever Pillow raises on the way becomes ``_UnreadableError``."""
     try:
         with open(file, "rb", buffering=0) as raw:
             small = os.fstat(raw.fileno()).st_size <= _WHOLE_FILE
-            with Image.open(io.BytesIO(raw.read()) if small else raw) as picture:
+            with Image.open(io.BytesIO(raw.read()) if small else raw, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MEGAPIXELS * 1_000_000:
                     raise _too_large(file, f"{width} x {height} pixels")

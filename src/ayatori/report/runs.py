@@ -13,6 +13,7 @@ import pandas as pd
 from ayatori.evaluate import score
 from ayatori.evaluate.compare import lower_loss, paired
 from ayatori.evaluate.metrics import LOWER, MAIN
+from ayatori.log import flat
 from ayatori.records import AyatoriError
 from ayatori.report.answer import main_figure
 from ayatori.report.lines import chosen_line, held_out_line
@@ -94,18 +95,10 @@ def compare_runs(paths: Sequence[str | Path]) -> dict[str, Any]:
 
 def differing(runs: Sequence[Path]) -> dict[str, list[Any]]:
     """Settings of the recipes that are not the same in all runs: name -> the value of each."""
-    flat = [_flat(tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))) for run in runs]
-    names = dict.fromkeys(name for settings in flat for name in settings)
-    values = {name: [settings.get(name, "") for settings in flat] for name in names}
+    recipes = [flat(tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))) for run in runs]
+    names = dict.fromkeys(name for settings in recipes for name in settings)
+    values = {name: [settings.get(name, "") for settings in recipes] for name in names}
     return {name: own for name, own in values.items() if any(value != own[0] for value in own)}
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-        found.update(inner)
-    return found
 
 
 def write_comparison(paths: Sequence[str | Path], path: str | Path) -> Path:

@@ -1,0 +1,95 @@
+"""The guide's pictures: a chapter's blocks are run in an empty folder, and a part of a page is photographed.
+
+``python docs/pictures.py`` makes all of them anew (minutes), ``python docs/pictures.py 3 7`` those of two.
+A headless Chromium is needed, as for the tests of the pages.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64decode
+from pathlib import Path
+
+from PIL import Image
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent / "tests"))
+
+from look_browser import Browser  # noqa: E402
+
+WIDTH, FINE = 760, 2  # pixels of the page, and of the picture for each of them
+MARGIN = 14
+COLOURS = (256, 128, 64, 32)  # of the palette: as many as fit
+LARGEST = 118_000  # bytes
+# chapter -> the page, its first element, its last
+SHOTS = {
+    "1-network": ("runs/moons/report.html", "#board", "[aria-labelledby=board] .dots:last-of-type"),
+    "2-look": ("runs/digits-explored/explore.html", "#look-section h2", "#look-legend"),
+    "3-validation": ("runs/sensors/report.html", "#curves", "[aria-labelledby=curves] .curves"),
+    "4-cross-validation": ("runs/grouped/report.html", "#plan", "[aria-labelledby=plan] .legend"),
+    "5-ensembles": ("runs/together/report.html", "#ensembles", "[aria-labelledby=ensembles] .gains"),
+    "6-pretraining": ("runs/photos/report.html", "#source", "[aria-labelledby=source] table"),
+    "7-augmentation-imbalance": ("strong.html", "#augment", ".strips"),
+    "8-practice": ("runs/first/report.html", "#wrong", "[aria-labelledby=wrong] details"),
+    "9-page": ("runs/wines/report.html", "h1", "[aria-labelledby=look] .ruler"),
+}
+BOX = """(() => {
+  const [a, b] = [%r, %r].map(s => document.querySelector(s).getBoundingClientRect());
+  return [Math.min(a.top, b.top) + scrollY, Math.max(a.bottom, b.bottom) + scrollY];
+})()"""
+
+
+def run_blocks(chapter: str, folder: Path) -> None:
+    """What a reader of the chapter types."""
+    text = (DOCS / "guide" / f"{chapter}.md").read_text(encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for kind, block in re.findall(r"^```(python|sh)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
+        command = [sys.executable, "-"] if kind == "python" else ["bash", "-euo", "pipefail", "-s"]
+        env = {**os.environ, "PATH": path, "AYATORI_CACHE": str(folder / "cache")}
+        subprocess.run(command, input=block, text=True, cwd=folder, env=env, check=True)
+
+
+def photograph(browser: Browser, page: Path, first: str, last: str) -> Image.Image:
+    """The part of a page from one element to another, in its light colours."""
+    browser.open(page, width=WIDTH, height=1200)
+    tall = browser.run("document.documentElement.scrollHeight")  # or the page would move for its picture
+    metrics = {"width": WIDTH, "height": tall, "deviceScaleFactor": FINE, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", **metrics)
+    time.sleep(1)  # a map draws itself anew
+    top, bottom = browser.run(BOX % (first, last))
+    clip = {"x": 0, "y": top - MARGIN, "width": WIDTH, "height": bottom - top + 2 * MARGIN, "scale": 1}
+    shot = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+    return Image.open(io.BytesIO(b64decode(shot["data"]))).convert("RGB")
+
+
+def small(picture: Image.Image) -> bytes:
+    """The picture as a PNG with as many colours as its size allows."""
+    for colours in COLOURS:
+        held = io.BytesIO()
+        picture.quantize(colours, dither=Image.Dither.NONE).save(held, "PNG", optimize=True)
+        if held.tell() <= LARGEST:
+            break
+    return held.getvalue()
+
+
+def main(wanted: list[str]) -> None:
+    for chapter, (page, first, last) in SHOTS.items():
+        if wanted and chapter.partition("-")[0] not in wanted:
+            continue
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            folder = Path(place)
+            run_blocks(chapter, folder)
+            with Browser(folder / "profile") as browser:
+                data = small(photograph(browser, folder / page, first, last))
+        (DOCS / "pictures" / f"{chapter}.png").write_bytes(data)
+        sys.stdout.write(f"{chapter}: {len(data) / 1000:.0f} kB\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

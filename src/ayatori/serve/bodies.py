@@ -1,0 +1,359 @@
+"""What a request carries -> rows as the model reads them.
+
+A request only ever brings values and the content of files: no path in it is opened, and files are written
+to a folder of their own under names that we choose. What is wrong is said by RequestError or AyatoriError.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import itertools
+import json
+import math
+import re
+import tempfile
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ayatori.data import load_like, read_blocks
+from ayatori.data.columns import text_of
+from ayatori.data.files import UNNAMED, open_table
+from ayatori.data.pictures import broken_notes, decode_pictures
+from ayatori.data.table import date_parts
+from ayatori.recipe import DataRecipe, nearest
+from ayatori.records import AyatoriError, Dataset, Schema
+
+# what browsers show, and what cameras and scanners write; Pillow's other readers are older than their tests
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+MEGAPIXELS = 40  # of a picture
+MEGAPIXELS_TOGETHER = 200  # of all pictures of a request
+SPARE_VALUES = 64  # a row, beside twice its columns: far more than a sound request has
+SEGMENTS = 4096  # of a JPEG; each of them takes a reader a while, and a sound one has a few dozen
+NAME_LENGTH = 200
+
+_SEGMENT = re.compile(rb"\xff[\xe0-\xef\xfe]\x00")
+
+Kind = Literal["number", "date", "category"]
+Media = Literal["json", "csv", "picture", "form"]
+
+
+class RequestError(AyatoriError):
+    """A request that is not answered, and the HTTP status that goes with the sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold at most."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A body, or one file of a form; ``name`` is only ever shown."""
+
+    name: str
+    content: bytes
+
+
+def takes_pictures(schema: Schema) -> bool:
+    """Whether picture files are read; arrays of another shape than a square picture are not made of them."""
+    return schema.image is not None and schema.image[0] in (1, 3) and schema.image[1] == schema.image[2]
+
+
+def takes_rows(schema: Schema) -> bool:
+    """Whether JSON has "rows": objects for a table, lists for arrays."""
+    return schema.kind != "pictures"
+
+
+def columns_of(schema: Schema) -> dict[str, Kind]:
+    """The columns that a row must have, in the order of the schema: numbers, dates, categories."""
+    made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
+    found: dict[str, Kind] = {name: "number" for name in schema.numbers if name not in made}
+    found.update((name, "date") for name in schema.dates)
+    found.update((name, "category") for name in schema.categories)
+    return found
+
+
+def others_of(schema: Schema) -> list[str]:
+    """Columns that a row may have too: they were there in training, and are not looked at."""
+    names = (*schema.target, *schema.ignored, *([schema.id_column] if schema.id_column else []))
+    return [name for name in dict.fromkeys(names) if name not in columns_of(schema)]
+
+
+def read(media: Media, uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Dataset:
+    """The rows that a request holds. Raises AyatoriError with one sentence where they do not fit."""
+    if not uploads or not all(upload.content for upload in uploads):
+        empty = next((f"'{upload.name}'" for upload in uploads if media == "form"), "the body")
+        raise RequestError(400, f"the request must hold rows, however {empty} is empty")
+    try:
+        if media == "json":
+            return _read_json(uploads[0].content, schema, limits)
+        if takes_pictures(schema):
+            return _read_pictures(uploads, schema, limits)
+        if len(uploads) > 1:
+            raise RequestError(422, f"the form must hold one CSV file, however it holds {len(uploads)} files")
+        return _read_csv(uploads[0], schema, limits)
+    except AyatoriError:
+        raise
+    except Exception as error:  # readers of odd bytes raise nearly every kind of exception
+        raise RequestError(
+            422, f"the rows must be readable, however they lead to {type(error).__name__}; mend them"
+        ) from None
+
+
+def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
+    width = math.prod(schema.image or (0,)) or len(columns_of(schema))
+    facts = _parsed(content, limits.rows * (2 * width + SPARE_VALUES))
+    keys = [*(["rows"] if takes_rows(schema) else []), *(["pictures"] if takes_pictures(schema) else [])]
+    if not isinstance(facts, dict) or len(facts) != 1 or not set(facts) <= set(keys):
+        found = f"the keys {_some(facts)}" if isinstance(facts, dict) else _called(facts)
+        shape = " or ".join(f'{{"{key}": [...]}}' for key in keys)
+        raise RequestError(422, f"the JSON must be {shape}, however it is {found}")
+    ((key, rows),) = facts.items()
+    if not isinstance(rows, list):
+        raise RequestError(422, f'"{key}" must be a list, however it is {_called(rows)}')
+    check_count(len(rows), limits)
+    if key == "pictures":
+        return _read_pictures([_unpacked(at, text) for at, text in enumerate(rows)], schema, limits)
+    if schema.kind == "table":
+        return load_like(_table(rows, schema), schema)
+    return load_like(_array(rows, schema), schema)
+
+
+def check_count(rows: int, limits: Limits) -> None:
+    """Refuse none, and more than the limit."""
+    if not rows:
+        raise RequestError(422, "the request must hold at least one row, however it holds none")
+    if rows > limits.rows:
+        raise RequestError(
+            413,
+            f"a request must hold at most {limits.rows} rows, however it holds more; send several requests",
+        )
+
+
+def _parsed(content: bytes, most: int) -> Any:
+    """JSON with at most so many values, counted before any is made."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            400, f"the JSON must be text in UTF-8, however byte {error.start} is not"
+        ) from None
+    if text.count(",") > most:
+        raise RequestError(413, f"the JSON must hold at most {most} values, however it holds more")
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise RequestError(400, f"the body must be JSON, however: {reason}")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON; write null where a value is missing")
+
+
+def _table(rows: Sequence[Any], schema: Schema) -> pa.Table:
+    """JSON objects -> an Arrow table, each value by what its column holds, whatever stands in other rows."""
+    columns, others = columns_of(schema), others_of(schema)
+    for at, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise RequestError(
+                422, f"row {at} (the first is 0) must be an object, however it is {_called(row)}"
+            )
+        check_names(row, columns, others, f"row {at} (the first is 0)")
+    arrays = {name: _column(name, kind, [row[name] for row in rows]) for name, kind in columns.items()}
+    if schema.id_column and schema.id_column not in arrays:
+        named = [row.get(schema.id_column) for row in rows]
+        if any(name is not None for name in named):
+            arrays[schema.id_column] = _column(schema.id_column, "category", named)
+    return pa.table(arrays)
+
+
+def check_names(
+    names: Collection[str], columns: Mapping[str, Kind], others: Iterable[str], where: str
+) -> None:
+    """Refuse names where a column is missing or unknown."""
+    if missing := [name for name in columns if name not in names]:
+        hint = nearest(missing[0], [name[:60] for name in itertools.islice(names, 200)])
+        raise RequestError(
+            422, f"{where} must have the column '{missing[0]}', however it has {_some(names)}{hint}"
+        )
+    allowed = {*columns, *others}
+    if unknown := [name for name in names if name not in allowed]:
+        raise RequestError(
+            422, f"{where} must have only columns of the model, however it has {_some(unknown)}; leave it out"
+        )
+
+
+def _column(name: str, kind: Kind, values: Sequence[Any]) -> pa.Array:
+    """Values of one column: text stays text, as in a CSV, and is read as one."""
+    for at, value in enumerate(values):
+        if not isinstance(value, str | int | float | None):
+            raise RequestError(
+                422,
+                f"column '{name}' must hold numbers, text or null, however row {at} (the first is 0) holds "
+                f"{_called(value)}",
+            )
+    if kind != "number":
+        return _texts(name, [None if value is None else text_of(value) for value in values])
+    if any(isinstance(value, str) for value in values):
+        words = [
+            value if value is None or isinstance(value, str) else repr(_float(value)) for value in values
+        ]
+        return _texts(name, words)
+    return pa.array([None if value is None else _float(value) for value in values], pa.float64())
+
+
+def _texts(name: str, words: Sequence[str | None]) -> pa.Array:
+    try:
+        return pa.array(words, pa.string())
+    except UnicodeEncodeError:
+        raise RequestError(
+            422, f"column '{name}' must hold whole characters, however one is half of a pair"
+        ) from None
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf  # refused with the other infinite numbers
+
+
+def _array(rows: Sequence[Any], schema: Schema) -> np.ndarray:
+    """JSON lists -> (n, columns) float64, or pixels: null is missing."""
+    shape = f"{len(schema.numbers)} numbers" if schema.image is None else f"pixels {tuple(schema.image)}"
+    try:
+        array = np.array(rows, np.float64)
+        leaves: Iterable[Any] = rows
+        for _ in range(array.ndim - 1):
+            leaves = itertools.chain.from_iterable(leaves)
+        kinds = set(map(type, leaves))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise RequestError(422, f"every row must be a list of {shape}, however some are not") from None
+    if array.ndim < 2 or not kinds <= {int, float, bool, type(None)}:
+        raise RequestError(422, f"every row must be a list of {shape}, however some are not")
+    if schema.image is not None and kinds <= {int} and np.abs(array).max(initial=0) < 2**31:
+        return array.astype(np.int64)  # whole pixels go to 255, others may go to 1
+    return array
+
+
+def _unpacked(at: int, text: Any) -> Upload:
+    if isinstance(text, str):
+        try:
+            return Upload(str(at), base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            pass
+    found = "it is another text" if isinstance(text, str) else f"it is {_called(text)}"
+    raise RequestError(
+        422,
+        f"picture {at} (the first is 0) must be base64 of a file, without 'data:' in front, however {found}",
+    )
+
+
+def _read_csv(upload: Upload, schema: Schema, limits: Limits) -> Dataset:
+    """A CSV as ``ayatori predict`` reads it."""
+    if upload.content.startswith(b"PAR1"):
+        raise RequestError(422, f"'{upload.name}' must be a CSV, however it is a Parquet file")
+    with tempfile.TemporaryDirectory(prefix="ayatori-") as folder:
+        path = Path(folder) / "rows.csv"
+        path.write_bytes(upload.content)
+        try:
+            names = [name for name in open_table(path).names if not name.startswith(UNNAMED)]
+            check_names(names, columns_of(schema), others_of(schema), f"'{upload.name}'")
+            parts: list[Dataset] = []
+            for part in read_blocks(path, schema):
+                parts.append(part)
+                check_count(sum(map(len, parts)), limits)
+        except RequestError:
+            raise
+        except AyatoriError as error:
+            raise RequestError(422, str(error).replace(str(path), upload.name)) from None
+    return joined(parts)
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Datasets of one schema, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    inputs = {name: np.concatenate([part.inputs[name] for part in parts]) for name in first.inputs}
+    return Dataset(inputs, None, first.schema, np.concatenate([part.ids for part in parts]))
+
+
+def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Dataset:
+    """Pictures as ``ayatori predict`` reads them, after a look at their kind and size."""
+    assert schema.image is not None
+    check_count(len(uploads), limits)
+    if (pixels := sum(_pixels(upload) for upload in uploads)) > MEGAPIXELS_TOGETHER * 10**6:
+        raise RequestError(
+            413,
+            f"the pictures of a request must have at most {MEGAPIXELS_TOGETHER} megapixels together, "
+            f"however they have {pixels / 10**6:.0f}; send several requests",
+        )
+    names = [upload.name for upload in uploads]
+    with tempfile.TemporaryDirectory(prefix="ayatori-") as folder:
+        files = [str(Path(folder) / str(at)) for at in range(len(uploads))]
+        for file, upload in zip(files, uploads, strict=True):
+            Path(file).write_bytes(upload.content)
+        recipe = DataRecipe(crop=schema.crop, resample=schema.resample)
+        image, broken = decode_pictures(files, schema.image, recipe)
+    broken_notes(broken, names, strict=True)
+    return Dataset({"image": image}, None, schema, np.array(names))
+
+
+def _pixels(upload: Upload) -> int:
+    """How many pixels a picture says that it has, before any of them is decoded."""
+    try:
+        if next(itertools.islice(_SEGMENT.finditer(upload.content), SEGMENTS, None), None):
+            raise ValueError("endless segments")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(upload.content), formats=FORMATS) as picture:
+                pixels = math.prod(picture.size)
+    except Image.DecompressionBombError:
+        pixels = -1
+    except Exception:  # Pillow's readers raise nearly every kind of exception on broken files
+        kinds = ", ".join(FORMATS)
+        raise RequestError(
+            422, f"'{upload.name}' must be a picture ({kinds}), however it is none that can be read"
+        ) from None
+    if not 0 <= pixels <= MEGAPIXELS * 10**6:
+        found = "far more" if pixels < 0 else f"{pixels / 10**6:.0f}"
+        raise RequestError(
+            413,
+            f"a picture must have at most {MEGAPIXELS} megapixels, however '{upload.name}' has {found}; "
+            "make it smaller",
+        )
+    return pixels
+
+
+def _called(value: Any) -> str:
+    """A JSON value in words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
+    return names.get(type(value), "a number")
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few names."""
+    known = [f"'{name[:60]}'" for name in itertools.islice(names, 5)]
+    return ", ".join(known) + (" ..." if len(known) == 5 else "") if known else "none"
