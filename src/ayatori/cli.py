@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import ayatori
-from ayatori.errors import AyatoriError
+from ayatori.errors import AyatoriError, plain
 from ayatori.options import ExploreOptions, RunOptions, recipe_of
 from ayatori.recipe import Recipe
 
@@ -380,9 +380,9 @@ def runs(folder: Path = Path("runs"), /, *, json: bool = False) -> None:
     if json:
         _print_json(lines)
         return
-    from ayatori.show import runs_table
+    from ayatori.show import runs_table, terminal
 
-    Console(highlight=False).print(runs_table(lines))
+    terminal().print(runs_table(lines))
 
 
 @app.command
@@ -416,10 +416,10 @@ def compare(
     if json:
         _print_json(found)
         return
-    from ayatori.show import compared_table
+    from ayatori.show import compared_table, terminal
 
     for board in found["boards"]:
-        Console(highlight=False).print(compared_table(board, found["task"]))
+        terminal().print(compared_table(board, found["task"]))
         _print("")
     if page is not None:
         _print(f"page  {page}")
@@ -454,7 +454,7 @@ def _numbers(path: Path) -> np.ndarray:
 
 
 def _print(text: str) -> None:
-    print(text)
+    print(plain(text))
 
 
 def _free_folder(data: Path, ending: str = "") -> Path:
@@ -479,10 +479,10 @@ def main() -> None:
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:
-        errors.print(f"ayatori: {error}", style="bold", markup=False)
+        errors.print(plain(f"ayatori: {error}"), style="bold", markup=False)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        errors.print(f"\nayatori: stopped{f'; {stop}' if str(stop) else ''}", markup=False)
+        errors.print(plain(f"\nayatori: stopped{f'; {stop}' if str(stop) else ''}"), markup=False)
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our output left, as `| head` does

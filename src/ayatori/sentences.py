@@ -17,7 +17,9 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
     """What was read, what was ``found`` in it, and who will learn from which of it."""
     shapes = {name: values.shape[1:] for name, values in dataset.inputs.items()}
     what = [
-        "pictures of " + " x ".join(map(str, shape)) if name == "image" else f"{shape[0]} columns of {name}"
+        "pictures of " + " x ".join(map(str, shape))
+        if name == "image"
+        else f"{shape[0]} column{'' if shape[0] == 1 else 's'} of {name}"
         for name, shape in shapes.items()
         if shape[0]
     ]

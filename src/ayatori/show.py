@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ayatori.errors import plain
 from ayatori.records import Epoch, Look
 from ayatori.run import Event, Result
 
 EVERY = 15.0  # seconds between lines where there is no terminal
+WIDE = 110  # columns of a file or a pipe
 LABELS = {
     "explore": "look",
     "read": "read",
@@ -36,11 +38,17 @@ SHOWN = {
 }
 
 
+def terminal() -> Console:
+    """Where lines are printed; without a terminal there is room for long names."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE)
+
+
 class Terminal:
     """Is told events (see ``run.Event``) and prints them; without a terminal, plain lines."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(highlight=False)
+        self.console = terminal()
         self.quiet = quiet
         self.stage = ""
         self.best: dict[int, Epoch] = {}
@@ -78,7 +86,7 @@ class Terminal:
             return
         label = LABELS.get(stage, stage) if stage != self.stage else ""
         self.stage = stage
-        line = Text.assemble((f"{label:<9} ", "cyan"), text)
+        line = Text.assemble((f"{label:<9} ", "cyan"), plain(text))
         self.console.print(line, soft_wrap=True)
 
     def _bar(self, stage: str, share: float, note: str) -> None:
@@ -119,14 +127,15 @@ class Terminal:
             if any(entry.split == split for entry in result.leaderboard):
                 self.console.print(leaderboard_table(result, split))
                 self.console.print()
-        self.console.print(answer["headline"], style="bold", markup=False, soft_wrap=True)
-        self.console.print(answer["text"], markup=False, soft_wrap=True)
-        self.console.print(f"Next: {answer['next']}", markup=False, soft_wrap=True)
+        self.console.print(plain(answer["headline"]), style="bold", markup=False, soft_wrap=True)
+        self.console.print(plain(answer["text"]), markup=False, soft_wrap=True)
+        self.console.print(plain(f"Next: {answer['next']}"), markup=False, soft_wrap=True)
         self.console.print()
-        self.console.print(Text.assemble("page  ", (str(page), "bold")), soft_wrap=True)
+        self.console.print(Text.assemble("page  ", (plain(str(page)), "bold")), soft_wrap=True)
         if result.folder is not None:
             self.console.print(
-                Text(f"use   ayatori predict {result.folder} NEW_DATA -o predictions.csv"), soft_wrap=True
+                Text(plain(f"use   ayatori predict {result.folder} NEW_DATA -o predictions.csv")),
+                soft_wrap=True,
             )
 
     def look(self, look: Look, page: Path) -> None:
@@ -137,10 +146,10 @@ class Terminal:
             self.console.print(ruler_table(look.facts))
             self.console.print()
             for sentence in look.facts["audit"]["sentences"]:
-                self.console.print(f"· {sentence}", soft_wrap=True, markup=False)
+                self.console.print(plain(f"· {sentence}"), soft_wrap=True, markup=False)
         for sentence in look_sentences(look.facts):
-            self.console.print(sentence, soft_wrap=True, markup=False)
-        self.console.print(Text.assemble("page  ", (str(page), "bold")), soft_wrap=True)
+            self.console.print(plain(sentence), soft_wrap=True, markup=False)
+        self.console.print(Text.assemble("page  ", (plain(str(page)), "bold")), soft_wrap=True)
 
 
 def look_sentences(facts: Mapping[str, Any]) -> list[str]:
@@ -185,7 +194,7 @@ def leaderboard_table(result: Result, split: str) -> Table:
     for entry in entries:
         main, other = entry.scores.get(first), entry.scores.get(second)
         table.add_row(
-            entry.name,
+            Text(plain(entry.name)),
             figure(main.value) if main else "",
             f"{figure(main.low)} – {figure(main.high)}" if main else "",
             figure(other.value) if other else "",
@@ -206,12 +215,12 @@ def runs_table(lines: list[dict[str, Any]]) -> Table:
     table.add_column("time", justify="right", style="dim", no_wrap=True)
     for line in lines:
         if not line["done"]:
-            table.add_row(Text(line["run"]), "not finished", style="dim")
+            table.add_row(Text(plain(line["run"])), "not finished", style="dim")
             continue
         score = line["score"]
         table.add_row(
-            Text(line["run"]),
-            Text(line["data"]),
+            Text(plain(line["run"])),
+            Text(plain(line["data"])),
             f"{line['rows']:,}",
             f"{line['metric'].replace('_', ' ')} {figure(score['value'])}" if score else "",
             f"{figure(score['low'])} – {figure(score['high'])}" if score else "",
@@ -233,7 +242,7 @@ def compared_table(board: Mapping[str, Any], task: str) -> Table:
     for line in board["lines"]:
         gap = line.get("paired") or {}
         table.add_row(
-            Text(f"{Path(line['run']).name}: {line['name']}"),
+            Text(plain(f"{Path(line['run']).name}: {line['name']}")),
             *(figure(line["scores"][name]["value"]) if name in line["scores"] else "" for name in shown),
             f"{gap['difference']:+.4f}" if gap else "",
             f"{gap['low']:+.4f} – {gap['high']:+.4f}" if gap else "",

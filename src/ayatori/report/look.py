@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from ayatori.records import AyatoriError
 from ayatori.report import figures, look_figures, words
+from ayatori.report.calibration import reliability
 from ayatori.report.members import read_json
 from ayatori.report.pack import atlas, cell_text, pack_table, packed
 
@@ -61,7 +62,8 @@ def environment() -> Environment:
     )
     pages.globals.update({name: getattr(words, name) for name in words.__all__})
     drawings = {name: getattr(figures, name) for name in figures.__all__}
-    pages.globals["draw"] = {**drawings, **{n: getattr(look_figures, n) for n in look_figures.__all__}}
+    drawings |= {name: getattr(look_figures, name) for name in look_figures.__all__}
+    pages.globals["draw"] = {**drawings, "reliability": reliability}
     pages.globals["script"] = script
     pages.globals["script_hash"] = script_hash
     return pages

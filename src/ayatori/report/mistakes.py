@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ayatori.evaluate.intervals import wilson
+from ayatori.report.calibration import calibration
 from ayatori.report.lines import several
 from ayatori.report.rows import near_rows, show_rows
 from ayatori.report.words import where
@@ -49,12 +50,16 @@ def mistakes(
         if "said" in table:  # older runs always said the likeliest class
             said = pd.Index(classes).get_indexer(table["said"].astype(str))
         found = _confusions(truth, said, classes)
+        # of the class that is likeliest: a rule may say another
+        named = values.argmax(axis=1)
+        found["calibration"] = calibration(values.max(axis=1), named == truth, labels=False)
         losses = -np.log(np.clip(values[np.arange(len(table)), truth], 1e-12, None))
         wrong = said != truth
     elif task == "multilabel":
         truth, values = label_table(table["true"], classes), _probabilities(table, classes)
         said = label_table(table["said"], classes) if "said" in table else values > 0.5
         found = {"labels": _labels(truth > 0, said > 0, classes)}
+        found["calibration"] = calibration(values.ravel(), (truth > 0).ravel(), labels=True)
         losses = -np.log(np.clip(np.where(truth > 0, values, 1 - values), 1e-12, None)).mean(axis=1)
         wrong = ((said > 0) != (truth > 0)).any(axis=1)
     else:
