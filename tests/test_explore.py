@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -323,3 +324,31 @@ def test_a_run_looks_first_and_a_resumed_run_does_not_look_again(tmp_path: Path)
     assert again.look is None
     assert again.verdict == told
     assert (tmp_path / "run" / "explore.json").read_bytes() == before
+
+
+def test_a_test_without_labels_is_compared_and_never_read(tmp_path: Path) -> None:
+    x, y = clumps(300, 2.5)
+    table = pd.DataFrame(x, columns=list("abcd")).assign(kind=y).sample(frac=1, random_state=0)
+    table[:220].to_csv(tmp_path / "train.csv", index=False)
+    table[220:].to_csv(tmp_path / "labelled.csv", index=False)
+    table[220:].drop(columns="kind").to_csv(tmp_path / "test.csv", index=False)
+    moved = table[220:].drop(columns="kind").assign(b=lambda rows: rows["b"] + 4)
+    moved.to_csv(tmp_path / "moved.csv", index=False)
+
+    def seen(test: str) -> Look:
+        data = change(NO_MAPS, "data", target="kind")
+        return ayatori.explore(
+            str(tmp_path / "train.csv"), recipe=change(data, "plan", test=str(tmp_path / test))
+        )
+
+    labelled, blind, far = (seen(name) for name in ("labelled.csv", "test.csv", "moved.csv"))
+    assert blind.facts["verdict"] == labelled.facts["verdict"]
+    assert blind.expected == labelled.expected == far.expected
+    assert not blind.facts["audit"]["shift"]["alarm"]
+    assert far.facts["audit"]["shift"]["alarm"]
+    assert any("80 test rows have no labels" in note for note in blind.facts["notes"])
+    with pytest.raises(AyatoriError, match="column 'kind' must be in the rows"):
+        ayatori.run(
+            str(tmp_path / "train.csv"),
+            change(change(QUICK, "data", target="kind"), "plan", test=str(tmp_path / "test.csv")),
+        )

@@ -18,7 +18,7 @@ from names import evil_table
 
 import ayatori
 from ayatori.recipe import from_flat
-from ayatori.report import write_report
+from ayatori.report import write_look, write_report
 from ayatori.report.runs import write_comparison
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
@@ -107,9 +107,17 @@ def test_nothing_overlaps_is_cut_asks_or_complains(
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_axe_finds_nothing_serious(browser: Browser, runs: Any, kind: str, dark: bool) -> None:
-    browser.open(runs(kind) / "report.html", 1280, 900, dark)
+@pytest.mark.parametrize("kind", [*KINDS, "explored", "compared"])
+def test_axe_finds_nothing_serious(
+    browser: Browser, runs: Any, tmp_path: Path, kind: str, dark: bool
+) -> None:
+    if kind == "explored":
+        page = write_look(runs("names"), tmp_path / "explore.html")
+    elif kind == "compared":
+        page = write_comparison([runs("numbers"), runs("numbers")], tmp_path / "c.html")
+    else:
+        page = runs(kind) / "report.html"
+    browser.open(page, 1280, 900, dark)
     open_all(browser)
     browser.run(AXE + "; 0")
     found = browser.run("axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)")

@@ -40,6 +40,7 @@ def load(
     *,
     target: str | tuple[str, ...] = "",
     test: str | Path | None = None,
+    blind: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -48,6 +49,7 @@ def load(
     ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``target``: the column (or columns) of
     a table that hold it; short for ``recipe=DataRecipe(target=...)``. ``test``: a file or folder of rows
     for the sealed test; they come last, ``fixed_test`` marks them, and nothing is decided on them.
+    ``blind``: nobody will read their labels, so that a table of them may have none (zeros stand for them).
     ``cache``: where decoded pictures are written when they outgrow ``recipe.memory_gb``.
     ``progress(done, total)`` is called while pictures are decoded.
 
@@ -84,7 +86,8 @@ def load(
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
     else:
         rows, schema = _read_arrays(data, y, recipe)
-    return make_dataset(rows, schema, None if test is None else _read_test(test, schema, recipe), source)
+    sealed = None if test is None else _read_test(test, schema, recipe, blind)
+    return make_dataset(rows, schema, sealed, source)
 
 
 def load_like(
@@ -204,11 +207,26 @@ def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Row
     return rows, schema, later
 
 
-def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe) -> Rows:
+def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe, blind: bool = False) -> Rows:
     path = existing(test)
     if path.is_dir():
         raise AyatoriError(f"the test '{path}' must be a file like the other rows, however it is a folder")
     if path.suffix.lower() == ".npz":
         found = arrays.read_npz(path)
         return arrays.read_arrays_like(found["X"], found.get("y"), schema, True, found.get("ids"))
-    return read_table_like(open_table(path), schema, True, groups=recipe.groups, time=recipe.time)
+    opened = open_table(path)
+    blind = blind and not set(schema.target) & set(opened.names)
+    rows = read_table_like(opened, schema, not blind, groups=recipe.groups, time=recipe.time)
+    if not blind:
+        return rows
+    note = f"the {len(rows.ids):,} test rows have no labels: they are compared with the others, no more"
+    return dataclasses.replace(rows, target=_unknown(len(rows.ids), schema), notes=(*rows.notes, note))
+
+
+def _unknown(rows: int, schema: Schema) -> np.ndarray:
+    """What stands for labels that nobody may read."""
+    if schema.task == "classification":
+        return np.zeros(rows, np.int64)
+    if schema.task == "multilabel":
+        return np.zeros((rows, len(schema.classes)), np.float32)
+    return np.zeros((rows, len(schema.target)))

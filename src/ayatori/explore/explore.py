@@ -173,6 +173,7 @@ def _read(data: Any, y: Any, recipe: Recipe, say: Show) -> Dataset:
         y,
         recipe.data,
         test=test,
+        blind=True,
         cache=cache,
         progress=lambda done, whole: say("read", 0.02 * done / max(whole, 1)),
     )
