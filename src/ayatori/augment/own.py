@@ -112,14 +112,14 @@ class _Seeded:
 
     def __enter__(self) -> None:
         _ALONE.acquire()
-        self._torch, self._random = torch.get_rng_state(), random.getstate()
+        self._torch, self._random = torch.default_generator.get_state(), random.getstate()
         self._numpy = np.random.get_state()  # noqa: NPY002
         torch.default_generator.manual_seed(self.seed)
         random.seed(self.seed)
         np.random.seed(self.seed)  # noqa: NPY002 (the transform may draw from it)
 
     def __exit__(self, *error: object) -> None:
-        torch.set_rng_state(self._torch)
+        torch.default_generator.set_state(self._torch)
         random.setstate(self._random)
         np.random.set_state(self._numpy)  # noqa: NPY002
         _ALONE.release()

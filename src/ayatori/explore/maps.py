@@ -16,6 +16,7 @@ from ayatori.explore.believe import how_far
 from ayatori.explore.neighbours import Progress, find_neighbours
 from ayatori.explore.tsne import tsne
 from ayatori.explore.umap import memberships, umap
+from ayatori.nets.dropout import forked
 from ayatori.records import Graph, Map, Representation
 from ayatori.train.crew import crew
 
@@ -101,8 +102,8 @@ def principal(values: np.ndarray, components: int, seed: int) -> np.ndarray:
     if values.shape[1] <= WIDE:
         axes = torch.linalg.eigh((some.T @ some).double())[1].flip(1)[:, :count]
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with forked():
+            torch.default_generator.manual_seed(seed)
             axes = torch.pca_lowrank(some, min(count + 10, *some.shape), center=False, niter=3)[2][:, :count]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     axes = (axes * torch.where(largest < 0, -1, 1)).float()

@@ -88,9 +88,29 @@ def own_chance(network: nn.Module, generators: Iterable[torch.Generator]) -> Non
 
 def seed_globally(seed: int) -> None:
     """The generators that everybody shares: torch's, NumPy's, Python's."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (a network may draw from it)
     random.seed(seed)
+
+
+@contextlib.contextmanager
+def forked(devices: Iterable[int] = ()) -> Iterator[None]:
+    """Torch's own generators are left as found, those of the CUDA ``devices`` too.
+
+    As ``torch.random.fork_rng``, which loads torch's whole compiler (more than a second) at its first call.
+    """
+    states = {device: torch.cuda.get_rng_state(device) for device in devices}
+    state = torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+        for device, own in states.items():
+            torch.cuda.set_rng_state(own, device)
 
 
 @contextlib.contextmanager
@@ -98,7 +118,7 @@ def global_chance(devices: Iterable[int] = ()) -> Iterator[None]:
     """Whatever happens inside, the generators that everybody shares are left as found."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(list(devices)):
+        with forked(devices):
             yield
     finally:
         random.setstate(of_python)

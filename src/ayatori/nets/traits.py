@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from ayatori.nets.dropout import global_chance, own_chance, seed_globally
+from ayatori.nets.flops import Flops
 from ayatori.nets.joined import UNTRACEABLE, Joined
 from ayatori.nets.network import Network
 
@@ -48,7 +48,7 @@ def _find_traits(network: Network, rows: Mapping[str, Tensor]) -> Traits:
     hooks = [leaf.register_forward_hook(lambda *given: sizes.append(_size(given[-1]))) for leaf in leaves]
     # the last rows are replaced by the first: whoever looks at one row at a time does not see it
     other = {name: value[[0, 1, 0, 0]] for name, value in rows.items()}
-    with FlopCounterMode(display=False) as counter:
+    with Flops() as counted:
         first, draws = _logits(network, rows)
     for hook in hooks:
         hook.remove()
@@ -58,7 +58,7 @@ def _find_traits(network: Network, rows: Mapping[str, Tensor]) -> Traits:
         draws_globally=draws,
         mixes_rows=not torch.allclose(again[:2], first[:2], rtol=1e-4, atol=1e-5, equal_nan=True),
         convolves=any(isinstance(part, kinds) for part in leaves),
-        flops=counter.get_total_flops() / ROWS,
+        flops=counted.total / ROWS,
         activations=sum(sizes) / ROWS,
         layers=len(leaves),
         alone="it draws from a generator that everybody shares" if draws else _why_alone(network, rows),
@@ -145,4 +145,5 @@ def _close(expected: Tensor, found: Tensor) -> bool:
 
 def _global_state() -> tuple[Any, ...]:
     _, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (it is watched, not used)
-    return random.getstate(), np.asarray(keys).tobytes(), rest, torch.get_rng_state().numpy().tobytes()
+    of_torch = torch.default_generator.get_state().numpy().tobytes()
+    return random.getstate(), np.asarray(keys).tobytes(), rest, of_torch

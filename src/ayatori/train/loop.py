@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ayatori.augment import augment
 from ayatori.nets import build, find_traits, measure
-from ayatori.nets.dropout import own_chance
+from ayatori.nets.dropout import forked, own_chance
 from ayatori.nets.joined import Joined
 from ayatori.nets.traits import Traits
 from ayatori.recipe import Recipe
@@ -100,7 +100,7 @@ def train_members(
     devices = [torch.cuda.current_device()] if job.device.type == "cuda" else []
     everyone: list[Learner] = []
     together = job.recipe.engine.together or len(members)
-    with torch.random.fork_rng(devices), steady_heap():
+    with forked(devices), steady_heap():
         try:
             for first in range(0, len(members), together):
                 learners = new_learners(job, members[first : first + together])

@@ -18,6 +18,7 @@ from ayatori.nets.dropout import Dropout, seed_globally
 from ayatori.nets.joined import Joined
 from ayatori.recipe import EngineRecipe
 from ayatori.records import AyatoriError
+from ayatori.train.adamw import Group
 from ayatori.train.learner import Learner
 from ayatori.train.loss import Loss
 from ayatori.train.memory import is_out_of_memory
@@ -25,10 +26,7 @@ from ayatori.train.stream import VIEWS, to_device
 
 
 class Stack:
-    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all.
-
-    Loshchilov and Hutter 2019 (arXiv 1711.05101).
-    """
+    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all."""
 
     def __init__(self, learners: Sequence[Learner], engine: EngineRecipe) -> None:
         self.learners = tuple(learners)
@@ -40,7 +38,7 @@ class Stack:
         self._scale = torch.stack([one.network.scale for one in learners])[:, None]
         self._regression = learners[0].network.spec.task == "regression"
         self._recipe = learners[0].recipe
-        self._optimizer = self._make_optimizer()
+        self._groups = self._make_groups()
         self._rate = max(one.learning_rate for one in learners)
         self._decay = learners[0].weight_decay
         self._equal = len({(one.learning_rate, one.weight_decay) for one in learners}) == 1
@@ -58,28 +56,24 @@ class Stack:
         self._rows: Tensor | float = 0.0
         self._steps = 0
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_groups(self) -> list[Group]:
         """A group for each kind of parameter, which goes on from the members' moments; they become views."""
         first = self.learners[0]
         rates = first.network.rates()
-        groups: dict[tuple[float, float], list[Tensor]] = {}
-        state = {}
+        kinds: dict[tuple[float, float], list[str]] = {}
         for name, parameter in self.joined.parameters.items():
-            if not parameter.requires_grad:
-                continue
-            groups.setdefault(rates.get(name, (1.0, 1.0)), []).append(parameter)
-            steps = torch.tensor(float(first.progress.steps), device=self.device)
-            state[parameter] = {"step": steps} | {kind: self._moment(f"{kind}/{name}") for kind in MOMENTS}
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": parameters, "factor": rate, "decay": decay, "lr": 0.0}
-                for (rate, decay), parameters in groups.items()
-            ],
-            betas=(0.9, self._recipe.beta2),
-            fused=True,
-        )
-        optimizer.state.update(state)
-        return optimizer
+            if parameter.requires_grad:
+                kinds.setdefault(rates.get(name, (1.0, 1.0)), []).append(name)
+        return [
+            Group(
+                [self.joined.parameters[name] for name in names],
+                tuple([self._moment(f"{kind}/{name}") for name in names] for kind in MOMENTS),  # type: ignore[arg-type]
+                [torch.tensor(float(first.progress.steps), device=self.device) for _ in names],
+                rate,
+                decay,
+            )
+            for (rate, decay), names in kinds.items()
+        ]
 
     def _moment(self, key: str) -> Tensor:
         own = [learner.moments[key] for learner in self.learners]
@@ -168,7 +162,8 @@ class Stack:
         offset: Tensor | None,
     ) -> Tensor:
         """The way forward and back, part by part of the batch; (k,) losses."""
-        self._optimizer.zero_grad(set_to_none=True)
+        for group in self._groups:
+            group.forget()
         total = torch.zeros(len(self.learners), device=self.device)
         for part in _slices(target.shape[1], self.parts):
             logits = self.logits({name: value[:, part] for name, value in inputs.items()}, training=True)
@@ -215,27 +210,25 @@ class Stack:
 
     def _update(self, factor: float) -> None:
         """AdamW, by ``factor`` of the learning rate."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * factor * group["factor"]
-            group["weight_decay"] = self._decay * group["decay"] if self._equal else 0.0
-        if self._equal:
-            self._optimizer.step()
-        else:
+        if not self._equal:
             self._update_each(factor)
+            return
+        for group in self._groups:
+            group.step(self._rate * factor * group.factor, self._decay * group.decay, self._recipe.beta2)
 
     @torch.no_grad()
     def _update_each(self, factor: float) -> None:
         """Each member by its own rates: decay, then its share of a step that is proportional to the rate."""
-        before = []
-        for group in self._optimizer.param_groups:
-            fade = self._fade * (factor * group["factor"] * group["decay"])
+        for group in self._groups:
+            fade = self._fade * (factor * group.factor * group.decay)
             # AdamW leaves alone what no loss depends on
-            for value in (value for value in group["params"] if value.grad is not None):
+            moved = [value for value in group.parameters if value.grad is not None]
+            for value in moved:
                 value.mul_(1 - _beside(fade, value))
-                before.append((value, value.clone()))
-        self._optimizer.step()
-        for value, old in before:
-            value.copy_(torch.lerp(old, value, _beside(self._share, value)))
+            before = [value.clone() for value in moved]
+            group.step(self._rate * factor * group.factor, 0.0, self._recipe.beta2)
+            for value, old in zip(moved, before, strict=True):
+                value.copy_(torch.lerp(old, value, _beside(self._share, value)))
 
     def end_epoch(self) -> None:
         """Tell the learners their mean training loss, and how many steps they made."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ayatori.nets import NetSpec, Network, find_net, kind_of, rebuild
+from ayatori.nets.dropout import forked
 from ayatori.recipe import Recipe, change
 from ayatori.records import AyatoriError, Dataset, Epoch
 from ayatori.train.learner import Progress, restore_progress
@@ -219,7 +220,7 @@ def _trained(job: Job, index: int, spec: NetSpec, checkpoint: Checkpoint) -> Tra
     """The network of a member that is done, out of its last checkpoint."""
     progress, tensors = checkpoint
     _, own = find_net(job.recipe.net, kind_of(job.dataset))
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         network = rebuild(spec, own).to(job.device)
     if "image" in job.dataset.inputs and job.recipe.engine.layout == "channels_last":
         network.to(memory_format=torch.channels_last)
