@@ -33,6 +33,7 @@ def test_the_readme_has_an_example_in_the_shell_and_one_in_python() -> None:
     assert re.search(r"^ayatori run ", "\n".join(text for kind, text in BLOCKS if kind == "sh"), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_every_block_of_the_readme_runs(tmp_path: Path) -> None:
     folder_of_pets(tmp_path / "pets")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

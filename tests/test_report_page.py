@@ -187,6 +187,7 @@ def test_a_comparison_is_a_page_like_the_others(browser: Browser, runs: Any, tmp
         assert browser.asked() == browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_the_page_of_ten_thousand_rows_is_small_and_soon_ready(browser: Browser, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(10_000, 12))
