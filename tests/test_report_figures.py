@@ -96,7 +96,7 @@ def of_numbers(rows: pd.DataFrame, classes: list[str]) -> dict[str, float]:
 MAKE = {"classification": of_classes, "multilabel": of_labels, "regression": of_numbers}
 
 
-def close(found: Mapping[str, Any], truth: Mapping[str, float], text: str) -> None:
+def close(found: Mapping[str, Any], truth: Mapping[str, float]) -> None:
     for name, value in truth.items():
         if name in found and found[name]["n"]:
             assert found[name]["value"] == pytest.approx(value, rel=2e-5, abs=2e-6), name
@@ -117,7 +117,7 @@ def test_scikit_learn_finds_the_same_figures_in_the_predictions(
         for line in board["entries"]:
             rows = table[(table["name"] == line["name"]) & (table["split"] == board["split"])]
             assert len(rows) == max(score["n"] for score in line["scores"].values())
-            close(line["scores"], MAKE[facts["task"]](rows, classes), text)
+            close(line["scores"], MAKE[facts["task"]](rows, classes))
             main = facts["leaderboard"]["metric"]
             assert " ".join(said(main, line["scores"][main]).split()) in text
             seen += 1
@@ -125,7 +125,7 @@ def test_scikit_learn_finds_the_same_figures_in_the_predictions(
     for place, column in enumerate(facts["scores"]["columns"]):
         rows = table[(table["name"] == column["name"]) & (table["split"] == column["split"])]
         own = {line["metric"]: line["scores"][place] for line in facts["scores"]["lines"]}
-        close({k: v for k, v in own.items() if v}, MAKE[facts["task"]](rows, classes), text)
+        close({k: v for k, v in own.items() if v}, MAKE[facts["task"]](rows, classes))
         for name, score in own.items():
             if score:
                 assert " ".join(said(name, score).split()) in text

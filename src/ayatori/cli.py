@@ -252,12 +252,9 @@ def predict(
     from ayatori.model_files import load_model
     from ayatori.run import Event
     from ayatori.show import Terminal
-    from ayatori.store import write_csv
+    from ayatori.store import new_file, write_csv
 
-    if out.exists():
-        raise AyatoriError(
-            f"the output file must be new, however '{out}' exists; remove it or choose another"
-        )
+    new_file(out)
     model = load_model(run, net, device)
     sample = None if like is None else read_sample(like)
     notes: tuple[str, ...] = ()

@@ -296,6 +296,16 @@ class Checkpoint:
             raise AyatoriError(f"'{path}' must be a checkpoint of ayatori, however: {error}") from None
 
 
+def new_file(path: str | Path) -> Path:
+    """``path``, where nothing is yet; refused where there is."""
+    path = Path(path)
+    if path.exists():
+        raise AyatoriError(
+            f"the output file must be new, however '{path}' exists; remove it or choose another"
+        )
+    return path
+
+
 def write_csv(path: str | Path, tables: Iterable[pd.DataFrame]) -> int:
     """Write tables below one another as one CSV, so that it is there whole, or not at all; how many rows.
 

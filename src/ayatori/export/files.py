@@ -18,7 +18,7 @@ import torch
 from ayatori.export.whole import Whole, described, sample_inputs
 from ayatori.model import Model
 from ayatori.records import AyatoriError, Dataset, Schema
-from ayatori.store import RunFolder
+from ayatori.store import RunFolder, new_file
 
 OPSET = 18  # of ONNX, and the ml operators that turn words into codes
 OPSET_ML = 3
@@ -52,7 +52,7 @@ def to_onnx(model: Model, path: str | Path) -> Exported:
     """
     onnx, _ = (_needed(name) for name in ("onnx", "onnxscript"))
     runtime = _needed("onnxruntime")
-    path, whole = _new(path), Whole(model).cpu()
+    path, whole = new_file(path), Whole(model).cpu()
     inputs = sample_inputs(whole, model.schema, ROWS)
     with _quiet():
         program = torch.onnx.export(
@@ -83,7 +83,7 @@ def to_torch(model: Model, path: str | Path) -> Exported:
     ``categories`` (n, q) int64 codes and ``image`` (n, c, h, w) uint8, and gives what ``to_onnx`` describes,
     labels as numbers. What columns and codes mean stands in the file, as "ayatori.json".
     """
-    path, whole = _new(path), Whole(model).cpu()
+    path, whole = new_file(path), Whole(model).cpu()
     inputs = sample_inputs(whole, model.schema, ROWS)
     tensors = tuple(torch.from_numpy(values) for values in inputs.values())
     rows = torch.export.Dim("rows")
@@ -218,15 +218,6 @@ def _needed(name: str) -> Any:
         raise AyatoriError(
             f"ONNX needs the package {name}, however it is missing; pip install 'ayatori[onnx]'"
         ) from None
-
-
-def _new(path: str | Path) -> Path:
-    path = Path(path)
-    if path.exists():
-        raise AyatoriError(
-            f"the output file must be new, however '{path}' exists; remove it or choose another"
-        )
-    return path
 
 
 @contextlib.contextmanager

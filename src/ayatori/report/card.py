@@ -21,7 +21,6 @@ def card(found: Mapping[str, Any]) -> str:
     columns = [line["scores"] for line in found["scores"]["lines"] if line["metric"] == "ece"]
     own = {
         **found,
-        "delivered": found["delivered"],
         "classes": classes[:LISTED],
         "more": max(len(classes) - LISTED, 0) + (found["data"]["hidden"] or 0),
         "per_class": (mistakes.get("per_class") or [])[:LISTED],

@@ -103,13 +103,9 @@ def differing(runs: Sequence[Path]) -> dict[str, list[Any]]:
 
 def write_comparison(paths: Sequence[str | Path], path: str | Path) -> Path:
     """The page of ``compare_runs``; ``path`` must be new."""
-    from ayatori.store import RunFolder
+    from ayatori.store import RunFolder, new_file
 
-    path = Path(path)
-    if path.exists():
-        raise AyatoriError(
-            f"the output file must be new, however '{path}' exists; remove it or choose another"
-        )
+    path = new_file(path)
     page = environment().get_template("compare.html.j2").render(**comparison_facts(paths))
     RunFolder(path.parent).write_text(path.name, page)
     return path
