@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from ayatori import load
-from ayatori.advise import Advice, advise, difference
+from ayatori.advise import Advice, Probe, _advice, advise, difference
 from ayatori.embed import Frozen
 from ayatori.nets.source import Source
 from ayatori.plan import make_plan
@@ -94,6 +95,35 @@ def test_a_source_that_sees_what_nothing_else_sees_is_used_frozen() -> None:
     assert "accuracy" in found.sentence
     kinds = {probe["kind"] for probe in found.figures["probes"]}
     assert kinds == {"last", "earlier", "fresh", "raw", "scratch"}
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_source_that_knows_in_its_middle_and_forgets_at_its_end_is_trained_in_its_last_part() -> None:
+    forgets = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Tanh())
+    with torch.no_grad():
+        forgets[1].weight[:, :2] = 0.0  # what the two halves have in common
+    found = asked(secret(), source((nn.Identity(), Even(), forgets), 3))
+    assert found.word == "train the last part"
+    assert "by its part 2" in found.sentence
+
+
+@pytest.mark.parametrize("better", [0.02, 0.5])
+def test_a_source_is_judged_by_its_end_unless_an_earlier_part_is_better_beyond_chance(better: float) -> None:
+    chance = np.random.default_rng(0)
+    rows = secret(60)
+
+    def probe(name: str, kind: Any, loss: float, depth: float = 1.0) -> Probe:
+        return Probe(name, kind, loss + chance.normal(0, 0.1, 60), 0.9, depth)
+
+    probes = [
+        probe("its part 4", "earlier", 1.0 - better, 0.8),
+        probe("its features", "last", 1.0),
+        probe("trees on the inputs", "raw", 2.0),
+    ]
+    found = _advice(probes, rows, 0, 60)
+    said = ("train the last part", "by its part 4") if better > 0.1 else ("use it frozen", "by its features")
+    assert found.word == said[0]
+    assert said[1] in found.sentence
 
 
 @pytest.mark.usefixtures("_fresh")

@@ -64,8 +64,9 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
 
     Means of losses are compared on the same rows; the interval of their difference is a bootstrap over rows,
     or over groups of rows where there are such.
-    What does without the source is the best of several, and so is what uses it: the choice is a little kind
-    to both.
+    A frozen run stands on the end of the source, so the source is judged by that; by an earlier part only
+    where that is better beyond chance, and then the advice is to train the parts behind it. What does without
+    the source is the best of several, and the choice is a little kind to it.
     """
     tell = say or (lambda text, share: None)
     rows = _rows(dataset, plan, recipe.seed)
@@ -226,17 +227,18 @@ def _judged(
 
 
 def _advice(probes: list[Probe], rows: Dataset, seed: int, whole: int) -> Advice:
-    """The best with the source beside the best without it; then the end of the network beside its middle."""
+    """The end of the source, or what is plainly better in it, beside the best without it."""
     using = [probe for probe in probes if probe.kind in ("last", "earlier")]
     without = [probe for probe in probes if probe.kind not in ("last", "earlier")]
     last = next(probe for probe in probes if probe.kind == "last")
     best, other = (min(some, key=lambda probe: probe.losses.mean()) for some in (using, without))
+    if difference(last.losses, best.losses, seed, rows.groups)["low"] <= 0:
+        best = last
     gain = difference(other.losses, best.losses, seed, rows.groups)
-    late = difference(last.losses, best.losses, seed, rows.groups)
     word: Word
     if gain["low"] > 0:
-        word = "use it frozen" if late["low"] <= 0 else "train the last part"
-        if word != "use it frozen" and best.depth < 0.5:
+        word = "use it frozen" if best is last else "train the last part"
+        if best.depth < 0.5:
             word = "train all of it"
     elif gain["value"] <= 0 or gain["high"] < 0:
         word = "do not use it"
