@@ -33,7 +33,7 @@ def bounds_of(dataset: Dataset) -> Bounds:
     ways = representations(dataset, rows)
     graphs = [find_neighbours(way.values, NEIGHBOURS) for way in ways]
     points = ways[-1].values if "image" in dataset.inputs else None
-    probes, _ = fit_probes(dataset, probe_plan(dataset, 0), 0, points)
+    probes, _ = fit_probes(dataset, probe_plan(dataset, 0), 0, points)(None)
     return find_bounds(dataset, graphs, probes, dataset.labels, len(dataset) * 4 // 5, None, 0)
 
 

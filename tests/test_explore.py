@@ -190,7 +190,7 @@ def test_a_smaller_share_is_a_part_of_a_larger_one(seed: int, sizes: list[float]
 def test_probes_say_what_cross_validation_says() -> None:
     x, y = clumps(300, 2.0)
     data = load(x, y=y)
-    probes, notes = fit_probes(data, probe_plan(data, 0), 0)
+    probes, notes = fit_probes(data, probe_plan(data, 0), 0)(None)
     scores = {one.name: (one.values.argmax(1) == data.labels).mean() for one in probes if one.size == 1.0}
     reference = (cross_val_predict(LogisticRegression(), x, y, cv=5) == y).mean()
     assert abs(scores["logistic regression"] - reference) < 0.02

@@ -1,6 +1,6 @@
 """``python -m ayatori`` is the command ``ayatori``."""
 
-from ayatori.cli import main
+from ayatori.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -86,27 +88,30 @@ def explore(
     """
     recipe = recipe_of(options)
 
-    from ayatori.explore import explore as look_at
-    from ayatori.report.look import write_look
-    from ayatori.run import Event
-    from ayatori.show import Terminal
-    from ayatori.store import RunFolder
+    from ayatori.aside import second_process
 
-    out = out or _free_folder(data, "-explored")
-    own = None if features is None else _numbers(features)
-    with Terminal(quiet=quiet or json) as show:
-        look = look_at(
-            str(data),
-            recipe=recipe,
-            features=own,
-            show=lambda text, share: show(Event("explore", text, share)),
-        )
-        RunFolder.of_look(out, look)
-        page = write_look(out)
-        if json:
-            _print((out / "explore.json").read_text(encoding="utf-8").rstrip())
-        else:
-            show.look(look, page)
+    with second_process():
+        from ayatori.explore import explore as look_at
+        from ayatori.report.look import write_look
+        from ayatori.run import Event
+        from ayatori.show import Terminal
+        from ayatori.store import RunFolder
+
+        out = out or _free_folder(data, "-explored")
+        own = None if features is None else _numbers(features)
+        with Terminal(quiet=quiet or json) as show:
+            look = look_at(
+                str(data),
+                recipe=recipe,
+                features=own,
+                show=lambda text, share: show(Event("explore", text, share)),
+            )
+            RunFolder.of_look(out, look)
+            page = write_look(out)
+            if json:
+                _print((out / "explore.json").read_text(encoding="utf-8").rstrip())
+            else:
+                show.look(look, page)
 
 
 @app.command
@@ -138,16 +143,19 @@ def run(
     """
     recipe = recipe_of(options)
 
-    from ayatori.log import finish, heard, logs
-    from ayatori.run import run as run_flow
-    from ayatori.show import Terminal
+    from ayatori.aside import second_process
 
-    out = out or _free_folder(data)
-    told = logs(log, out)
-    with Terminal(quiet=quiet or json) as show:
-        result = run_flow(str(data), recipe, out=out, show=heard(show, told))
-        _finish(result, out, show, json)
-        finish(told, result, out)
+    with second_process():
+        from ayatori.log import finish, heard, logs
+        from ayatori.run import run as run_flow
+        from ayatori.show import Terminal
+
+        out = out or _free_folder(data)
+        told = logs(log, out)
+        with Terminal(quiet=quiet or json) as show:
+            result = run_flow(str(data), recipe, out=out, show=heard(show, told))
+            _finish(result, out, show, json)
+            finish(told, result, out)
 
 
 @app.command
@@ -487,5 +495,21 @@ def main() -> None:
         sys.exit(0)
 
 
+def command() -> None:
+    """``main``, and gone at once: torch takes more than half a second to leave."""
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    if "torch" not in sys.modules:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ayatori import sentences
 from ayatori.advise import advise
+from ayatori.aside import end_second_process
 from ayatori.assemble import whole_plan
 from ayatori.augment import augment, candidates, resolve
 from ayatori.clock import Clock
@@ -132,6 +133,7 @@ def look_first(ready: Ready, folder: RunFolder | None, show: Show) -> tuple[Look
         embedded=ready.dataset.inputs.get("features"),
         show=lambda text, share: show(Event("explore", text, share)),
     )
+    end_second_process()
     if folder:
         folder.write_look(look)
     show(Event("explore", f"{look.verdict}: {look.sentence}"))

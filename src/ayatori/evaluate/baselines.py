@@ -64,6 +64,7 @@ TREES = 60
 SIDE = 14  # pictures are averaged down to at most this side
 FEATURES = 128  # components of what a frozen network says, for trees
 NEIGHBOURS = 10
+CELLS = 100_000  # rows times columns from which on folds side by side are faster than in turn
 DISTANCES = 1_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
 
 
@@ -174,7 +175,8 @@ def _rival(
             return middle - start, time.perf_counter() - middle
 
     fitting = predicting = 0.0
-    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1, 8)) as pool:
+    threads = min(len(jobs), os.cpu_count() or 1, 8) if table.size >= CELLS else 1
+    with ThreadPoolExecutor(threads) as pool:
         for done, seconds in enumerate(pool.map(work, jobs.values()), 1):
             fitting, predicting = fitting + seconds[0], predicting + seconds[1]
             if progress is not None:

@@ -6,9 +6,7 @@ import atexit
 import dataclasses
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from ayatori.explore.bounds import Bounds, find_bounds
 from ayatori.explore.features import fewer, representations
 from ayatori.explore.maps import draw_maps
 from ayatori.explore.neighbours import find_neighbours, structure
-from ayatori.explore.probes import fit_probes, probe_plan, sample_rows, take_rows
+from ayatori.explore.probes import Probed, fit_probes, probe_plan, sample_rows, take_rows
 from ayatori.explore.sheet import Seen, look_of, shrunk
 from ayatori.plan import make_plan, strata
 from ayatori.pretrained import find_pretrained, freeze, source_name
@@ -121,11 +119,10 @@ def explore(
 
 
 def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, clock: Clock) -> Seen:
-    """One line per step: points, neighbours, maps beside quick models and their bounds, the audit.
+    """One line per step: points, neighbours, quick models beside maps, their bounds, the audit.
 
-    The maps are mostly products, which let other threads go on; the quick models are mostly Python. So both
-    together take little longer than the slower one. All is done with one thread a product, whatever runs
-    beside it: else the last digits would depend on what was done first.
+    All is done with one thread a product, whatever runs beside it: else the last digits would depend on what
+    was done first.
     """
     say("neighbours", 0.08)
     own = {name: np.asarray(values)[rows.drawn] for name, values in given.items()}
@@ -135,15 +132,14 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
     best = int(np.argmax([np.nan_to_num(one["agreement"]) for one in structures]))
     clock.lap("neighbours")
     with threadpool_limits(1):
-        drawing = _beside(lambda: _maps(rows, ways[best], recipe))
-        bounds, notes = _bounds(rows, ways[best], graphs, recipe, say)
+        probes = _probes(rows, ways[best], recipe)
+        maps = _maps(rows, ways[best], recipe, say)
+        clock.lap("maps")
+        bounds, notes = _bounds(rows, probes, graphs, recipe, say)
         clock.lap("probes")
-        say("audit", 0.6)
+        say("audit", 0.8)
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
-        clock.lap("audit")
-        say("maps", 0.7)
-        maps = drawing.result()
-    clock.lap("maps")
+    clock.lap("audit")
     by_chance = [1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures)]
     return Seen(
         whole=rows.whole,
@@ -228,22 +224,24 @@ def _structure(graph: Graph, open_: Dataset, recipe: Recipe) -> dict[str, float]
     return {"agreement": agreement, "by_chance": by_chance, "p": p, "permutations": count}
 
 
-def _bounds(
-    rows: _Rows, way: Representation, graphs: list[Graph], recipe: Recipe, say: Show
-) -> tuple[Bounds | None, list[str]]:
-    """What the probes say; None where there are too few rows for them."""
+def _probes(rows: _Rows, way: Representation, recipe: Recipe) -> Callable[[Show], Probed] | None:
+    """Quick models, begun; None where there are too few rows for them."""
     judged = take_rows(rows.open, rows.asked)
     kinds = len(np.unique(judged.labels, axis=0))
     if len(judged) < LEAST or kinds < 2 or (judged.groups is not None and len(np.unique(judged.groups)) < 4):
-        return None, []
+        return None
     points = fewer(way.values[rows.known[rows.asked]]) if "image" in judged.inputs else None
-    probes, notes = fit_probes(
-        judged,
-        probe_plan(judged, recipe.seed),
-        recipe.seed,
-        points,
-        lambda text, share: say(f"quick models: {text}", 0.1 + 0.5 * share),
-    )
+    return fit_probes(judged, probe_plan(judged, recipe.seed), recipe.seed, points)
+
+
+def _bounds(
+    rows: _Rows, waiting: Callable[[Show], Probed] | None, graphs: list[Graph], recipe: Recipe, say: Show
+) -> tuple[Bounds | None, list[str]]:
+    """What the probes say."""
+    if waiting is None:
+        return None, []
+    probes, notes = waiting(lambda text, share: say(f"quick models: {text}", 0.4 + 0.4 * share))
+    judged = take_rows(rows.open, rows.asked)
     learn = float((rows.whole_plan.roles <= 250).mean(axis=0).mean() * len(rows.whole))
     wanted = recipe.explore.target_accuracy or None
     return (
@@ -263,24 +261,14 @@ def _audited(rows: _Rows, way: Representation, graph: Graph, bounds: Bounds | No
     return audit(rows.whole, rows.whole_plan, rows.twins, near, way, answers, recipe.seed)
 
 
-def _beside(work: Callable[[], list[Map]]) -> Future[list[Map]]:
-    """The same in a thread that nobody waits for after Ctrl-C, as an executor's would be."""
-    future: Future[list[Map]] = Future()
-
-    def go() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # told to whoever asks for the result
-            future.set_exception(error)
-
-    threading.Thread(target=go, name="ayatori-maps", daemon=True).start()
-    return future
-
-
-def _maps(rows: _Rows, way: Representation, recipe: Recipe) -> list[Map]:
+def _maps(rows: _Rows, way: Representation, recipe: Recipe, say: Show) -> list[Map]:
     if not recipe.explore.maps:
         return []
+
+    def tell(share: float) -> None:
+        say("maps", 0.1 + 0.3 * share)
+
     own = rows.open.labels
     labels = np.zeros((len(rows.dataset), *own.shape[1:]), own.dtype)
     labels[rows.known] = own
-    return draw_maps(way, labels, ~rows.plan.sealed, recipe.seed, recipe.explore.look_seconds)
+    return draw_maps(way, labels, ~rows.plan.sealed, recipe.seed, recipe.explore.look_seconds, tell)

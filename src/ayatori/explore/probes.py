@@ -7,19 +7,20 @@ fold's rows and is judged on the same rows: the learning curve.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ayatori.evaluate import fit_baselines
+from ayatori.aside import aside
+from ayatori.evaluate import fit_baselines, title_of
 from ayatori.plan import make_plan, strata
 from ayatori.recipe import EvaluateRecipe, PlanRecipe
 from ayatori.records import SCORE, STOP, UNUSED, Dataset, Plan, Predictions
 
 SIZES = (0.25, 0.5)  # of a fold's rows, for the learning curve
 LEAST = 40  # rows that a part must have
-PROBES = ("majority", "linear", "trees", "perceptron")
+PROBES = {"majority": 0.0, "linear": 0.1, "trees": 1.0, "perceptron": 5.0}  # and about how long they take
 
 Progress = Callable[[str, float], None]
 
@@ -32,6 +33,9 @@ class Probe:
     size: float  # share of a fold's rows that it learned from
     rows: int  # the same in rows
     values: np.ndarray
+
+
+Probed = tuple[list[Probe], list[str]]
 
 
 def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
@@ -73,34 +77,47 @@ def probe_plan(dataset: Dataset, seed: int) -> Plan:
 
 
 def fit_probes(
-    dataset: Dataset,
-    plan: Plan,
-    seed: int,
-    points: np.ndarray | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[Probe], list[str]]:
-    """Every probe at every size, and notes on what was left out. ``points`` (n, d): the rows of pictures."""
-    say = progress or (lambda text, share: None)
-    found: list[Probe] = []
-    notes: list[str] = []
+    dataset: Dataset, plan: Plan, seed: int, points: np.ndarray | None = None
+) -> Callable[[Progress | None], Probed]:
+    """Begin every probe at every size, see ``aside``; what is returned waits for all of them.
+
+    They come with notes on what was left out. ``points`` (n, d): the rows of pictures.
+    """
     kinds = strata(dataset)
     sizes = [size for size in SIZES if size * len(dataset) * 0.8 >= LEAST] + [1.0]
-    recipe = EvaluateRecipe(PROBES)
-    total = sum(sizes) * len(PROBES) * plan.members
-    done = 0.0
-    for size in sizes:
-        thin = thinned(plan, kinds, size, seed)
+    plans = {size: thinned(plan, kinds, size, seed) for size in sizes}
+    seen = dataset if points is None else dataclasses.replace(dataset, inputs={})
+    jobs = [(size, name, member) for size in sizes for name in PROBES for member in range(plan.members)]
+    begun = [
+        aside(fit_baselines, seen, plans[size].only([member]), EvaluateRecipe((name,)), points=points)
+        for size, name, member in jobs
+    ]
 
-        def count(text: str, size: float = size) -> None:
-            nonlocal done
-            done += size
-            say(text, done / total)
+    def wait(progress: Progress | None = None) -> Probed:
+        say = progress or (lambda text, share: None)
+        said = {}
+        done, total = 0.0, sum(size * PROBES[name] for size, name, _ in jobs)
+        # from the last on: what the second process has not begun is done here meanwhile
+        for job, answer in zip(reversed(jobs), reversed(begun), strict=True):
+            size, name, _ = job
+            said[job] = answer()
+            done += size * PROBES[name]
+            say(title_of(name, dataset.task), done / total)
+        found = []
+        notes: dict[str, list[str]] = {}
+        for size in sizes:
+            rows = int(np.mean([_learned(plans[size], member).sum() for member in range(plan.members)]))
+            for name in PROBES:
+                own = [said[size, name, member] for member in range(plan.members)]
+                left = next((left for _, left in own if left and size == 1.0), [])
+                for what, _, rest in (note.rpartition(": ") for note in left):
+                    notes.setdefault(what, []).append(rest)  # the same of several models is said once
+                if all(rivals for rivals, _ in own):
+                    values = _judged([rivals[0] for rivals, _ in own], plans[size])
+                    found.append(Probe(title_of(name, dataset.task), size, rows, values))
+        return found, [f"{what}: {', '.join(rest)}" for what, rest in notes.items()]
 
-        rivals, left = fit_baselines(dataset, thin, recipe, count, points)
-        rows = int(np.mean([_learned(thin, member).sum() for member in range(thin.members)]))
-        found += [Probe(rival.name, size, rows, _judged(rival, thin)) for rival in rivals]
-        notes = left
-    return found, notes
+    return wait
 
 
 def thinned(plan: Plan, kinds: np.ndarray, size: float, seed: int) -> Plan:
@@ -129,10 +146,10 @@ def _learned(plan: Plan, member: int) -> np.ndarray:
     return (plan.roles[:, member] > UNUSED) & (plan.roles[:, member] <= STOP)
 
 
-def _judged(found: Predictions, plan: Plan) -> np.ndarray:
-    """(n, c): what each row's own fold says of it."""
-    values = np.full(found.values.shape[1:], np.nan, np.float32)
-    for member in range(plan.members):
+def _judged(found: Sequence[Predictions], plan: Plan) -> np.ndarray:
+    """(n, c): what each row's own fold says of it, of one model a fold."""
+    values = np.full(found[0].values.shape[1:], np.nan, np.float32)
+    for member, own in enumerate(found):
         rows = plan.rows(member, SCORE)
-        values[rows] = found.values[member, rows]
+        values[rows] = own.values[0, rows]
     return values

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from ayatori.nets import NetSpec
+from ayatori.processes import loaded
 from ayatori.records import Dataset, Epoch, Plan
 from ayatori.train.learner import Learner
 from ayatori.train.loop import Job, packed, train_members
-from ayatori.train.processes import loaded
 from ayatori.train.stream import make_stream, pick_device
 
 POLL = 0.1  # seconds between two words about the share of steps that is done

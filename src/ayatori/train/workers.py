@@ -27,11 +27,11 @@ from torch import Tensor
 
 from ayatori.nets import NetSpec, Network, find_net, kind_of, rebuild
 from ayatori.nets.dropout import forked
+from ayatori.processes import dumped, needs_main, processes, uninterrupted, why_not_sent
 from ayatori.recipe import Recipe, change
 from ayatori.records import AyatoriError, Dataset, Epoch
 from ayatori.train.learner import Progress, restore_progress
 from ayatori.train.loop import Checkpoint, Job, OnEpoch, OnStep
-from ayatori.train.processes import dumped, needs_main, processes, uninterrupted, why_not_sent
 from ayatori.train.work import POLL, Task, mapped, to_bytes, work
 
 GRACE = 20.0  # seconds that workers have, after Ctrl-C, to save their last epochs

@@ -19,14 +19,15 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-from ayatori.records import AyatoriError
+from ayatori.errors import AyatoriError
 
 
 @contextlib.contextmanager
-def processes(count: int, folder: str, see_main: bool) -> Iterator[Executor]:
+def processes(count: int, folder: str | None, see_main: bool) -> Iterator[Executor]:
     """So many processes; all have ended when the block is left, by whatever way.
 
-    ``folder`` is removed should this process be killed. ``see_main``: they import the user's script too.
+    ``folder``, if any, is removed should this process be killed. ``see_main``: they import the user's script
+    too.
 
     Raises
     ------
@@ -104,17 +105,18 @@ def _main(seen: bool) -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _begin(folder: str) -> None:
+def _begin(folder: str | None) -> None:
     """The first thing that a new process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
 
 
-def _end_with_parent(folder: str) -> None:
+def _end_with_parent(folder: str | None) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
