@@ -24,15 +24,19 @@ class InTurn(Executor):
 
 
 @contextlib.contextmanager
-def crew(threads: int) -> Iterator[Executor]:
-    """An executor for the steps: so many threads with one core each, or the caller's own on all cores."""
-    if threads < 2:
+def crew(threads: int, one_core: bool = False) -> Iterator[Executor]:
+    """An executor for the steps: so many threads with one core each, or the caller's own on all cores, or
+    on one core."""
+    if threads < 2 and not one_core:
         yield InTurn()
         return
     allowed = torch.get_num_threads()
     try:
         # the caller too, who reads and varies batches meanwhile: it would wait for cores that are busy
         torch.set_num_threads(1)
+        if threads < 2:
+            yield InTurn()
+            return
         with ThreadPoolExecutor(threads, "ayatori", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
     finally:

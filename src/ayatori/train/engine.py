@@ -7,6 +7,7 @@ same bytes". ``--tune`` times the choices on real batches instead, and writes th
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ Mode = Literal["auto", "stacked", "turns"]
 STACKED_BELOW = 100e6  # floating-point operations of one call of a layer, forward and backward
 BF16_FROM = 60e6  # of one step of one member
 THREADS_FROM = 1.5e9  # of one step of all members, where they are stacked
+# the same where threads that wait sleep at once; a row of a member costs as much as so many operations beside
+PATIENT_FROM, PATIENT_ROW = 550e6, 50e3
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Machine:
     device: str  # cpu, cuda, mps
     cores: int  # that torch may use
     bf16: bool  # whether matrix products in bfloat16 are faster than in float32
+    patient: bool = False  # threads that wait for one another sleep, as those of the command do
 
 
 def look(device: torch.device) -> Machine:
@@ -37,7 +41,17 @@ def look(device: torch.device) -> Machine:
     if device.type != "cpu":
         return Machine(device.type, 1, False)
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return Machine("cpu", torch.get_num_threads(), bool(fast))
+    return Machine("cpu", torch.get_num_threads(), bool(fast), _patient())
+
+
+def _patient() -> bool:
+    return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+
+
+def one_core(engine: EngineRecipe, device: torch.device) -> bool:
+    """Whether a stack keeps to one core though all are free: waking a thread for each small operation costs
+    more than it brings (titanic, five networks: 30 s on two cores that sleep, 10 s on one)."""
+    return engine.mode == "stacked" and device.type == "cpu" and _patient()
 
 
 def choose(
@@ -53,7 +67,11 @@ def choose(
     mode, why = _mode(traits, flops, members, shared, machine)
     if engine.mode == "turns" or (engine.mode == "stacked" and not cannot_stack(traits, members, shared)):
         mode, why = engine.mode, engine.why or "it was asked for"
-    few = mode == "stacked" and members * flops < THREADS_FROM
+    few = mode == "stacked" and (
+        members * (flops + PATIENT_ROW * batch_size) < PATIENT_FROM
+        if machine.patient
+        else members * flops < THREADS_FROM
+    )
     threads = engine.threads or (min(machine.cores, members) if machine.device == "cpu" and not few else 1)
     if traits.draws_globally:
         threads = 1  # threads cannot share a generator without losing "same seed, same bytes"

@@ -26,6 +26,7 @@ from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Epoch, Plan
 from ayatori.train.balance import balance_rows
 from ayatori.train.crew import crew
+from ayatori.train.engine import one_core
 from ayatori.train.learner import (
     Learner,
     clone,
@@ -48,6 +49,7 @@ from ayatori.train.stream import (
     batches,
     own_inputs,
     own_order,
+    pick_device,
     read_batch,
     sampled_order,
     seed_of,
@@ -132,7 +134,7 @@ def _epochs(
     began, saved = time.monotonic(), time.monotonic()
     spent = sum(learner.progress.seconds for learner in everyone)
     stacks: list[Stack] = []
-    with crew(recipe.engine.threads) as hands:
+    with crew(recipe.engine.threads, one_core(recipe.engine, pick_device(settings.device))) as hands:
         begin = min((one.progress.epoch for one in learners if not one.done), default=settings.epochs)
         for epoch in range(begin, settings.epochs):
             active = [one for one in learners if not one.done and one.progress.epoch == epoch]
