@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -493,23 +491,3 @@ def main() -> None:
         # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def command() -> None:
-    """``main``, and gone at once: torch takes more than half a second to leave."""
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code
-    if "torch" not in sys.modules:
-        sys.exit(code)
-    atexit._run_exitfuncs()
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else code is not None)
-
-
-if __name__ == "__main__":
-    command()

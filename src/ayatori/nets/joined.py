@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.graph import CodeGen
 
 from ayatori.nets.dropout import own_chance
 from ayatori.nets.network import Inputs, Network
+from ayatori.nets.noted import noted
 
 # how torch says that operations cannot be noted; the stack then goes on without
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, LookupError)
@@ -82,11 +81,7 @@ class Joined:
             return function(*self.parameters.values(), *buffers, *inputs.values())
 
         try:
-            module = run(make_fx(call))
-            # without the code that takes dictionaries apart: a millisecond a call
-            module.graph.set_codegen(CodeGen())
-            module.recompile()
-            traced = module.forward
+            traced = run(lambda *values: noted(call, values))
             again, expected = run(traced), run(call)
         except UNTRACEABLE:
             return False

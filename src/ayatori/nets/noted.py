@@ -1,0 +1,101 @@
+"""A function of tensors -> the operations that it does, noted once, without the Python around them.
+
+What ``torch.fx.experimental.proxy_tensor.make_fx`` does with real tensors; that one loads torch's compiler,
+which takes longer than the training of a small table, and then a third of a second for each network.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+# numbers and shapes that come of values would be noted as if they were always the same
+OF_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+
+def noted(function: Callable[..., Tensor], given: Sequence[Tensor]) -> Callable[..., Tensor]:
+    """Call ``function`` on ``given``, and return what does the same operations on tensors of the same shapes.
+
+    Below autograd and ``vmap``, so that gradients can be had of what is returned. Random numbers are drawn
+    anew, from the generators that the function draws from.
+
+    Raises
+    ------
+    RuntimeError
+        Where the operations depend on values, or take in a tensor that nobody gave.
+
+    >>> double = noted(lambda x, y: (x + y).relu() * 2, [torch.zeros(2), torch.zeros(2)])
+    >>> double(torch.tensor([1.0, -3.0]), torch.tensor([2.0, 1.0]))
+    tensor([6., 0.])
+    """
+    notes = _Notes(given)
+    with notes:
+        said = function(*given)
+    notes.graph.output(notes.node(said))
+    return fx.GraphModule(notes.root, notes.graph).forward
+
+
+class _Notes(TorchDispatchMode):
+    """Every operation becomes a node of ``graph``; constants are attributes of ``root``."""
+
+    def __init__(self, given: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.graph, self.root = fx.Graph(), nn.Module()
+        self._nodes = {
+            id(value): self.graph.placeholder(f"given_{number}") for number, value in enumerate(given)
+        }
+        self._alive: list[Any] = [*given]  # an id is a name only as long as its tensor lives
+
+    def node(self, value: Tensor) -> fx.Node:
+        if id(value) not in self._nodes:
+            raise RuntimeError("a tensor is used that nobody gave")
+        return self._nodes[id(value)]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would load its compiler, to tell it to leave this alone
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if any(tag in func.tags for tag in OF_VALUES) and not _by_places(func, args):
+            raise RuntimeError(f"{func} depends on values")
+        if func is torch.ops.aten.lift_fresh.default:  # a constant that was written out in the code
+            self._name(args[0], self._attribute(args[0].clone()))
+        named = tree_map_only(Tensor, self.node, (tuple(args), dict(kwargs or {})))
+        named = tree_map_only(torch.Generator, self._attribute, named)
+        said = func(*args, **(kwargs or {}))
+        node = self.graph.call_function(func, *named)
+        self._name(said, node)
+        return said
+
+    def _attribute(self, value: Any) -> fx.Node:
+        name = f"constant_{len(self.graph.nodes)}"
+        setattr(self.root, name, value)
+        return self.graph.get_attr(name)
+
+    def _name(self, said: Any, node: fx.Node) -> None:
+        if isinstance(said, Tensor):
+            self._nodes[id(said)] = node
+            self._alive.append(said)
+        elif isinstance(said, list | tuple):
+            for place, part in enumerate(said):
+                if isinstance(part, Tensor):
+                    self._name(part, self.graph.call_function(operator.getitem, (node, place)))
+
+
+def _by_places(func: Any, args: Sequence[Any]) -> bool:
+    """Whether it takes rows by their numbers; how many a mask takes depends on its values."""
+    if func is not torch.ops.aten.index.Tensor:
+        return False
+    return not any(index.dtype in (torch.bool, torch.uint8) for index in args[1] if index is not None)

@@ -1,0 +1,99 @@
+"""Operations noted once do again what the function did, gradients included, and without torch's compiler."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ayatori.nets.noted import noted
+
+STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "product": lambda x, w: x @ w,
+    "silu": lambda x, w: nn.functional.silu(x),
+    "shift": lambda x, w: x + 0.5,
+    "halves": lambda x, w: torch.cat([part * place for place, part in enumerate(x.chunk(2, 1), 1)], 1),
+    "norm": lambda x, w: nn.functional.layer_norm(x, x.shape[1:]),
+    "in place": lambda x, w: (x * 1.0).relu_(),
+    "constant": lambda x, w: x * torch.tensor([1.0, 2.0, 3.0, 4.0]),
+    "turned": lambda x, w: x.view(2, -1, 4).transpose(0, 1).reshape(x.shape),
+    "sorted": lambda x, w: x.sort(1).values,
+}
+
+
+def numbers(seed: int) -> tuple[Tensor, Tensor]:
+    chance = torch.Generator().manual_seed(seed)
+    x, w = torch.randn(6, 4, generator=chance), torch.randn(4, 4, generator=chance)
+    return x, w.requires_grad_()
+
+
+@given(steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_what_was_noted_gives_the_same_values_and_gradients_on_other_numbers(
+    steps: list[str], seed: int
+) -> None:
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        for name in steps:
+            x = STEPS[name](x, w)
+        return x @ w
+
+    again = noted(function, numbers(0))
+    (x, w), (same_x, same_w) = numbers(seed), numbers(seed)
+    said, wanted = again(x, w), function(same_x, same_w)
+    assert torch.equal(said, wanted)
+    said.square().sum().backward()
+    wanted.square().sum().backward()
+    assert torch.equal(w.grad, same_w.grad)
+
+
+def test_many_networks_at_once_are_noted_below_vmap() -> None:
+    def one(x: Tensor, w: Tensor) -> Tensor:
+        return nn.functional.gelu(x @ w).sum(1)
+
+    x, w = torch.randn(3, 5, 4), torch.randn(3, 4, 2)
+    again = noted(torch.func.vmap(one), [torch.zeros(3, 5, 4), torch.zeros(3, 4, 2)])
+    torch.testing.assert_close(again(x, w), torch.stack([one(a, b) for a, b in zip(x, w, strict=True)]))
+
+
+def test_random_numbers_are_drawn_anew_from_the_generator_of_the_function() -> None:
+    chance = torch.Generator().manual_seed(0)
+    again = noted(lambda x: x + torch.rand(x.shape, generator=chance), [torch.zeros(4)])
+    drawn = [again(torch.zeros(4)) for _ in range(2)]
+    assert not torch.equal(*drawn)
+    chance.manual_seed(0)
+    assert torch.equal(torch.rand(4, generator=chance) * 0 + again(torch.zeros(4)), drawn[0])
+
+
+def test_what_depends_on_values_is_refused() -> None:
+    for function in (lambda x: x if x.sum() > 0 else -x, lambda x: x[x > 0], lambda x: x * x.max().item()):
+        with pytest.raises(RuntimeError, match=r"depends on values|nobody gave"):
+            noted(function, [torch.ones(3)])
+
+
+def test_a_tensor_that_nobody_gave_is_refused() -> None:
+    hidden = torch.ones(3)
+    with pytest.raises(RuntimeError, match="nobody gave"):
+        noted(lambda x: x + hidden, [torch.ones(3)])
+
+
+def test_training_networks_of_a_table_does_not_load_the_compiler() -> None:
+    code = """
+import sys
+import numpy as np
+import ayatori
+from ayatori.recipe import Recipe, TrainRecipe, change
+chance = np.random.default_rng(0)
+x = chance.normal(size=(120, 3))
+recipe = Recipe(train=TrainRecipe(epochs=60, patience=60))
+recipe = change(change(recipe, "explore", look=False), "evaluate", baselines=())
+result = ayatori.run(x, recipe, y=(x[:, 0] > 0).astype(str))
+assert result.recipe.engine.mode == "stacked"
+assert not {"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
