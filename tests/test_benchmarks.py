@@ -65,6 +65,15 @@ def test_bags_cost_is_measured_beside_the_folds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_threads_that_sleep_are_timed_beside_threads_that_spin(tmp_path: Path) -> None:
+    write_clumps(tmp_path / "wine.csv", "target")
+    few = ["--data", "wine", "--visits", 100, "--rounds", 1, "--ways", "the rule"]
+    facts = facts_of("waiting.py", "--tables", tmp_path, *few)
+    assert set(facts["seconds"]["wine"]) == {"sleep: the rule", "spin: the rule"}
+    assert min(facts["seconds"]["wine"].values()) > 0
+
+
+@pytest.mark.slow
 def test_chance_is_measured_on_random_labels() -> None:
     facts = facts_of("chance.py", "--seeds", 2, "--rows", 80)
     lines = facts["lines"]

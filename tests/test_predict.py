@@ -483,7 +483,7 @@ def test_a_killed_process_leaves_no_output_and_the_next_cleans_up(
     command: Callable, run: Path, tmp_path: Path
 ) -> None:
     table(400_000).to_parquet("new.parquet")
-    words = [sys.executable, "-m", "ayatori.cli", "predict", str(run), "new.parquet", "-o", "out.csv"]
+    words = [sys.executable, "-m", "ayatori", "predict", str(run), "new.parquet", "-o", "out.csv"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     draft = tmp_path / ".out.csv.part"
     deadline = time.monotonic() + 60

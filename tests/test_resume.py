@@ -51,7 +51,7 @@ def start(*words: str, said: Path = Path(os.devnull)) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with said.open("w") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "ayatori.cli", *words], env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "ayatori", *words], env=environment, stdout=output, stderr=output
         )
 
 
