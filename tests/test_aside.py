@@ -62,6 +62,12 @@ def test_without_a_second_process_the_answer_is_computed_when_it_is_asked_for() 
     assert aside(os.getpid)() == os.getpid()
 
 
+def test_what_cannot_be_sent_is_done_here() -> None:
+    with second_process():
+        second()
+        assert aside(lambda: os.getpid())() == os.getpid()
+
+
 def test_what_the_second_process_has_not_begun_is_done_here() -> None:
     with second_process():
         pid = second()

@@ -57,7 +57,7 @@ def aside(function: Callable[Given, Said], *given: Given.args, **named: Given.kw
             return here()
         try:
             return future.result()
-        except BrokenExecutor:
+        except Exception:  # it ended, or could not be sent this; what else went wrong, goes wrong here too
             return here()
 
     return answer
