@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers import command
 
-from ayatori.log import logs
+from ayatori.log import ending, logs
 from ayatori.records import AyatoriError
 
 
@@ -55,6 +55,34 @@ def test_both_programs_know_losses_figures_and_settings(
     np.testing.assert_allclose([one.value for one in losses], history["train_loss"], rtol=1e-9)
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert files == {"report.html", "model_card.md", "result.json", "recipe.toml"}
+
+
+@pytest.mark.filterwarnings("ignore")  # those of other programs
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError, AyatoriError])
+def test_a_run_that_is_stopped_is_not_running_for_ever(
+    stop: type[BaseException], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: object) -> None:
+        raise stop("no more")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    told = logs("tensorboard,mlflow", tmp_path / "run")
+    with pytest.raises(stop), ending(told):
+        stopped()
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("ayatori").experiment_id])
+    assert run.info.status == "KILLED"
+
+
+def test_a_run_on_bad_data_is_told_to_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "t.csv").write_text("a,y\n1,one\n2,one\n")
+    assert command(monkeypatch, "run", tmp_path / "t.csv", "--out", "run", "--log", "mlflow") == 2
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("ayatori").experiment_id])
+    assert run.info.status == "KILLED"
 
 
 def test_an_unknown_or_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

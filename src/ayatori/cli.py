@@ -144,13 +144,13 @@ def run(
     from ayatori.aside import second_process
 
     with second_process():
-        from ayatori.log import finish, heard, logs
+        from ayatori.log import ending, finish, heard, logs
         from ayatori.run import run as run_flow
         from ayatori.show import Terminal
 
         out = out or _free_folder(data)
         told = logs(log, out)
-        with Terminal(quiet=quiet or json) as show:
+        with Terminal(quiet=quiet or json) as show, ending(told):
             result = run_flow(str(data), recipe, out=out, show=heard(show, told))
             _finish(result, out, show, json)
             finish(told, result, out)

@@ -5,10 +5,11 @@ Nothing in a run depends on it: a log listens to the same events as the terminal
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +33,9 @@ class Log(Protocol):
         self, settings: Mapping[str, Any], figures: Mapping[str, float], files: Sequence[Path]
     ) -> None:
         """The end: settings by name, figures by name, and files worth keeping."""
+
+    def stop(self) -> None:
+        """The run ends without a result."""
 
 
 class TensorBoard:
@@ -67,6 +71,10 @@ class TensorBoard:
             self.writer.add_scalar(f"figures/{name}", value, 0)
         self.writer.close()
 
+    def stop(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
 
 class MLflow:
     """A run of the experiment "ayatori" where MLFLOW_TRACKING_URI says, or in ./mlruns."""
@@ -97,6 +105,9 @@ class MLflow:
         for file in files:
             self.client.log_artifact(self.run, str(file))
         self.client.set_terminated(self.run)
+
+    def stop(self) -> None:
+        self.client.set_terminated(self.run, "KILLED")
 
 
 KINDS: dict[str, Callable[[Path], Log]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
@@ -131,6 +142,17 @@ def heard(show: Show, told: Sequence[Log]) -> Show:
                 log.epoch(event.epoch)
 
     return hear
+
+
+@contextlib.contextmanager
+def ending(told: Sequence[Log]) -> Iterator[None]:
+    """Whatever ends the block before its end is told to the logs too."""
+    try:
+        yield
+    except BaseException:
+        for log in told:
+            log.stop()
+        raise
 
 
 def finish(told: Sequence[Log], result: Result, out: Path) -> None:
