@@ -31,7 +31,7 @@ from ayatori.recipe import Recipe, change
 from ayatori.records import Dataset, Graph, Look, Map, Plan, Representation
 
 NEIGHBOURS = 25  # nearest rows that are known of a row
-MOST = 200_000  # rows that are looked at
+MOST, MOST_PICTURES = 200_000, 30_000  # rows that are looked at
 LARGEST = 96  # pixels of a picture's side that are looked at
 PERMUTED = 2000  # rows that labels are permuted for
 CELLS = 1_500_000  # rows times columns that quick models learn from
@@ -185,10 +185,10 @@ def _rows(dataset: Dataset, plan: Plan | None, recipe: Recipe, twins: Twins | No
     if len(dataset) > NEAR_ROWS:
         notes.append("of so many rows only exact copies were looked for, no near ones")
     sealed = plan.sealed
-    drawn = np.arange(len(dataset))
-    if len(drawn) > MOST:
-        drawn = np.sort(np.random.default_rng([recipe.seed, 3]).choice(drawn, MOST, replace=False))
-        notes.append(f"{MOST:,} of {len(dataset):,} rows were drawn to be looked at")
+    drawn, limit = np.arange(len(dataset)), MOST_PICTURES if "image" in dataset.inputs else MOST
+    if len(drawn) > limit:
+        drawn = np.sort(np.random.default_rng([recipe.seed, 3]).choice(drawn, limit, replace=False))
+        notes.append(f"{limit:,} of {len(dataset):,} rows were drawn to be looked at")
     some = take_rows(dataset, drawn)
     if "image" in some.inputs and max(some.inputs["image"].shape[2:]) > LARGEST:
         small = shrunk(dataset.inputs["image"], drawn, LARGEST)

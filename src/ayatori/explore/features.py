@@ -15,13 +15,13 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional
 
+from ayatori.embed import in_blocks
 from ayatori.evaluate.baselines import scaled, whole_table
 from ayatori.records import AyatoriError, Dataset, Representation
 
 BEYOND = 8.0  # standard deviations at which a number is cut
 WHITENED = 50  # principal components
 FILTERS, PATCH, SIDE, COMPONENTS = 256, 5, 32, 256  # of the random convolutions
-BATCH = 64  # pictures at once
 WIDEST = 2000  # columns that are still whitened
 
 
@@ -90,17 +90,24 @@ def _random_convolutions(image: np.ndarray, own: np.ndarray, seed: int) -> np.nd
     chance = np.random.default_rng([seed, 31])
     some = np.sort(chance.choice(own, min(len(own), 400), replace=False))
     centre, whiten, filters = _filters(_small(image[some]), chance)
-    pooled = []
-    with torch.inference_mode():
-        for start in range(0, len(image), BATCH):
-            patches = _patches(_small(image[start : start + BATCH]))
-            rows, places, _ = patches.shape
-            answers = ((_even(patches) - centre) @ whiten) @ filters
-            answers = torch.cat([(answers - 0.25).relu(), (-answers - 0.25).relu()], -1)
-            side = round(places**0.5)
-            grid = answers.transpose(1, 2).reshape(rows, -1, side, places // side)
-            pooled.append(functional.adaptive_avg_pool2d(grid, 3 if side >= 12 else 2).flatten(1).numpy())
-    values = np.concatenate(pooled)
+    sifted = whiten @ filters
+    shift = centre @ sifted
+
+    def ask(rows: np.ndarray) -> Tensor:
+        patches = _patches(_small(image[rows]))
+        side = round(patches.shape[1] ** 0.5)
+        # filters last, as the product gives them: nothing is turned round
+        grid = (_even(patches) @ sifted - shift).unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        places = 3 if side >= 12 else 2
+        answers = [functional.adaptive_avg_pool2d((sign * grid - 0.25).relu_(), places) for sign in (1, -1)]
+        return torch.cat(answers, 1).flatten(1)
+
+    values: np.ndarray = np.empty((0, 0), np.float32)
+    for rows, said in in_blocks(ask, len(image), torch.device("cpu"), bf16=False):
+        if not len(values):
+            # written here at once: small answers that are kept between large ones would pin the heap
+            values = np.empty((len(image), said.shape[1]), np.float32)
+        values[rows] = said.numpy()
     fit = own if len(own) <= 4000 else np.sort(chance.choice(own, 4000, replace=False))
     spread = values[fit].std(axis=0)
     values = (values - values[fit].mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
