@@ -70,8 +70,10 @@ def steady_heap() -> Iterator[None]:
     try:
         yield
     finally:
-        for threshold in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-            libc.mallopt(threshold, 2**17)  # glibc's own default
+        # where glibc's own thresholds end when large arrays have come and gone; once they were set, they do
+        # not move any more, and at their first value each array of 128 KiB would be asked for anew
+        for threshold, size in ((TRIM_THRESHOLD, 2**26), (MMAP_THRESHOLD, 2**25)):
+            libc.mallopt(threshold, size)
         libc.malloc_trim(0)
 
 
