@@ -2,8 +2,7 @@
 
 Each cell is a fresh process, in turns: threads that sleep while they wait, as those of the command do
 (``OMP_WAIT_POLICY=PASSIVE``), or spin, as in a script; one stack on one core or on all, or a stack for each
-core; and what the rule takes. ``--burners`` keeps so many cores busy with something else meanwhile. The limit
-for sleeping threads in ``ayatori/train/engine.py`` was fitted to this.
+core; and what the rule takes. ``--burners`` keeps so many cores busy with something else meanwhile.
 """
 
 from __future__ import annotations

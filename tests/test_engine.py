@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from ayatori.nets import Traits
 from ayatori.recipe import EngineRecipe, change
 from ayatori.records import AyatoriError, Dataset
 from ayatori.train import settle, train
-from ayatori.train.engine import Machine, choose
+from ayatori.train.crew import crew
+from ayatori.train.engine import Machine, choose, look, one_core
 from ayatori.train.stack import Stack
 
 CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
@@ -87,6 +89,23 @@ def test_the_rule_follows_from_the_network_and_the_machine(case: str) -> None:
     assert (chosen.mode, chosen.threads, chosen.dtype) == (mode, threads, "float32")
     assert chosen.why
     assert choose(chosen, traits, 128, members, shared, machine) == chosen
+
+
+@pytest.mark.parametrize(("flops", "members", "threads"), [(5000, 5, 1), (6_800, 55, 2), (152_576, 5, 2)])
+def test_where_threads_sleep_while_they_wait_a_stack_has_one_core_and_much_work_a_stack_a_core(
+    flops: int, members: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    machine = replace(look(torch.device("cpu")), cores=2)
+    chosen = choose(EngineRecipe(), Traits(flops=flops, layers=5), 256, members, False, machine)
+    assert (chosen.mode, chosen.threads) == ("stacked", threads)
+    assert one_core(chosen, torch.device("cpu"))
+    before = torch.get_num_threads()
+    with crew(1, one_core=True) as hands:
+        assert hands.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == before
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert not one_core(chosen, torch.device("cpu"))
 
 
 def test_what_is_asked_for_is_done_unless_it_cannot_be() -> None:

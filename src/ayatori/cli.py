@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -143,7 +144,7 @@ def run(
 
     from ayatori.aside import second_process
 
-    with second_process():
+    with second_process() if recipe.explore.look else contextlib.nullcontext():
         from ayatori.log import ending, finish, heard, logs
         from ayatori.run import run as run_flow
         from ayatori.show import Terminal
