@@ -47,7 +47,14 @@ def with_cell(row: int, column: int, text: str) -> str:
         ("a,b,y\nä,2,0\n".encode("latin-1"), ["UTF-8"]),
         (b"a,y\n" + b"1,0\n2,1\n" * 20_000 + "ö,1\n".encode("latin-1"), ["UTF-8"]),
         ("a,y\n1,0\n".encode("utf-16"), ["UTF-8"]),
-        (b"PK\x03\x04\0\0\0\0", ["another kind of binary file"]),
+        (b"PK\x03\x04\0\0\0\0", ["Excel workbook", "save its sheet as CSV"]),
+        (b"\x89PNG\r\n\0\0\0", ["another kind of binary file"]),
+        (b'{"a": 1, "y": 0}\n{"a": 2, "y": 1}\n', ["it is JSON", "to_csv"]),
+        (b' [{"a": 1, "y": 0}]', ["it is JSON"]),
+        (b"\n<!DOCTYPE html><html></html>", ["it is a web page"]),
+        (b"5.1,3.5,setosa\n4.9,3.0,setosa\n7.0,3.2,versicolor\n", ["looks like a row", "add a header"]),
+        (b"39, Private, Male\n50, Public, Male\n31, Private, Female\n", ["looks like a row (39, Private"]),
+        (b"p,x,s\ne,x,s\np,b,s\n", ["looks like a row"]),  # letters alone, each said again below
         (with_cell(20, 0, "inf").encode(), ["'a'", "row 20", "finite"]),
         (with_cell(20, 0, "-Infinity").encode(), ["'a'", "row 20", "finite"]),
         (with_cell(20, 0, "1e999").encode(), ["'a'", "row 20", "finite"]),
@@ -62,6 +69,24 @@ def test_bad_tables_are_refused(tmp_path: Path, content: bytes, words: list[str]
     path = tmp_path / "t.csv"
     path.write_bytes(content)
     refused(path, *words)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "0,1,kind",  # a frame of an array, with a target
+        "400.5,401.5,kind",  # wavelengths
+        "size,age,setosa",  # the name of one class, as a column says whether it is
+        "2019,2020,2021",
+    ],
+)
+def test_a_header_that_has_numbers_or_the_name_of_a_class_is_one(tmp_path: Path, header: str) -> None:
+    rows = [f"{row}.5,{row % 7},{['setosa', 'other'][row % 2]}" for row in range(30)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([header, *rows]), encoding="utf-8")
+    data = load(path)
+    assert len(data) == 30
+    assert data.schema.target == (header.split(",")[-1],)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,61 @@ def test_training_stops_when_the_stop_loss_rises_and_keeps_the_best_weights() ->
         assert again == pytest.approx(min(losses), rel=1e-5)
 
 
+def faces(rows: int) -> Dataset:
+    """Grey pictures of two classes, the second a little lighter."""
+    random = np.random.default_rng(0)
+    codes = np.arange(rows) % 2
+    image = random.integers(0, 200, (rows, 1, 8, 8)) + 20 * codes[:, None, None, None]
+    return load(image.astype(np.uint8), y=np.array(["dark", "light"])[codes])
+
+
+def test_a_cnn_with_few_stop_rows_keeps_the_end_of_its_schedule() -> None:
+    dataset = faces(60)
+    plan, recipe = settled(dataset, net="cnn", epochs=12)
+    assert recipe.train.keep == "last"
+    members = train(dataset, plan, recipe)
+    for member in members:
+        assert member.best_epoch == len(member.history) == 12
+        assert member.reason == "all 12 epochs were done, and the last one is kept"
+    # what is kept is what the last epoch's loss was measured of
+    rows = plan.rows(0, STOP)
+    with torch.no_grad():
+        logits = members[0].network({"image": torch.from_numpy(dataset.inputs["image"][rows])})
+    own = F.cross_entropy(logits, torch.from_numpy(dataset.labels[rows])).item()
+    assert own == pytest.approx(members[0].history[-1].stop_loss, rel=1e-4)
+    # and another epoch had a lower loss: the rule is what decided
+    lowest = [min(member.history, key=lambda line: line.stop_loss).epoch for member in members]
+    assert min(lowest) < 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "kept"),
+    [
+        (60, {}, "last"),
+        (60, {"patience": 3}, "best"),  # who asks for patience wants the best
+        (60, {"keep": "best"}, "best"),
+        (600, {}, "best"),  # enough stop rows
+        (600, {"keep": "last"}, "last"),
+    ],
+)
+def test_which_epoch_is_kept_follows_from_the_stop_rows_and_from_what_was_asked(
+    rows: int, settings: dict, kept: str
+) -> None:
+    plan, recipe = settled(faces(rows), net="cnn", **settings)
+    assert recipe.train.keep == kept
+    assert settle(recipe, faces(rows), plan) == recipe  # settling again changes nothing
+
+
+def test_networks_of_tables_keep_the_best_of_their_epochs_however_few_the_stop_rows() -> None:
+    dataset = blobs(60)
+    assert settled(dataset, net="mlp")[1].train.keep == "best"
+
+
+def test_a_word_for_the_epoch_that_is_not_known_is_refused_in_one_sentence() -> None:
+    with pytest.raises(AyatoriError, match=r"`keep` must be one of auto, best, last, however: 'lats'.*last"):
+        settled(faces(60), net="cnn", keep="lats")
+
+
 def test_an_improvement_is_absolute_so_that_negative_losses_work_too() -> None:
     dataset = blobs()
     plan, recipe = settled(dataset, epochs=6, patience=2, min_delta=0.1, learning_rate=1e-6)

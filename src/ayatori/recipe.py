@@ -138,6 +138,7 @@ class TrainRecipe:
     clip: float = 1.0  # largest gradient norm of a member; 0 = no clipping
     patience: int = 0  # epochs without improvement
     min_delta: float = 1e-4  # absolute
+    keep: Literal["auto", "best", "last"] = "auto"  # epoch: that of the lowest stop loss, or the last one
     augment: Any = "default"  # none, light, ...; settings; a transform; auto: compare some
     tta: int = 1  # views of each picture that are averaged when it is predicted
     solver: Literal["auto", "steps", "exact"] = "auto"  # exact: of a linear head on frozen features

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,6 +32,16 @@ _KINDS = (
     *(pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"), pa.timestamp("ns")),
     *(pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC"), pa.float64(), pa.string(), pa.binary()),
 )
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+# how files begin that are often given by mistake -> what they are, and what to do
+_OTHERS = {
+    b"{": "JSON; write it as CSV, for instance with pandas: read_json, then to_csv with index=False",
+    b"[{": "JSON; write it as CSV, for instance with pandas: read_json, then to_csv with index=False",
+    b"pk\x03\x04": "a ZIP archive or an Excel workbook; unpack it, or save its sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV",
+    b"<!doctype": "a web page; fetch the file that the page shows",
+    b"<html": "a web page; fetch the file that the page shows",
+}
 UNNAMED = "unnamed"  # what a column without a name is called, with its position
 _SEPARATORS = ",;\t|"
 
@@ -264,6 +275,8 @@ def _head(path: Path) -> tuple[str, bool]:
         raise AyatoriError(f"'{path}' must be readable, however: {error}") from None
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _not_utf8(path, "it begins with the mark of UTF-16")
+    if kind := next((kind for start, kind in _OTHERS.items() if raw.lstrip().lower().startswith(start)), ""):
+        raise AyatoriError(f"'{path}' must be a CSV or Parquet table, however it is {kind}")
     if b"\0" in raw:
         raise AyatoriError(
             f"'{path}' must be a CSV or Parquet table, an .npz or a folder of pictures, "
@@ -299,13 +312,41 @@ def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], in
     if not row:
         raise AyatoriError(f"the first line of '{path}' must name the columns, however it names none")
     names = [name.strip() or f"{UNNAMED} {position}" for position, name in enumerate(row)]
-    numeric = all(re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", name) for name in names)
+    shown = f"{', '.join(names[:3])} ..."
+    numeric = all(_NUMBER.fullmatch(name) for name in names)
     if numeric and not all(name.isdigit() for name in names):
         raise AyatoriError(
-            f"the first line of '{path}' must name the columns, however it holds only numbers "
-            f"({', '.join(names[:3])} ...); add a header line"
+            f"the first line of '{path}' must name the columns, however it holds only numbers ({shown}); "
+            "add a header line"
         )
-    return names, reader.line_num
+    ended = reader.line_num
+    if _is_row(names, [row for row in itertools.islice(reader, _SAMPLE_ROWS) if len(row) == len(names)]):
+        raise AyatoriError(
+            f"the first line of '{path}' must name the columns, however it looks like a row ({shown}); "
+            "add a header line"
+        )
+    return names, ended
+
+
+def _is_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a first line is no header: a number over numbers everywhere, over texts mostly one of them.
+
+    >>> _is_row(["5.1", "setosa"], [["4.9", "setosa"], ["7.0", "versicolor"]])
+    True
+    >>> _is_row(["0", "kind"], [["4.9", "setosa"], ["7.0", "versicolor"]])
+    False
+    """
+    if not rows:
+        return False
+    columns = [[value.strip() for value in column] for column in zip(*rows, strict=True)]
+    numbers = [all(_NUMBER.fullmatch(value) or value in MISSING for value in column) for column in columns]
+    texts = [
+        name in column for name, column, number in zip(names, columns, numbers, strict=True) if not number
+    ]
+    named = [_NUMBER.fullmatch(name) for name, number in zip(names, numbers, strict=True) if number]
+    if not named:
+        return len(texts) > 2 and all(texts)
+    return all(named) and len(texts) > 0 and sum(texts) * 2 >= len(texts)
 
 
 def _bad_csv(path: Path, error: Exception) -> AyatoriError:

@@ -151,5 +151,6 @@ def defaults(net: str, dataset: Dataset, rows: int, outputs: int, preset: str) -
     if kind_of(dataset) == "features":
         return feature_defaults(task, rows, net, preset)
     if image is not None:
-        return picture_defaults(task, rows, image, outputs, preset)
+        settings = picture_defaults(task, rows, image, outputs, preset)
+        return settings | ({"keep_by_few": "last"} if net == "cnn" else {})
     return table_defaults(task, rows, outputs, net if net in NAMES["table"] else "own", preset)

@@ -45,8 +45,8 @@ def compare_augments(
     if settings.time_limit:
         settings = dataclasses.replace(settings, time_limit=settings.time_limit / 2)
     members = train(dataset, trial, settings, desk.keeper("augment"), on_step=on_step)
-    best = [min((line.stop_loss for line in member.history), default=np.inf) for member in members]
-    losses = np.array(best).reshape(len(names), len(folds))
+    kept = [one.history[one.best_epoch - 1].stop_loss if one.best_epoch > 0 else np.inf for one in members]
+    losses = np.array(kept).reshape(len(names), len(folds))
     winners = losses.argmin(axis=0)
     chosen = {
         (plan.columns[fold].repeat, plan.columns[fold].fold): names[winner]

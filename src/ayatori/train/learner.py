@@ -120,7 +120,7 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
     progress.seconds += seconds
     line = Epoch(learner.index, progress.epoch, learner.train_loss, stop_loss, rate, seconds, note)
     progress.history.append(line)
-    if finite and stop_loss < progress.best_loss - recipe.min_delta:
+    if finite and (recipe.keep == "last" or stop_loss < progress.best_loss - recipe.min_delta):
         progress.best_loss, progress.best_epoch = stop_loss, progress.epoch
         learner.best = clone(learner.network.state_dict())
     if progress.strikes > STRIKES:
@@ -128,7 +128,8 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
     elif progress.epoch - max(progress.best_epoch, 0) >= recipe.patience:
         progress.reason = f"the stop loss had not improved for {recipe.patience} epochs"
     elif progress.epoch >= epochs:
-        progress.reason = f"all {epochs} epochs were done"
+        kept = ", and the last one is kept" if recipe.keep == "last" else ""
+        progress.reason = f"all {epochs} epochs were done{kept}"
     remember(learner)
     return line
 

@@ -62,7 +62,7 @@ def recipe_of(part: Sequence[int], dataset: Dataset, plan: Plan, recipe: Recipe)
         recipe = change(change(recipe, "balance", name="none"), "loss", class_weights=())
     if net != plan.columns[0].net:
         fresh: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": -1.0, "beta2": 0.0, "warmup": -1.0}
-        fresh["solver"] = "auto"
+        fresh |= {"solver": "auto", "keep": "auto"}
         if TUNED in (net, plan.columns[0].net):
             fresh |= {"epochs": 0, "batch_size": 0, "patience": 0}  # of other networks altogether
         own, activation = options_beside(net, recipe), recipe.net.activation

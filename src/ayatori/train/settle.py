@@ -9,8 +9,8 @@ import numpy as np
 
 from ayatori.augment import augment, candidates, resolve, views
 from ayatori.nets import TUNED, build, defaults, find_net, find_traits, kind_of, measure
-from ayatori.recipe import EngineRecipe, Recipe, change, nearest
-from ayatori.records import AyatoriError, Dataset, Plan
+from ayatori.recipe import EngineRecipe, Recipe, TrainRecipe, change, nearest
+from ayatori.records import STOP, AyatoriError, Dataset, Plan
 from ayatori.train.balance import check_balance
 from ayatori.train.engine import choose, look
 from ayatori.train.exact import decide_solver
@@ -21,6 +21,7 @@ from ayatori.train.tune import tune
 from ayatori.train.workers import why_not_workers
 
 LOOK_ROWS = 5_000  # that the network is tried with before training
+FEW_STOP = 30  # stop rows; fewer say less of a CNN's epochs than its schedule does (dev/LOG.md, 2026-11-27)
 
 
 def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
@@ -41,6 +42,7 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         "beta2": settings.beta2 or decided["beta2"],
         "patience": settings.patience or decided["patience"],
         "augment": _augment(recipe, decided, dataset),
+        "keep": _keep(settings, decided, plan),
     }
     recipe = change(recipe, "train", **values)
     views(recipe.train.augment, recipe.train.tta)
@@ -51,6 +53,15 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     recipe = change(recipe, "train", solver=decide_solver(recipe, dataset))
     recipe = change(recipe, "data", task=dataset.task)
     return _with_engine(recipe, dataset, plan)
+
+
+def _keep(settings: TrainRecipe, decided: dict[str, Any], plan: Plan) -> str:
+    """Which epoch: as asked for; with few stop rows, unless patience was asked for, as the network likes."""
+    if settings.keep != "auto":
+        return settings.keep
+    stop = np.median([len(plan.rows(member, STOP)) for member in plan.typical])
+    few = stop < FEW_STOP and not settings.patience
+    return str(decided.get("keep_by_few", "best")) if few else "best"
 
 
 def _augment(recipe: Recipe, decided: dict[str, Any], dataset: Dataset) -> Any:
@@ -130,9 +141,9 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     return recipe
 
 
-def _check_engine(engine: EngineRecipe) -> None:
-    for name, kind in get_type_hints(EngineRecipe).items():
-        value, known = getattr(engine, name), get_args(kind)
+def _check_values(settings: EngineRecipe | TrainRecipe) -> None:
+    for name, kind in get_type_hints(type(settings)).items():
+        value, known = getattr(settings, name), get_args(kind)
         if known and value not in known:
             hint = nearest(str(value), known)
             raise AyatoriError(f"`{name}` must be one of {', '.join(known)}, however: {value!r}{hint}")
@@ -145,14 +156,14 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
     from ayatori.evaluate import check_baselines  # here: a worker starts a third sooner without scikit-learn
 
     settings = recipe.train
-    for name in ("epochs", "batch_size", "learning_rate", "patience"):
-        if getattr(settings, name) < 0:
-            raise AyatoriError(
-                f"`{name}` must be positive, or 0 to have it decided, however: {getattr(settings, name)}"
-            )
-    _check_engine(recipe.engine)
+    if settings.learning_rate < 0:
+        raise AyatoriError(
+            f"`learning_rate` must be positive, or 0 to have it decided, however: {settings.learning_rate}"
+        )
     make_loss(recipe.loss, dataset.task)
     _check_augment(recipe, dataset)
+    _check_values(settings)
+    _check_values(recipe.engine)
     check_balance(recipe, dataset)
     check_baselines(recipe.evaluate)
 
