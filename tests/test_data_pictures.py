@@ -205,6 +205,33 @@ def test_coloured_test_pictures_decide_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(named.inputs["image"], dataset.inputs["image"])
 
 
+@pytest.mark.parametrize(
+    ("parts", "advice"),
+    [
+        (("train", "val", "test"), "ayatori run '{0}/train' --test '{0}/test'"),
+        (("Training", "Validation"), "ayatori run '{0}/Training' --test '{0}/Validation'"),
+    ],
+)
+def test_parts_that_hold_the_classes_are_not_taken_for_classes(
+    tmp_path: Path, parts: tuple[str, ...], advice: str
+) -> None:
+    for part in parts:
+        for kind in ("cat", "dog"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / part / kind / "0.png")
+    with pytest.raises(AyatoriError, match="are parts, with the classes cat, dog inside") as caught:
+        load(tmp_path)
+    assert advice.format(tmp_path) in str(caught.value)
+
+
+def test_classes_may_be_called_like_parts_where_pictures_lie_in_them(tmp_path: Path) -> None:
+    for kind in ("train", "test", "val"):
+        (tmp_path / kind).mkdir()
+        for number in range(3):
+            Image.new("L", (4, 4)).save(tmp_path / kind / f"{number}.png")
+    assert load(tmp_path).classes == ("test", "train", "val")
+
+
 def test_a_class_that_only_the_test_knows_is_refused(tmp_path: Path) -> None:
     folder_of(tmp_path / "train")
     folder_of(tmp_path / "test", classes=("eight", "four"))

@@ -20,6 +20,9 @@ SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
 )
+PARTS = frozenset(
+    ["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"]
+)  # of a data set
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,24 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
     parts = (folder / "train", folder / "test")
     if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
         return list_folder(parts[0], prefix="train/"), list_folder(parts[1], prefix="test/")
+    _check_parts(folder, inside)
     return list_folder(folder), None
+
+
+def _check_parts(folder: Path, inside: set[str]) -> None:
+    """Refuse parts such as train, val and test, with classes inside, that would be taken for classes."""
+    if len(inside) < 2 or not {name.lower() for name in inside} <= PARTS:
+        return
+    classes = sorted({e.name for name in inside for e in _visible(folder / name) if e.is_dir()})
+    if not classes:
+        return
+    train, *others = sorted(inside, key=lambda name: (not name.lower().startswith("train"), name))
+    test = next((name for name in others if name.lower().startswith("test")), others[0])
+    how = f"; give them one by one: ayatori run '{folder / train}' --test '{folder / test}'"
+    raise AyatoriError(
+        f"the folders in '{folder}' must be classes, however {', '.join(sorted(inside))} are parts, with the "
+        f"classes {', '.join(classes[:3])}{' ...' if len(classes) > 3 else ''} inside{how}"
+    )
 
 
 def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
