@@ -71,6 +71,13 @@ def test_bad_tables_are_refused(tmp_path: Path, content: bytes, words: list[str]
     refused(path, *words)
 
 
+def test_a_test_without_labels_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": range(30), "y": [0, 1, 0] * 10})
+    frame[["a"]].to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(SchemaError, match=r"'y' must be in the rows.*; without labels rows are no test"):
+        load(frame, target="y", test=tmp_path / "test.csv")
+
+
 @pytest.mark.parametrize(
     "header",
     [

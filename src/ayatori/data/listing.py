@@ -20,9 +20,8 @@ SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
 )
-PARTS = frozenset(
-    ["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"]
-)  # of a data set
+# parts of a data set, as folders are called
+PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"])
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,8 @@ def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) 
     for name in needed:
         if name not in opened.names:
             hint = nearest(name, list(opened.names))
+            if not hint and name in schema.target:
+                hint = "; without labels rows are no test: leave it out, and predict them after training"
             raise SchemaError(
                 f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"
             )
