@@ -416,3 +416,83 @@ def test_a_target_is_named_in_one_word_and_arrays_come_as_a_pair() -> None:
     assert named.classes == ("a", "b")
     pair = load(frame[["x", "z"]].to_numpy(), frame["kind"])
     np.testing.assert_array_equal(pair.labels, named.labels)
+
+
+WAYS = {
+    "dollars": "${:,.2f}",
+    "euros": "{:.2f} €",
+    "shares": "{:.2f}%",
+    "thousands": "{:,.2f}",
+    "plain": "{:.2f}",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(cents=st.lists(st.integers(-(10**9), 10**9), min_size=3, max_size=30, unique=True))
+@settings(max_examples=30, deadline=None)
+def test_amounts_as_people_write_them_are_numbers_when_learned_and_when_predicted(
+    way: str, cents: list[int]
+) -> None:
+    values = np.array(cents) / 100
+    written = [WAYS[way].format(abs(value)) for value in values]
+    written = [("-" if value < 0 else "") + word for value, word in zip(values, written, strict=True)]
+    frame = pd.DataFrame({"price": pd.Series(written, dtype=object), "x": np.arange(len(values)) * 1.5})
+    dataset = load(frame, y=np.arange(len(values)) * 0.5)
+    np.testing.assert_array_equal(number(dataset, "price"), values)
+    np.testing.assert_array_equal(number(load_like(frame[:2], dataset.schema), "price"), values[:2])
+    unusual = any(mark in word for word in written for mark in "$€%,")
+    assert any("'price' is read as numbers, such as" in note for note in dataset.notes) == unusual
+
+
+def test_a_word_that_is_no_amount_is_named_when_it_is_to_be_predicted() -> None:
+    frame = pd.DataFrame({"price": [f"${row}.50" for row in range(30)], "x": np.arange(30) * 0.5})
+    dataset = load(frame, y=np.arange(30) * 0.5)
+    with pytest.raises(SchemaError, match=r"'price' must hold numbers, however row 1 .* says 'free'"):
+        load_like(frame.assign(price=["$3", *["free"] * 29]), dataset.schema)
+
+
+def test_versions_and_phone_numbers_are_no_amounts() -> None:
+    words_of = {
+        "version": ["1.2.3", "1.2.4", "2.0.1"],
+        "phone": ["555-1234", "555-9876", "555-0000"],
+        "size": ["1,2", "1,23,4", "12,34"],
+        "unit": ["3kg", "4kg", "5kg"],
+    }
+    frame = pd.DataFrame({name: np.resize(values, 90) for name, values in words_of.items()})
+    dataset = load(frame, y=np.arange(90) * 0.5)
+    assert set(dataset.schema.categories) == set(words_of)
+
+
+def test_a_target_of_amounts_is_a_regression_and_a_few_of_them_are_classes(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": np.arange(60) * 0.5, "cost": [f"${1000 + 7 * row:,}" for row in range(60)]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    dataset = load(tmp_path / "t.csv", test=tmp_path / "t.csv")
+    assert dataset.task == "regression"
+    np.testing.assert_array_equal(dataset.labels[:60, 0], 1000 + 7 * np.arange(60))
+    np.testing.assert_array_equal(dataset.labels[60:], dataset.labels[:60])
+    frame["cost"] = np.resize(["10%", "20%", "5%"], 60)
+    frame.to_csv(tmp_path / "few.csv", index=False)
+    few = load(tmp_path / "few.csv", test=tmp_path / "few.csv")
+    assert few.classes == ("10%", "20%", "5%")
+
+
+def test_dates_with_points_are_those_with_dashes() -> None:
+    days = pd.date_range("2023-12-25", periods=40, freq="31h")
+    iso = pd.DataFrame({"when": days.strftime("%Y-%m-%d %H:%M"), "x": np.arange(40) * 0.5})
+    dotted = iso.assign(when=days.strftime("%d.%m.%Y %H:%M"))
+    one, other = (load(frame, y=np.arange(40) * 0.5) for frame in (iso, dotted))
+    assert other.schema.dates == ("when",)
+    np.testing.assert_array_equal(one.inputs["numbers"], other.inputs["numbers"])
+    again = load_like(dotted[:3], one.schema)
+    np.testing.assert_array_equal(again.inputs["numbers"], one.inputs["numbers"][:3])
+
+
+def test_dates_in_an_order_that_cannot_be_known_are_left_out_and_say_how_to_write_them() -> None:
+    frame = pd.DataFrame({"when": [f"{1 + row % 12}/{1 + row % 28}/24" for row in range(60)]})
+    dataset = load(frame.assign(x=np.arange(60) * 0.5), y=np.arange(60) * 0.5)
+    assert any("(dates, which are read as 2026-01-31 or 31.1.2026)" in note for note in dataset.notes)
+
+
+def test_classes_that_differ_in_case_alone_are_named() -> None:
+    dataset = load(pd.DataFrame({"x": np.arange(40.0)}), y=np.resize(["Yes", "no", "yes", "No"], 40))
+    assert any("'No' and 'no' differ in upper and lower case alone" in note for note in dataset.notes)

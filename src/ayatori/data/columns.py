@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,11 @@ _ISO_DATE = re.compile(
     r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?Z|[-+]\d{2}:?\d{2})?)?", re.ASCII
 )
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity)", re.ASCII | re.IGNORECASE)
+_DOTTED_DATE = re.compile(r"^(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)  # day first, as in most of Europe
+# as people write amounts: a currency before or behind, thousands parted by commas, per cent
+_AMOUNT = re.compile(
+    r"(?P<sign>[-+]?)[$€£¥]? ?(?P<digits>[1-9]\d{0,2}(,\d{3})+(\.\d+)?|\d+(\.\d+)?|\.\d+) ?[%$€£¥]?", re.ASCII
+)
 _EPOCH = np.datetime64("2000-01-01", "us")
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 MOSTLY = 0.9  # from this share of numbers on, text in a column is a mistake
@@ -34,6 +39,7 @@ class RawColumn:
     values: np.ndarray
     words: tuple[str, ...] = ()
     boolean: bool = False
+    written: str = ""  # one of the words that numbers were read from, where it is no plain number
 
     @property
     def missing(self) -> np.ndarray:
@@ -66,8 +72,13 @@ def text_of(value: Any) -> str:
     return str(value).strip()
 
 
-def decode(name: str, column: pa.ChunkedArray | pa.Array, guess: bool = True) -> RawColumn:
-    """Decode an Arrow column. With ``guess``, text that reads as numbers or dates becomes those."""
+def decode(
+    name: str, column: pa.ChunkedArray | pa.Array, guess: bool = True, amounts: bool = False
+) -> RawColumn:
+    """Decode an Arrow column. With ``guess``, text that reads as numbers or dates becomes those.
+
+    ``amounts``: numbers may be written as people write them, see ``amount``.
+    """
     kind = column.type
     if pa.types.is_null(kind):
         return RawColumn(name, "number", np.full(len(column), np.nan))
@@ -83,7 +94,7 @@ def decode(name: str, column: pa.ChunkedArray | pa.Array, guess: bool = True) ->
         hours = 24 if pa.types.is_time(kind) else 1  # a time of day in hours, a duration in days
         return RawColumn(name, "number", _floats(ticks) / (_PER_DAY[kind.unit] / hours))
     if _is_text(kind):
-        return _text(name, column, guess and not pa.types.is_dictionary(kind))
+        return _text(name, column, guess and not pa.types.is_dictionary(kind), amount if amounts else number)
     return RawColumn(name, "other", np.full(len(column), np.nan))
 
 
@@ -111,7 +122,9 @@ def _days(stamps: np.ndarray) -> np.ndarray:
     return days
 
 
-def _text(name: str, column: pa.ChunkedArray | pa.Array, guess: bool) -> RawColumn:
+def _text(
+    name: str, column: pa.ChunkedArray | pa.Array, guess: bool, read: Callable[[str], float]
+) -> RawColumn:
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     if isinstance(column, pa.ChunkedArray):
@@ -120,7 +133,8 @@ def _text(name: str, column: pa.ChunkedArray | pa.Array, guess: bool) -> RawColu
     codes, words = intern(codes, [text_of(word) for word in column.dictionary.to_pylist()])
     if not guess or not words:
         return RawColumn(name, "text", codes, words)
-    return _numbers(name, codes, words) or _dates(name, codes, words) or RawColumn(name, "text", codes, words)
+    numbers = _numbers(name, codes, words, read)
+    return numbers or _dates(name, codes, words) or RawColumn(name, "text", codes, words)
 
 
 def intern(codes: np.ndarray, words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -137,13 +151,16 @@ def intern(codes: np.ndarray, words: Sequence[str]) -> tuple[np.ndarray, tuple[s
     return table[codes], tuple(kept)
 
 
-def _numbers(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:
-    values = np.array([number(word) for word in words] + [np.nan])
+def _numbers(
+    name: str, codes: np.ndarray, words: tuple[str, ...], read: Callable[[str], float]
+) -> RawColumn | None:
+    values = np.array([*map(read, words), np.nan])
+    written = next((word for word in words if np.isnan(number(word))), "")
     rows = codes >= 0
     good = ~np.isnan(values[codes])
     share = good.sum() / rows.sum()
     if share == 1:
-        return RawColumn(name, "number", values[codes])
+        return RawColumn(name, "number", values[codes], written=written)
     if share < MOSTLY:
         return None
     row = int(np.flatnonzero(rows & ~good)[0])
@@ -158,19 +175,33 @@ def number(word: str) -> float:
     return float(word) if _NUMBER.fullmatch(word) else float("nan")
 
 
+def amount(word: str) -> float:
+    """The number that ``word`` writes out, or an amount as people write it; else NaN.
+
+    >>> amount("1e3"), amount("$1,234.50"), amount("-7 %"), amount("12 €"), amount("1,2,3")
+    (1000.0, 1234.5, -7.0, 12.0, nan)
+    """
+    found = None if _NUMBER.fullmatch(word) else _AMOUNT.fullmatch(word)
+    return float(found["sign"] + found["digits"].replace(",", "")) if found else number(word)
+
+
 def _dates(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:
-    if not all(_ISO_DATE.fullmatch(word) for word in words):
+    if not all(_ISO_DATE.fullmatch(_iso(word)) for word in words):
         return None
     days = days_of(words)
     return None if np.isnan(days).any() else RawColumn(name, "date", np.append(days, np.nan)[codes])
 
 
 def days_of(words: Sequence[str]) -> np.ndarray:
-    """Days since 2000-01-01 UTC (words,) that ISO dates write out, NaN for other words.
+    """Days since 2000-01-01 UTC (words,) that ISO dates write out, or 31.1.2026; NaN for other words.
 
-    >>> days_of(["2000-01-02", "2000/01/01 12:00", "soon"]).tolist()
-    [1.0, 0.5, nan]
+    >>> days_of(["2000-01-02", "2000/01/01 12:00", "3.1.2000", "soon"]).tolist()
+    [1.0, 0.5, 2.0, nan]
     """
-    dates = [word.replace("/", "-") if _ISO_DATE.fullmatch(word) else None for word in words]
+    dates = [word.replace("/", "-") if _ISO_DATE.fullmatch(word) else None for word in map(_iso, words)]
     stamps = pd.to_datetime(pd.Series(dates, dtype=object), format="ISO8601", utc=True, errors="coerce")
     return _days(stamps.dt.tz_localize(None).to_numpy())
+
+
+def _iso(word: str) -> str:
+    return _DOTTED_DATE.sub(lambda found: f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}", word)

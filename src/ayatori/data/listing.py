@@ -11,7 +11,15 @@ import numpy as np
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.table import check_names, default_target, no_columns, row_names, texts_of, times_of
+from ayatori.data.table import (
+    check_names,
+    default_target,
+    no_columns,
+    row_names,
+    target_column,
+    texts_of,
+    times_of,
+)
 from ayatori.data.target import NO_TARGET, missing_rows
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
@@ -213,7 +221,7 @@ def list_table(
     if left:
         notes.append(f"columns beside the pictures are left out: {', '.join(left[:8])}")
     rows = np.arange(table.num_rows)
-    columns = [decode(name, table[name], recipe.task != "classification") for name in target]
+    columns = [target_column(name, table[name], recipe.task) for name in target]
     listing = Listing(
         files=[files[code] for code in named.values],
         ids=row_names(table, recipe.ids or paths, rows),

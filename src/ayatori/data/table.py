@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import target as targets
-from ayatori.data.columns import RawColumn, days_of, decode, number, text_of
+from ayatori.data.columns import RawColumn, amount, days_of, decode, text_of
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.recipe import DataRecipe, nearest
@@ -19,6 +19,7 @@ from ayatori.records import AyatoriError, Schema, SchemaError
 _IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*))|.*[a-z]I[dD]")
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
 _UNIQUE_ROWS = 20
+_SOME_DATE = re.compile(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b", re.ASCII)  # in whatever order
 
 
 @dataclass
@@ -103,7 +104,7 @@ def read_table(
     table = opened.read(wanted, {recipe.ids} - {""})
     if not table.num_rows:
         raise AyatoriError(f"the table{opened.called} must hold rows, however it has none")
-    columns = y or [decode(name, table[name], recipe.task != "classification") for name in named]
+    columns = y or [target_column(name, table[name], recipe.task) for name in named]
     _same_length(columns, table.num_rows)
     kind = targets.decide(columns, recipe.task)
     notes.append(kind.note)
@@ -131,6 +132,14 @@ def read_table(
         notes=(*notes, *features.notes),
     )
     return rows, schema
+
+
+def target_column(name: str, values: pa.ChunkedArray, task: str) -> RawColumn:
+    """A column that is to be learned; a few words such as "10%" are classes, and keep their names."""
+    guess = task != "classification"
+    column = decode(name, values, guess, amounts=guess)
+    few = task == "auto" and len(np.unique(column.values)) <= targets.FEW_VALUES
+    return decode(name, values, guess=False) if column.written and few else column
 
 
 def _same_length(columns: Sequence[RawColumn], rows: int) -> None:
@@ -189,7 +198,7 @@ def times_of(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
 def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) -> _Features:
     found = _Features()
     for name, values in columns:
-        column = decode(name, values)
+        column = decode(name, values, amounts=True)
         if column.kind == "other":
             found.leave_out(name, f"values of type {values.type} are neither numbers, dates nor text")
         elif column.missing.all():
@@ -224,7 +233,10 @@ def _varies(values: np.ndarray) -> bool:
 def _add_text(found: _Features, column: RawColumn) -> None:
     distinct, present = len(column.words), int((~column.missing).sum())
     if distinct > max(_UNIQUE_ROWS, _UNIQUE * present):
-        found.leave_out(column.name, f"{distinct} of {present} texts differ (an identifier or free text)")
+        kind = "an identifier or free text"
+        if all(_SOME_DATE.match(word) for word in column.words):
+            kind = "dates, which are read as 2026-01-31 or 31.1.2026"
+        found.leave_out(column.name, f"{distinct} of {present} texts differ ({kind})")
         return
     found.categories[column.name] = column.words
     found.codes.append(column.values)
@@ -242,6 +254,11 @@ def _add_number(found: _Features, column: RawColumn, kept: np.ndarray) -> None:
         found.leave_out(column.name, "it numbers the rows")
         return
     found.numbers[column.name] = column.values
+    if column.written:
+        value = f"{amount(column.written):g}"
+        found.notes.append(
+            f"column '{column.name}' is read as numbers, such as '{column.written}' as {value}"
+        )
 
 
 def check_finite(column: RawColumn, kept: np.ndarray | None = None) -> None:
@@ -361,7 +378,7 @@ def _target_like(
     guess = schema.task != "classification"
     kept = np.arange(table.num_rows)
     try:
-        columns = [decode(name, table[name], guess) for name in schema.target]
+        columns = [decode(name, table[name], guess, amounts=guess) for name in schema.target]
         missing = targets.missing_rows(columns)
         if need:
             if missing.all():
@@ -382,7 +399,7 @@ def _target_like(
 def _number_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.ndarray:
     column = decode(name, values, guess=False)
     if column.kind == "text":
-        floats = np.array([number(word) for word in column.words] + [np.nan])[column.values]
+        floats = np.array([*map(amount, column.words), np.nan])[column.values]
         wrong = np.isnan(floats) & ~column.missing
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])

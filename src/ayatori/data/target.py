@@ -61,6 +61,7 @@ def _one(column: RawColumn, task: str) -> TargetKind:
         )
     if task == "classification":
         note = f"classification: {len(words)} classes in '{column.name}'"
+        note += _alike(words)
         if guessed and not named:
             note += " (numbers with few distinct values; task 'regression' takes them as values)"
         return TargetKind("classification", words, note)
@@ -68,6 +69,19 @@ def _one(column: RawColumn, task: str) -> TargetKind:
     low, high = np.nanmin(column.values), np.nanmax(column.values)
     note = f"regression: '{column.name}' from {low:.6g} to {high:.6g}"
     return TargetKind("regression", (), note)
+
+
+def _alike(words: Sequence[str]) -> str:
+    """Says which classes are perhaps one.
+
+    >>> _alike(["No", "no", "yes"])
+    "; 'No' and 'no' differ in upper and lower case alone"
+    """
+    seen: dict[str, str] = {}
+    for word in words:
+        if (other := seen.setdefault(word.casefold(), word)) != word:
+            return f"; '{other}' and '{word}' differ in upper and lower case alone"
+    return ""
 
 
 def _several(columns: Sequence[RawColumn], task: str) -> TargetKind:
