@@ -33,6 +33,7 @@ from ensemble_rivals import RIVALS, threads
 
 SINGLES = ("typical", "single", "luckiest")
 KINDS = ("mean", "bagging", "boosting", "stacking", "greedy")
+SECOND = "linear network"
 # a word in the name of a line of the leaderboard tells its kind; the first that fits
 WORDS = {"greedy": "greedy", "stack": "stacking", "boost": "boosting", "bag": "bagging", "mean": "mean"}
 EPSILON = float(np.finfo(np.float32).eps)
@@ -49,6 +50,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="at most so many, test and all")
     parser.add_argument(
         "--epochs", type=int, default=0, help="of every network; 0 = as each side thinks best"
+    )
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of Ayatori's; a file each"
     )
     parser.add_argument("--threads", type=int, default=1, help="cores that each side may use")
     parser.add_argument("--tables", type=Path, default=Path("tables"), help="folder of the CSV files")
@@ -122,7 +126,7 @@ def measure(side: str, data: str, seed: int, options: argparse.Namespace) -> Cel
         importlib.import_module("torch._dynamo")
     load, before, start = os.getloadavg()[0], cpu_seconds(), time.perf_counter()
     if side == "ayatori":
-        more = ayatori(task)
+        more = ayatori(task, tuple(options.kinds))
     else:
         values = RIVALS[side].side(task)
     cost = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before}
@@ -151,8 +155,8 @@ def scores(truth: np.ndarray, values: np.ndarray, classes: bool) -> dict[str, fl
     return {"r2": 1 - squares / float(truth.var()), "rmse": squares**0.5}
 
 
-def ayatori(task: Task) -> Cell:
-    """All ensembles of one run: its leaderboard, the scores of the chosen one and of each single network."""
+def ayatori(task: Task, kinds: tuple[str, ...] = KINDS) -> Cell:
+    """The ensembles of one run: its leaderboard, the scores of the chosen one and of each single network."""
     from ayatori import run
     from ayatori.recipe import (
         DataRecipe,
@@ -171,7 +175,7 @@ def ayatori(task: Task) -> Cell:
             plan=PlanRecipe(test=test),
             explore=ExploreRecipe(look=False),
             train=TrainRecipe(device="cpu", epochs=task.epochs),
-            ensemble=EnsembleRecipe(kinds=KINDS),
+            ensemble=EnsembleRecipe(kinds=kinds),
             evaluate=EvaluateRecipe(baselines=()),
             seed=task.seed,
         )
@@ -230,6 +234,8 @@ def flat(cells: Sequence[Cell]) -> pd.DataFrame:
         whole = {"seconds": cell["seconds"], "cpu": cell["cpu_seconds"]}
         said = [(cell["side"], cell["scores"], whole)]
         tested = [entry for entry in cell.get("entries", []) if entry["split"] == "test" and entry["network"]]
+        # a stack's second network is no ensemble of the run's own
+        tested = [entry for entry in tested if not entry["name"].startswith(SECOND)]
         for entry in tested:
             if kind := next((kind for word, kind in WORDS.items() if word in entry["name"]), ""):
                 said.append((kind, entry["scores"], {"seconds": sum(entry["seconds"].values())}))
@@ -261,7 +267,8 @@ def report(frame: pd.DataFrame) -> str:
         "seconds": "seconds by the clock; of a kind, those of its own members",
     }
     parts = [f"{title}\n\n{markdown(frame, figure)}" for figure, title in titles.items()]
-    return "\n\n".join([*parts, "\n".join(counts(frame))])
+    compared = [*counts(frame, "ayatori", (*SINGLES, *RIVALS)), *counts(frame, "mean", tuple(RIVALS))]
+    return "\n\n".join([*parts, "\n".join(compared)])
 
 
 def markdown(frame: pd.DataFrame, figure: str) -> str:
@@ -283,19 +290,20 @@ def markdown(frame: pd.DataFrame, figure: str) -> str:
     return "\n".join(lines)
 
 
-def counts(frame: pd.DataFrame) -> list[str]:
-    """On how many data sets the chosen ensemble has the lower loss, in the mean of the seeds both have."""
+def counts(frame: pd.DataFrame, ours: str, others: Sequence[str]) -> list[str]:
+    """On how many data sets ``ours`` has the lower loss, in the mean of the seeds both have; and its cost."""
+    name_of = {"ayatori": "the ensemble that ayatori chose", "mean": "ayatori's mean of the folds"}
     lines = []
-    for other in (*SINGLES, *RIVALS):
-        both = paired(frame, "ayatori", other)
+    for other in others:
+        both = paired(frame, ours, other)
         if both.empty:
             continue
         lower = int((both.loss < both.loss_other).sum())
-        line = f"- {other}: ayatori's loss is lower on {lower} of {len(both)} data sets"
+        line = f"- {name_of[ours]} against {other}: lower loss on {lower} of {len(both)} data sets"
         equal = int((both.loss == both.loss_other).sum())
         line += f", equal on {equal}" if equal else ""
         for name, unit in (("cpu", "processor seconds"), ("seconds", "seconds by the clock")):
-            if both[f"{name}_other"].notna().all():
+            if both[[name, f"{name}_other"]].notna().all(axis=None):
                 ratio = both[name] / both[f"{name}_other"]
                 fast = int((ratio <= 0.2).sum())
                 line += f"; {np.exp(np.log(ratio).mean()):.2f} of its {unit} (at most 0.20 on {fast})"
