@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -496,3 +497,28 @@ def test_dates_in_an_order_that_cannot_be_known_are_left_out_and_say_how_to_writ
 def test_classes_that_differ_in_case_alone_are_named() -> None:
     dataset = load(pd.DataFrame({"x": np.arange(40.0)}), y=np.resize(["Yes", "no", "yes", "No"], 40))
     assert any("'No' and 'no' differ in upper and lower case alone" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("name", ["patient_id", "Subject", "customer no", "userId"])
+@pytest.mark.parametrize("words", [True, False])
+def test_a_column_that_may_say_which_rows_belong_together_is_asked_about(name: str, words: bool) -> None:
+    who = np.arange(120) // 4
+    frame = pd.DataFrame({name: [f"p{one}" for one in who] if words else who, "x": np.arange(120) * 0.5})
+    dataset = load(frame, y=np.arange(120) * 0.5)
+    asked = f"column '{name}' has 30 values in 120 rows: where rows of one value belong together, --groups "
+    assert any(note.startswith(asked + shlex.quote(name)) for note in dataset.notes)
+
+
+def test_who_has_named_the_groups_is_not_asked_and_neither_are_kinds_numbers_and_row_numbers() -> None:
+    who = np.arange(120)
+    frame = pd.DataFrame(
+        {
+            "patient_id": who // 4,
+            "group": who % 3,
+            "case": who,
+            "width": who // 4,
+            "user": who * 0.25,
+        }
+    )
+    dataset = load(frame, y=who * 0.5, recipe=DataRecipe(groups="patient_id"))
+    assert not any("belong together" in note for note in dataset.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,12 @@ from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*))|.*[a-z]I[dD]")
+# how columns are called that say who or what a row is of
+_BELONGS = re.compile(
+    r"(?i:(.*[_ .-])?((patient|subject|person|user|customer|client|participant|student|animal|speaker|"
+    r"session|family|household|case|group|plot|specimen)s?([_ .-]?(id|no|nr|number|key|code|name))?|id))|.*[a-z]I[dD]"
+)
+LEAST_GROUPS = 10  # different values; with fewer, a column is more often a kind than a case
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
 _UNIQUE_ROWS = 20
 _SOME_DATE = re.compile(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b", re.ASCII)  # in whatever order
@@ -216,10 +223,24 @@ def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) 
             )
         else:
             _add_number(found, column, kept)
+        _ask_groups(found, column)
     if not found.numbers and not found.codes:
         reasons = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
         raise AyatoriError(f"the table must have a column to learn from, however none is left{reasons}")
     return found
+
+
+def _ask_groups(found: _Features, column: RawColumn) -> None:
+    """A column that is called like a person or a case, and repeats, may say which rows belong together."""
+    if not _BELONGS.fullmatch(column.name) or not (column.kind == "text" or column.whole):
+        return
+    present = int((~column.missing).sum())
+    values = len(np.unique(column.values[~column.missing]))
+    if LEAST_GROUPS <= values <= present / 2:
+        found.notes.append(
+            f"column '{column.name}' has {values} values in {present} rows: where rows of one value belong "
+            f"together, --groups {shlex.quote(column.name)} keeps them on one side of every split"
+        )
 
 
 def _constant(column: RawColumn) -> bool:
