@@ -21,7 +21,8 @@ _IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*))|.*
 # how columns are called that say who or what a row is of
 _BELONGS = re.compile(
     r"(?i:(.*[_ .-])?((patient|subject|person|user|customer|client|participant|student|animal|speaker|"
-    r"session|family|household|case|group|plot|specimen)s?([_ .-]?(id|no|nr|number|key|code|name))?|id))|.*[a-z]I[dD]"
+    r"session|family|household|case|group|plot|specimen)s?"
+    r"([_ .-]?(id|no|nr|number|key|code|name))?|id))|.*[a-z]I[dD]"
 )
 LEAST_GROUPS = 10  # different values; with fewer, a column is more often a kind than a case
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
