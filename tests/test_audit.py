@@ -22,7 +22,7 @@ from ayatori.explore.columns import odd_columns
 from ayatori.explore.shift import shift, two_sample
 from ayatori.explore.suspects import suspect_classes, suspect_sets, suspect_values
 from ayatori.plan import make_plan
-from ayatori.recipe import PlanRecipe
+from ayatori.recipe import DataRecipe, PlanRecipe
 from ayatori.records import Dataset, Graph, Representation
 
 
@@ -328,3 +328,15 @@ def test_small_and_odd_data_are_audited_without_a_word() -> None:
         dataset = load(values, y=target)
         plan = make_plan(dataset, PlanRecipe(folds=2))
         json.dumps(audit(dataset, plan, find_twins(dataset)).facts, allow_nan=False)
+
+
+def test_a_column_whose_values_may_belong_together_is_told_before_anybody_trains() -> None:
+    chance = np.random.default_rng(0)
+    who = np.repeat(np.arange(30), 8)
+    frame = pd.DataFrame(chance.normal(size=(240, 3)), columns=list("abc"))
+    frame["patient_id"] = who + 1000
+    frame["sick"] = np.where(chance.normal(size=30)[who] > 0, "yes", "no")
+    found = odd_columns(load(frame, target="sick"), np.arange(240))
+    assert [one["what"] for one in found if one["column"] == "patient_id"] == ["may be groups"]
+    named = odd_columns(load(frame, recipe=DataRecipe(target="sick", groups="patient_id")), np.arange(240))
+    assert not [one for one in named if one["what"] == "may be groups"]

@@ -14,6 +14,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from ayatori.records import Dataset
 
+MAY_BE_GROUPS = "may be groups"
 MISSING = 0.5  # share of gaps from which on a column is mostly missing
 DISTINCT = 0.95  # share of distinct texts from which on a column names rows
 AWAY_CLASSES, AWAY_VALUES = 0.99, 0.999  # accuracy, R2 of a tree on one column
@@ -39,7 +40,7 @@ def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict
     >>> [(one["column"], one["what"]) for one in odd_columns(load(frame, target="y"), np.arange(60))]
     [('b', 'copy of another')]
     """
-    found = list(_left_out(dataset))
+    found = [*_left_out(dataset), *_may_be_groups(dataset)]
     useful: list[_Column] = []
     seen: dict[int, _Column] = {}
     for column in _columns(dataset, open_):
@@ -72,6 +73,14 @@ def _left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:
                 kinds = {"are the same": "constant", "are missing": "mostly missing"}
                 what = next((kind for words, kind in kinds.items() if note.endswith(words)), "identifier")
                 yield _fact(name, what, 1.0, note)
+
+
+def _may_be_groups(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """What the reader of a table asks about: whether rows of one value belong together."""
+    for name in (*dataset.schema.numbers, *dataset.schema.categories, *dataset.schema.ignored):
+        for note in dataset.notes:
+            if note.startswith(f"column '{name}' has ") and "belong together" in note:
+                yield _fact(name, MAY_BE_GROUPS, 1.0, note)
 
 
 def _columns(dataset: Dataset, rows: np.ndarray) -> Iterator[_Column]:
