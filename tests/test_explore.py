@@ -108,6 +108,25 @@ def test_shuffled_labels_have_no_structure(seed: int) -> None:
     assert found.ceiling[1] == 1.0
 
 
+@pytest.mark.parametrize("copies", [False, True])
+def test_rows_of_one_group_say_nothing_of_one_another(copies: bool) -> None:
+    """Each patient is a place in space with a label at random: nothing can be said of a new one."""
+    chance = np.random.default_rng(1)
+    who = np.repeat(np.arange(60), 8)
+    near = 0.0 if copies else 0.05
+    frame = pd.DataFrame(chance.normal(size=(60, 4))[who] + near * chance.normal(size=(480, 4)))
+    frame.columns = list("abcd")
+    frame["sick"] = np.where(chance.permutation(60)[who] < 30, "yes", "no")
+    frame["patient"] = who
+    recipe = change(change(NO_MAPS, "data", target="sick"), "plan", test=0.0)
+    # copies are found, and bound as groups, by themselves; patients must be named
+    recipe = change(recipe, "data", **({"drop": ("patient",)} if copies else {"groups": "patient"}))
+    look = ayatori.explore(frame, recipe=recipe)
+    assert look.verdict == "no class structure"
+    assert all(probe["value"] < 0.7 for probe in look.facts["probes"])
+    assert look.expected is None
+
+
 def test_a_parity_of_three_bits_is_never_out_of_reach() -> None:
     chance = np.random.default_rng(0)
     bits = chance.integers(0, 2, (600, 8))

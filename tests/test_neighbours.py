@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 
 from ayatori.explore import neighbours
-from ayatori.explore.neighbours import agreement, find_neighbours, structure
+from ayatori.explore.neighbours import agreement, find_apart, find_neighbours, structure
 from ayatori.records import AyatoriError, Graph
 
 
@@ -210,3 +210,25 @@ def test_a_group_gets_the_labels_of_one_other_group(seed: int, groups: int) -> N
 
 def test_structure_is_the_same_with_the_same_seed() -> None:
     assert structure(*clumps(0.3), seed=5) == structure(*clumps(0.3), seed=5)
+
+
+@given(data=st.data(), n=st.integers(4, 40), k=st.integers(1, 12), spare=st.integers(0, 6))
+@settings(max_examples=60, deadline=None)
+def test_neighbours_of_other_groups_are_those_of_brute_force(
+    data: st.DataObject, n: int, k: int, spare: int
+) -> None:
+    draws = st.lists(st.integers(-9, 9), min_size=2 * n, max_size=2 * n)
+    values = np.array(data.draw(draws), np.float32).reshape(n, 2)
+    groups = np.array(data.draw(st.lists(st.sampled_from("aaabcde"), min_size=n, max_size=n)))
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "SPARE_APART", spare)  # so that rows of large groups are looked up apart
+        graph = find_apart(values, k, rows, groups)
+    width = min(k, n - np.unique(groups, return_counts=True)[1].max())
+    assert graph.indices.shape == graph.distances.shape == (len(rows), width)
+    wide = values.astype(np.float64)
+    squares = ((wide[rows, None] - wide[None]) ** 2).sum(2)
+    squares[groups[rows][:, None] == groups] = np.inf
+    order = np.argsort(squares, axis=1, kind="stable")[:, :width]
+    np.testing.assert_array_equal(graph.indices, order)
+    np.testing.assert_allclose(graph.distances, np.sqrt(np.take_along_axis(squares, order, 1)), rtol=1e-6)

@@ -22,7 +22,7 @@ from ayatori.explore.audit import Audit, audit
 from ayatori.explore.bounds import Bounds, find_bounds
 from ayatori.explore.features import fewer, representations
 from ayatori.explore.maps import draw_maps
-from ayatori.explore.neighbours import find_neighbours, structure
+from ayatori.explore.neighbours import find_apart, find_neighbours, structure
 from ayatori.explore.probes import Probed, fit_probes, probe_plan, sample_rows, take_rows
 from ayatori.explore.sheet import Seen, look_of, shrunk
 from ayatori.plan import make_plan, strata
@@ -128,14 +128,18 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
     own = {name: np.asarray(values)[rows.drawn] for name, values in given.items()}
     ways = representations(rows.dataset, rows.known, recipe.seed, own)
     graphs = [find_neighbours(way.values[rows.known], NEIGHBOURS, rows.asked) for way in ways]
-    structures = [_structure(graph, rows.open, recipe) for graph in graphs]
+    apart = graphs  # rows of a group, or copies, are no evidence for one another
+    if rows.open.groups is not None:
+        groups = rows.open.groups
+        apart = [find_apart(way.values[rows.known], NEIGHBOURS, rows.asked, groups) for way in ways]
+    structures = [_structure(graph, rows.open, recipe) for graph in apart]
     best = int(np.argmax([np.nan_to_num(one["agreement"]) for one in structures]))
     clock.lap("neighbours")
     with threadpool_limits(1):
         probes = _probes(rows, ways[best], recipe)
         maps = _maps(rows, ways[best], recipe, say)
         clock.lap("maps")
-        bounds, notes = _bounds(rows, probes, graphs, recipe, say)
+        bounds, notes = _bounds(rows, probes, apart, recipe, say)
         clock.lap("probes")
         say("audit", 0.8)
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)

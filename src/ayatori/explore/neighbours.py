@@ -18,6 +18,7 @@ Progress = Callable[[float], None]  # is told which share is done
 ASKED, SEEN = 512, 32768  # rows at once, and others at once: 64 MB of float32
 GROUPED = 32  # candidates are the best of the groups of so many with the best first
 SPARE = (8, 256)  # candidates beyond k; where they do not settle it, row by row
+SPARE_APART = 64  # neighbours beyond k; where their own group fills them, its rows are looked up apart
 EXACT = 1 << 18  # differences at once, so that they stay in the cache
 FEW = 4096  # others at once of a row that is looked at alone
 
@@ -58,6 +59,31 @@ def find_neighbours(
         if progress is not None:
             progress(min(start + ASKED, len(asked)) / len(asked))
     return Graph(asked, indices if among is None else among[indices], distances)
+
+
+def find_apart(values: np.ndarray, k: int, rows: np.ndarray, groups: np.ndarray) -> Graph:
+    """``find_neighbours`` among rows of other ``groups`` (n,): those of its own are no evidence for a row.
+
+    There are fewer than k where the largest group leaves fewer.
+
+    >>> values = np.array([[0.0], [0.1], [1.0], [5.0]], np.float32)
+    >>> find_apart(values, 2, np.arange(4), np.array(["a", "a", "b", "c"])).indices.tolist()
+    [[2, 3], [2, 3], [1, 0], [2, 1]]
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    k = min(k, len(values) - int(sizes.max()))
+    if k < 1:
+        return Graph(rows, np.zeros((len(rows), 0), np.int64), np.zeros((len(rows), 0), np.float32))
+    wide = find_neighbours(values, k + min(int(sizes.max()) - 1, SPARE_APART), rows)
+    other = group[wide.indices] != group[rows][:, None]
+    first = np.argsort(~other, axis=1, kind="stable")[:, :k]
+    indices, distances = (np.take_along_axis(part, first, 1) for part in (wide.indices, wide.distances))
+    short = np.flatnonzero(other.sum(axis=1) < k)
+    for one in np.unique(group[rows[short]]):
+        own = short[group[rows[short]] == one]
+        found = find_neighbours(values, k, rows[own], np.flatnonzero(group != one))
+        indices[own], distances[own] = found.indices, found.distances
+    return Graph(rows, indices, distances)
 
 
 def _nearest(
