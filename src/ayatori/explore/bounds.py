@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import nnls
 
-from ayatori.evaluate.intervals import wilson
+from ayatori.evaluate.intervals import sample, wilson
 from ayatori.explore.ceiling import cover_hart, pool
 from ayatori.explore.curve import learning_curve
 from ayatori.explore.probes import Probe
@@ -77,7 +77,8 @@ def find_bounds(
     named = {name: values for name, values in whole.items() if name != blind}
     named["nearest neighbours"] = max(votes, key=lambda one: _score(one, truth, task))
     scored = {name: _score(values, truth, task) for name, values in named.items()}
-    n, error = len(truth), errors[-1]
+    error = errors[-1]
+    n = independent(pooled, truth, task, judged.groups)
     nearest = _score(votes[0], truth, task)
     features = evidence(errors, pooled, max(scored.values()), nearest, chance, judged)
     return Bounds(
@@ -85,15 +86,42 @@ def find_bounds(
         chance=chance,
         score=1 - error,
         probes=tuple(
-            _line(name, scored[name], n, task) for name in sorted(scored, key=lambda one: -scored[one])
+            _line(name, scored[name], n, len(truth), task)
+            for name in sorted(scored, key=lambda one: -scored[one])
         ),
         p=_p(max(scored.values()), chance, n, len(scored), task),
         ceiling=_ceiling(features, error, n),
-        expected=_expected(features, error, learned[-1], rows),
+        expected=_expected(features, error, learned[-1], rows, 1 / n - 1 / len(truth)),
         nearest=nearest,
         features=features,
-        curve=learning_curve(np.array(learned), np.array(errors), n, target, seed),
+        curve=learning_curve(np.array(learned), np.array(errors), round(n), target, seed),
     )
+
+
+def independent(answers: np.ndarray, truth: np.ndarray, task: str, groups: np.ndarray | None) -> float:
+    """How many rows without groups would say as much: fewer, the more the errors of a group go together.
+
+    >>> truth, groups = np.arange(200) % 2, np.arange(200) // 10
+    >>> answers = np.full((200, 2), 0.1)
+    >>> answers[np.arange(200), np.where(groups % 2, truth, 1 - truth)] = 0.9  # right in whole groups
+    >>> independent(answers, truth, "classification", None)
+    200.0
+    >>> round(independent(answers, truth, "classification", groups))
+    19
+    """
+    rows = sample(len(truth), groups)
+    if rows.codes is None:
+        return float(rows.n)
+    if task == "classification":
+        errors = (answers.argmax(axis=1) != truth).astype(np.float64)
+    elif task == "multilabel":
+        errors = ((answers > 0.5) != (truth > 0.5)).mean(axis=1)
+    else:
+        errors = (np.square(truth - answers) / np.maximum(truth.var(axis=0), 1e-30)).mean(axis=1)
+    spread = float(errors.var())
+    if spread < 1e-9:
+        return float(rows.units)  # none differs: the groups are what is counted
+    return float(np.clip(spread / rows.variance((errors - errors.mean()) / rows.n), 1.0, rows.n))
 
 
 def _pooled(answers: list[np.ndarray], truth: np.ndarray, task: str) -> np.ndarray:
@@ -184,7 +212,7 @@ def predicted(kind: str, features: dict[str, float]) -> Interval:
     return min(low, middle), middle, max(high, middle)
 
 
-def _ceiling(features: dict[str, float], error: float, judged: int) -> Interval:
+def _ceiling(features: dict[str, float], error: float, judged: float) -> Interval:
     """Low, middle and high of the best accuracy; the sampling error of the pool's own is added."""
     ratios = np.exp(np.clip(predicted("ceiling", features), -6.0, 0.3))
     noise = 1.645 * np.sqrt(max(error * (1 - min(error, 0.99)), 1.0 / judged) / judged)
@@ -192,15 +220,19 @@ def _ceiling(features: dict[str, float], error: float, judged: int) -> Interval:
     return float(1 - min(many + noise, 1.0)), float(1 - some), float(1 - max(few - noise, 0.0))
 
 
-def _expected(features: dict[str, float], error: float, learned: int, rows: int) -> Interval:
-    """Low, middle and high of what the default network reaches; more rows help as they did."""
+def _expected(features: dict[str, float], error: float, learned: int, rows: int, grouped: float) -> Interval:
+    """Low, middle and high of what the default network reaches; more rows help as they did.
+
+    ``grouped``: what groups add to the variance of a share, beyond that of rows, which is calibrated.
+    """
     ratios = np.exp(np.clip(predicted("expected", features), -3.0, 3.0))
     gain = np.clip(features["half"] * (error + 0.01) * np.log2(max(rows / learned, 1.0)), 0.0, 0.5 * error)
     many, some, few = (min(max((error + 0.005) * ratio - 0.005 - gain, 0.0), 1.5) for ratio in ratios[::-1])
-    return float(1 - many), float(1 - some), float(1 - few)
+    noise = 1.645 * np.sqrt(max(error * (1 - min(error, 0.99)), 0.0) * max(grouped, 0.0))
+    return float(1 - many - noise), float(1 - some), float(min(1 - few + noise, 1.0))
 
 
-def _p(best: float, chance: float, n: int, tried: int, task: str) -> float:
+def _p(best: float, chance: float, n: float, tried: int, task: str) -> float:
     """One-sided p that the best of ``tried`` probes is no better than chance (Bonferroni)."""
     if task == "regression":
         z = np.arctanh(np.sqrt(np.clip(best, 0.0, 0.9999))) * np.sqrt(max(n - 3, 1))
@@ -210,10 +242,10 @@ def _p(best: float, chance: float, n: int, tried: int, task: str) -> float:
     return float(min(1.0, tried * stats.norm.sf(z / 1.2)))
 
 
-def _line(name: str, value: float, n: int, task: str) -> dict[str, Any]:
+def _line(name: str, value: float, n: float, rows: int, task: str) -> dict[str, Any]:
     if task == "regression":
         half = 2 * np.sqrt(max(1 - value, 0.0) ** 2 / n)
         low, high = value - half, min(value + half, 1.0)
     else:
         low, high = wilson(value, n)
-    return {"name": name, "value": value, "low": low, "high": high, "n": n}
+    return {"name": name, "value": value, "low": low, "high": high, "n": rows}
