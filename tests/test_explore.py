@@ -125,8 +125,8 @@ def test_rows_of_one_group_say_nothing_of_one_another(copies: bool) -> None:
     assert look.verdict == "no class structure"
     for probe in look.facts["probes"]:
         assert probe["value"] < 0.7
-        assert probe["n"] == 480
-        assert probe["high"] - probe["low"] > 0.18  # as of 60 patients, not of 480 rows (0.09)
+        assert probe["n"] == 400
+        assert probe["high"] - probe["low"] > 0.18  # as of 60 patients, not of 400 rows (0.1)
     assert look.expected is None
 
 
