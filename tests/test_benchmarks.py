@@ -372,7 +372,8 @@ def test_cells_are_collected_once_and_make_a_table(
     ensembles.main()
     page = capsys.readouterr().out
     assert "| breast_cancer | 1 |" in page
-    assert "- histgb: ayatori's loss is lower on" in page
+    assert "- the ensemble that ayatori chose against histgb: lower loss on" in page
+    assert "- ayatori's mean of the folds against histgb: lower loss on" in page
 
 
 def cell_of(side: str, data: str, seed: int, loss: float, seconds: float, **more: Any) -> dict[str, Any]:
@@ -391,9 +392,11 @@ def test_losses_are_compared_over_the_seeds_that_both_sides_have(ensembles: Any)
     singles = [network(0.1, 0.5), network(0.2, 0.3)]
     line = {"name": "bagging, 5 folds x 10 bags", "split": "test", "network": True}
     line |= {"seconds": {"train": 3.0, "predict": 1.0}, "scores": {"accuracy": 0.5, "log_loss": 0.35}}
+    mean = line | {"name": "mean of 5 folds", "scores": {"accuracy": 0.5, "log_loss": 0.2}}
+    beside = line | {"name": "linear network, mean of 5 folds", "scores": {"accuracy": 0.5, "log_loss": 9.0}}
     frame = ensembles.flat(
         [
-            cell_of("ayatori", "adult", 0, 0.4, 10.0, singles=singles, entries=[line]),
+            cell_of("ayatori", "adult", 0, 0.4, 10.0, singles=singles, entries=[line, mean, beside]),
             cell_of("ayatori", "adult", 1, 0.1, 10.0),
             cell_of("ayatori", "magic", 0, 0.4, 10.0),
             cell_of("autogluon", "adult", 0, 0.3, 20.0),
@@ -402,16 +405,19 @@ def test_losses_are_compared_over_the_seeds_that_both_sides_have(ensembles: Any)
     )
     bagging = frame[frame.side == "bagging"].iloc[0]
     assert (bagging.loss, bagging.seconds) == (0.35, 4.0)
-    single, luckiest, typical, autogluon = (
-        next(line for line in ensembles.counts(frame) if line.startswith(f"- {name}:"))
-        for name in ("single", "luckiest", "typical", "autogluon")
+    assert frame[frame.side == "mean"].loss.tolist() == [0.2]  # the network beside it in a stack is left out
+    single, luckiest, typical, autogluon = ensembles.counts(
+        frame, "ayatori", ("single", "luckiest", "typical", "autogluon")
     )
-    assert "lower on 1 of 1" in single
-    assert "lower on 0 of 1" in luckiest
+    (mean_line,) = ensembles.counts(frame, "mean", ("single", "autogluon"))[1:]
+    assert "mean of the folds against autogluon: lower loss on 1 of 1" in mean_line
+    assert "0.20 of its seconds by the clock (at most 0.20 on 1)" in mean_line
+    assert "lower loss on 1 of 1" in single
+    assert "lower loss on 0 of 1" in luckiest
     assert "equal on 1" in typical
-    assert "lower on 1 of 2" in autogluon
+    assert "lower loss on 1 of 2" in autogluon
     assert "0.25 of its processor seconds (at most 0.20 on 1)" in autogluon
-    assert "**0.3000**" in ensembles.markdown(frame[frame.side != "ayatori"], "loss")
+    assert "**0.3000**" in ensembles.markdown(frame[~frame.side.isin(["ayatori", "mean"])], "loss")
 
 
 def test_augmentation_is_timed_beside_torchvision() -> None:
