@@ -1,9 +1,10 @@
 """Is the source close enough? Pairs of source and task that help and pairs that do not: is the advice right?
 
-Judged by networks that are really trained: a source helps where the better of a frozen head and its last
-part tuned has a lower loss out of fold than a network from scratch on the same rows, beyond the 95 % interval
-of the paired difference. The rule of the advice was written before any of these pairs was tried; after its
-one change (the end of a source is judged, not the best of its depths) ten more were written (``--second``).
+Judged by networks that are really trained: a source helps where the best of a frozen head, its last part
+tuned and (a CNN of ours) all of it learning on has a lower loss out of fold than a network from scratch on
+the same rows, beyond the 95 % interval of the paired difference. The rule of the advice was written before
+any of these pairs was tried; after its one change (the end of a source is judged, not the best of its depths)
+ten more were written (``--second``). That a CNN of ours may learn on as a whole came after both.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sklearn.datasets import load_digits
 import ayatori
 from ayatori.advise import difference
 from ayatori.ensemble.losses import row_losses
+from ayatori.nets.source import find_source, learns_as_cnn
 from ayatori.recipe import DataRecipe, PlanRecipe, PretrainedRecipe, Recipe, TrainRecipe
 
 LITE0 = "efficientnet_lite0"
@@ -256,6 +258,10 @@ def judge(source: str, task: Task) -> dict[str, Any]:
     scratch = ayatori.run(data, base, y=labels)
     truth, kind = scratch.dataset.labels, scratch.dataset.task
     losses = {net: row_losses(out_of_fold(tuned, net), truth, kind) for net in ("linear", "tuned")}
+    if learns_as_cnn(find_source(source)):
+        given = PretrainedRecipe(source, "all", advise=False)
+        whole = ayatori.run(data, dataclasses.replace(base, pretrained=given), y=labels)
+        losses["whole"] = row_losses(out_of_fold(whole, "cnn"), truth, kind)
     best = min(losses, key=lambda net: losses[net].mean())
     plain = row_losses(out_of_fold(scratch, scratch.plan.columns[0].net), truth, kind)
     gain = difference(plain, losses[best], 0)

@@ -126,6 +126,21 @@ def test_a_source_is_judged_by_its_end_unless_an_earlier_part_is_better_beyond_c
     assert said[1] in found.sentence
 
 
+@pytest.mark.parametrize(("frozen", "word"), [(1.0, "train all of it"), (0.5, "use it frozen")])
+def test_a_network_of_ours_is_trained_as_a_whole_where_its_end_does_not_help(
+    frozen: float, word: str
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (3, 60))
+    probes = [
+        Probe("its features", "last", frozen + noise[0], 0.9),
+        Probe("a short training from scratch", "scratch", 0.9 + noise[1], 0.9),
+        Probe("a short training of all of it", "whole", 0.4 + noise[2], 0.9),
+    ]
+    assert _advice(probes, secret(60), 0, 60).word == word
+    worse = [*probes[:2], dataclasses.replace(probes[2], losses=0.9 + noise[2])]
+    assert _advice(worse, secret(60), 0, 60).word == ("use it frozen" if frozen < 0.9 else "undecided")
+
+
 @pytest.mark.usefixtures("_fresh")
 def test_a_source_that_has_lost_what_the_pixels_say_is_not_used() -> None:
     found = asked(plain(), knowing_nothing())

@@ -75,9 +75,13 @@ def test_a_run_on_a_source_hands_over_a_model_that_needs_no_source(
 ) -> None:
     image, target = shapes(60, (0, 3), 1)
     result = ayatori.run(image, on(source, finetune), out=tmp_path / "run", y=target)
-    wanted = {"none": {"linear"}, "auto": {"linear", "tuned"}}.get(finetune, {"tuned", "linear"})
-    assert set(nets(result)) == wanted
-    assert nets(result)[0] == ("tuned" if finetune in ("last", "all") else "linear")
+    wanted = {
+        "none": ["linear"],
+        "last": ["tuned", "linear"],
+        "all": ["cnn"],
+        "auto": ["linear", "tuned"],
+    }
+    assert list(dict.fromkeys(nets(result))) == wanted[finetune]
     new, _ = shapes(30, (0, 3), 2)
     model = ayatori.load_model(tmp_path / "run")
     expected = result.model.predict_values(result.model.read(new))
@@ -92,10 +96,11 @@ def test_a_run_on_a_source_hands_over_a_model_that_needs_no_source(
 def test_frozen_parts_stay_and_tuned_ones_move_less_the_deeper_they_lie(source: str) -> None:
     image, target = shapes(60, (0, 3), 1)
     # every epoch counts as better than the one before, so that the last is kept
-    recipe = change(on(source, "all"), "train", min_delta=-100.0)
+    recipe = change(on(source, "all", net=NetRecipe("linear")), "train", min_delta=-100.0)
     result = ayatori.run(image, recipe, y=target)
     before = find_source(source)
     tuned = [member.network for member in result.members if member.column.net == "tuned"]
+    assert len(tuned) == 2
     for network in tuned:
         moved = []
         for part, own in zip(network.body.parts, before.parts, strict=True):
@@ -108,6 +113,51 @@ def test_frozen_parts_stay_and_tuned_ones_move_less_the_deeper_they_lie(source: 
         assert moved[0] < moved[-1]
     heads = [member.network for member in result.members if member.column.net == "linear"]
     assert all(set(dict(head.named_parameters())) == {"body.weight", "body.bias"} for head in heads)
+
+
+def test_a_cnn_of_ours_learns_on_as_a_whole_from_the_weights_of_its_run(source: str, tmp_path: Path) -> None:
+    image, target = shapes(60, (0, 3), 1)
+    taught = ayatori.load_model(source).networks[0]
+    still = change(on(source, "all"), "train", learning_rate=1e-12, weight_decay=0.0, epochs=1)
+    for member in ayatori.run(image, still, y=target).members:
+        assert member.network.front.front.front.mean == taught.front.mean
+        own, learned = (network.body.state_dict() for network in (member.network, taught))
+        assert list(own) == list(learned)
+        *alike, weight, bias = own
+        assert own[weight].shape == (2, learned[weight].shape[1])
+        assert own[bias].shape == (2,)
+        for name in alike:
+            if not ("running" in name or "batches" in name):
+                torch.testing.assert_close(own[name], learned[name])
+    # its statistics are those of the rows that it learns from
+    moved = [name for name in alike if "running" in name and not torch.equal(own[name], learned[name])]
+    assert moved
+
+    result = ayatori.run(image, on(source, "all"), out=tmp_path / "run", y=target)
+    assert result.recipe.train.keep == "last"
+    model = ayatori.load_model(tmp_path / "run")
+    assert {network.spec.name for network in model.networks} == {"cnn"}
+    assert list(result.dataset.inputs) == ["image"]
+
+
+def test_a_cnn_of_ours_is_also_judged_as_a_whole_before_training(source: str) -> None:
+    image, target = shapes(60, (0, 3), 1)
+    advice = ayatori.run(image, change(on(source), "pretrained", advise=True), y=target).advice
+    kinds = [probe["kind"] for probe in advice["probes"]]
+    assert kinds[-2:] == ["scratch", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"finetune": "none"}, "finetune='none'"), ({"finetune": "all", "tune_rate": 1.0}, "leave out --net")],
+)
+def test_a_cnn_on_a_source_is_the_whole_of_it_or_nothing(settings: dict, sentence: str, source: str) -> None:
+    image, target = shapes(40, (0, 3), 1)
+    recipe = change(change(SMALL, "pretrained", name=source, advise=False, **settings), "net", name="cnn")
+    with pytest.raises(AyatoriError, match=sentence):
+        ayatori.run(image, recipe, y=target)
+    with pytest.raises(AyatoriError, match="stay as it is"):
+        ayatori.run(image, on(source, "all", net=NetRecipe("cnn", options={"width": 8})), y=target)
 
 
 def test_last_leaves_the_first_parts_out_of_the_networks(source: str) -> None:
@@ -229,7 +279,7 @@ REFUSED = {
     ),
     "a network beside it": (
         change(change(SMALL, "pretrained", name="SOURCE"), "net", name="cnn"),
-        "net must be linear, mlp",
+        "net must be linear or mlp",
     ),
     "a network of one's own": (
         change(change(SMALL, "pretrained", name="SOURCE"), "net", name="torchvision:models"),

@@ -2,7 +2,8 @@
 
 A linear head is judged out of fold on what the frozen network says of some rows, early and late in it; and
 beside it, on the same rows and folds, what needs no source: the same network with fresh weights, the inputs
-as they are, and a short training from scratch. The labels of sealed rows are not read.
+as they are, and a short training from scratch. A CNN of ours also learns on as a whole, for as short a time.
+The labels of sealed rows are not read.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from ayatori.embed import Frozen, in_blocks
 from ayatori.ensemble.losses import row_losses
 from ayatori.evaluate import fit_baselines, score
 from ayatori.explore.probes import probe_plan, sample_rows, take_rows
+from ayatori.nets import WHOLE
 from ayatori.nets.dropout import global_chance, seed_globally
-from ayatori.nets.source import Source, fitting, inputs_for, source_of
+from ayatori.nets.source import Source, fitting, inputs_for, learns_as_cnn, source_of
 from ayatori.plan import strata
 from ayatori.recipe import EvaluateRecipe, NetRecipe, Recipe, TrainRecipe
 from ayatori.records import SCORE, Dataset, Plan
@@ -44,7 +46,7 @@ class Probe:
     """What one way says of rows it did not learn from. ``losses`` (n,) log losses or squared errors."""
 
     name: str
-    kind: Literal["last", "earlier", "fresh", "raw", "scratch"]
+    kind: Literal["last", "earlier", "whole", "fresh", "raw", "scratch"]
     losses: np.ndarray
     score: float  # accuracy, or R2
     depth: float = 1.0  # share of the network's parts
@@ -65,8 +67,9 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
     Means of losses are compared on the same rows; the interval of their difference is a bootstrap over rows,
     or over groups of rows where there are such.
     A frozen run stands on the end of the source, so the source is judged by that; by an earlier part only
-    where that is better beyond chance, and then the advice is to train the parts behind it. What does without
-    the source is the best of several, and the choice is a little kind to it.
+    where that is better beyond chance, and then the advice is to train the parts behind it. Where neither
+    helps beyond chance, a CNN of ours that learned on as a whole may. What does without the source is the
+    best of several, and the choice is a little kind to it.
     """
     tell = say or (lambda text, share: None)
     rows = _rows(dataset, plan, recipe.seed)
@@ -76,7 +79,7 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
     probes = []
     for probe in _probes(rows, folds, frozen.source, recipe):
         probes.append(probe)
-        tell(probe.name, len(probes) / 8)
+        tell(probe.name, len(probes) / 9)
     return _advice(probes, rows, recipe.seed, int((~plan.sealed).sum()))
 
 
@@ -121,6 +124,8 @@ def _probes(rows: Dataset, folds: Plan, source: Source, recipe: Recipe) -> Itera
     for rival in fit_baselines(rows, folds, EvaluateRecipe(("linear", "trees")))[0]:
         yield _judged(f"{rival.name} on the inputs", "raw", rival.values, rows, folds)
     yield _from_scratch(rows, folds, recipe)
+    if learns_as_cnn(source):
+        yield _as_whole(rows, folds, source, recipe)
 
 
 def listen(source: Source, raw: Mapping[str, np.ndarray]) -> dict[float, np.ndarray]:
@@ -207,10 +212,21 @@ def _from_scratch(rows: Dataset, folds: Plan, recipe: Recipe) -> Probe:
     if "image" in inputs:
         schema = dataclasses.replace(schema, image=inputs["image"].shape[1:])
     plain = dataclasses.replace(rows, inputs=inputs, schema=schema)
-    short = Recipe(preset="quick", seed=recipe.seed, train=TrainRecipe(device=recipe.train.device))
-    settled = settle(short, plain, folds)
-    found = predict(train(plain, folds, settled), plain, folds)
-    return _judged("a short training from scratch", "scratch", found.values, rows, folds)
+    said = _short_training(plain, folds, "auto", recipe)
+    return _judged("a short training from scratch", "scratch", said, rows, folds)
+
+
+def _as_whole(rows: Dataset, folds: Plan, source: Source, recipe: Recipe) -> Probe:
+    """A short training of all of it, as that from scratch."""
+    schema = dataclasses.replace(rows.schema, source=Frozen(source, 0, heads=False).facts())
+    said = _short_training(dataclasses.replace(rows, schema=schema), folds, WHOLE, recipe)
+    return _judged("a short training of all of it", "whole", said, rows, folds)
+
+
+def _short_training(rows: Dataset, folds: Plan, net: str, recipe: Recipe) -> np.ndarray:
+    train_as = TrainRecipe(device=recipe.train.device)
+    short = Recipe(preset="quick", seed=recipe.seed, net=NetRecipe(net), train=train_as)
+    return predict(train(rows, folds, settle(short, rows, folds)), rows, folds).values
 
 
 def _judged(
@@ -229,16 +245,19 @@ def _judged(
 def _advice(probes: list[Probe], rows: Dataset, seed: int, whole: int) -> Advice:
     """The end of the source, or what is plainly better in it, beside the best without it."""
     using = [probe for probe in probes if probe.kind in ("last", "earlier")]
-    without = [probe for probe in probes if probe.kind not in ("last", "earlier")]
+    without = [probe for probe in probes if probe.kind in ("fresh", "raw", "scratch")]
     last = next(probe for probe in probes if probe.kind == "last")
     best, other = (min(some, key=lambda probe: probe.losses.mean()) for some in (using, without))
     if difference(last.losses, best.losses, seed, rows.groups)["low"] <= 0:
         best = last
     gain = difference(other.losses, best.losses, seed, rows.groups)
+    for probe in probes:
+        if probe.kind == "whole" and gain["low"] <= 0 and probe.losses.mean() < best.losses.mean():
+            best, gain = probe, difference(other.losses, probe.losses, seed, rows.groups)
     word: Word
     if gain["low"] > 0:
         word = "use it frozen" if best is last else "train the last part"
-        if best.depth < 0.5:
+        if best.depth < 0.5 or best.kind == "whole":
             word = "train all of it"
     elif gain["value"] <= 0 or gain["high"] < 0:
         word = "do not use it"

@@ -20,7 +20,7 @@ from ayatori.embed import Frozen, embed
 from ayatori.ensemble import answer
 from ayatori.evaluate import Fitted, whole_table
 from ayatori.evaluate.decision import leaning
-from ayatori.nets import TUNED, Network
+from ayatori.nets import HEADS, Network
 from ayatori.records import AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
 from ayatori.train import Together
 
@@ -91,9 +91,9 @@ class Model:
         """As much of the frozen network as the voices of this model stand on."""
         if self.frozen is None:
             return None
-        tuned = any(network.spec.name == TUNED for network in self.networks)
-        heads = self._reads_table or any(network.spec.name != TUNED for network in self.networks)
-        return Frozen(self.frozen.source, self.frozen.cut if tuned else None, heads)
+        heads = [network.spec.name in HEADS for network in self.networks]
+        cut = None if all(heads) else self.frozen.cut
+        return Frozen(self.frozen.source, cut, self._reads_table or any(heads))
 
     @property
     def _reads_table(self) -> bool:

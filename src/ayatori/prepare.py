@@ -18,6 +18,7 @@ from ayatori.data.twins import Twins, bind, find_twins, row_keys
 from ayatori.embed import Frozen, cache_folder, embed
 from ayatori.explore import explore
 from ayatori.explore.varied import vary_some
+from ayatori.nets import WHOLE
 from ayatori.pretrained import check_unseen, describe, find_pretrained, freeze, with_own_net
 from ayatori.recipe import Recipe, change, to_toml
 from ayatori.records import Dataset, Epoch, Look, Plan
@@ -69,7 +70,7 @@ def prepare(
     twins = find_twins(whole)
     known = check_unseen(whole, source, twins.natural) if source else ""
     whole, bound = bind(whole, twins, recipe.plan)
-    recipe = with_own_net(recipe)
+    recipe = with_own_net(recipe, source)
     plan = whole_plan(whole, recipe, written=folder is not None)
     tell(show, sentences.of_rows(whole, plan, (bound, known)))
     clock.lap("plan")
@@ -104,11 +105,13 @@ def embed_rows(dataset: Dataset, frozen: Frozen | None, recipe: Recipe, show: Sh
     """What a pretrained network's frozen parts say of all rows; without one the dataset as it is."""
     if frozen is None:
         return dataset
+    # a network that learns on as a whole sees the rows themselves
+    plain = recipe.train.augment == "default" or recipe.net.name == WHOLE
     seen = embed(
         dataset,
         frozen,
         recipe.train.device,
-        ("none" if recipe.train.augment == "default" else recipe.train.augment, recipe.pretrained.views),
+        ("none" if plain else recipe.train.augment, recipe.pretrained.views),
         recipe.seed,
         cache_folder(),
         lambda share: show(Event("embed", share=share)),

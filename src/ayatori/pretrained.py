@@ -10,8 +10,8 @@ import pandas as pd
 
 from ayatori.data.twins import row_keys
 from ayatori.embed import Frozen, dtype_on
-from ayatori.nets import TUNED, find_net, tuned_options
-from ayatori.nets.source import Source, find_source, inputs_for
+from ayatori.nets import TUNED, WHOLE, find_net, tuned_options
+from ayatori.nets.source import Source, find_source, inputs_for, learns_as_cnn
 from ayatori.recipe import PretrainedRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset
 
@@ -111,18 +111,32 @@ def check_unseen(dataset: Dataset, source: Source, natural: bool) -> str:
     return f"{what}: their scores are too good"
 
 
-def with_own_net(recipe: Recipe) -> Recipe:
-    """The recipe with the network that the run is about: a head, or the tuned network around one."""
+def with_own_net(recipe: Recipe, source: Source | None) -> Recipe:
+    """The recipe with the network that the run is about.
+
+    A head, the tuned network around one, or a CNN of ours as a whole, which needs no head.
+    """
     settings = recipe.pretrained
-    if not settings.name or settings.finetune in ("none", "auto") or recipe.net.name == TUNED:
+    if source is None:
         return recipe
+    whole = learns_as_cnn(source) and settings.finetune == "all" and not settings.tune_rate
+    if recipe.net.name == WHOLE and not whole:
+        raise AyatoriError(
+            "net must be linear or mlp on a pretrained network, however it is 'cnn'; only "
+            "a run that trained one learns on as such, as a whole (here: "
+            f"{source.facts['name']!r}, finetune={settings.finetune!r}); leave out --net"
+        )
+    if settings.finetune in ("none", "auto") or recipe.net.name in (TUNED, WHOLE):
+        return recipe
+    if whole and recipe.net.name == "auto":
+        return change(recipe, "net", name=WHOLE)
     head, _ = find_net(recipe.net, "features")
     return change(recipe, "net", name=TUNED, options=tuned_options(head, recipe))
 
 
 def partner(recipe: Recipe) -> str:
     """The network that stands beside the run's own: heads that tuned networks begin from, or tuned ones."""
-    if not recipe.pretrained.name or recipe.pretrained.finetune == "none":
+    if not recipe.pretrained.name or recipe.pretrained.finetune == "none" or recipe.net.name == WHOLE:
         return ""
     return str(recipe.net.options["head"]) if recipe.net.name == TUNED else TUNED
 
@@ -135,5 +149,7 @@ def describe(seen: Dataset, frozen: Frozen, recipe: Recipe) -> str:
     told += "" if views is None else f", in {views.shape[1]} views"
     if frozen.cut is None:
         return f"{told}, computed once; nothing of it learns on"
+    if frozen.cut == 0:
+        return f"{told}; all of it learns on"
     learns = parts - frozen.cut
     return f"{told}; {learns} of its {parts} parts learn{'s' if learns == 1 else ''} on"

@@ -72,7 +72,8 @@ class PretrainedRecipe:
 
     ``name``: efficientnet_lite0, any network of timm, NAME=FILE with weights, a folder in timm's format, or
     an Ayatori run. ``finetune``: none (a new head on what the frozen network says), last or last:N (its last
-    parts learn too), all, or auto (none and last, whichever is better out of fold).
+    parts learn too), all, or auto (none and last, whichever is better out of fold). With all, the CNN of a
+    run goes on as a whole behind a fresh last layer, unless ``tune_rate`` asks for rates by part.
     """
 
     name: str = ""  # "" = nothing

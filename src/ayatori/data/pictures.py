@@ -103,7 +103,8 @@ def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple
     widths, heights = zip(*sizes, strict=True)
     found = f"pictures are {side} x {side} pixels"
     if {(side, side)} != set(sizes):
-        span = f"{min(widths)} x {min(heights)} to {max(widths)} x {max(heights)}"
+        least, most = (min(widths), min(heights)), (max(widths), max(heights))
+        span = " to ".join(f"{width} x {height}" for width, height in dict.fromkeys((least, most)))
         found = f"pictures of {span} pixels are squeezed to {side} x {side} as a whole"
         if recipe.crop:
             part = f"{recipe.crop:.1%} of the shorter side"

@@ -108,7 +108,9 @@ def _compared(model: Model, path: Path, inputs: Mapping[str, np.ndarray], said: 
     exact = dataclasses.replace(model, tta=("none", 1))
     if model.tta[1] > 1:
         notes.append(f"it looks at a picture once, where the run averaged {model.tta[1]} views")
-    if source is not None and source.get("dtype") != "float32":
+    passed = model.passed
+    frozen = passed is not None and (passed.cut != 0 or passed.heads)
+    if source is not None and frozen and source.get("dtype") != "float32":
         schema = dataclasses.replace(model.schema, source={**source, "dtype": "float32"})
         apart = _gap(exact, inputs, said)
         exact = dataclasses.replace(exact, schema=schema)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ayatori.ensemble.say import TINY
 from ayatori.model import Model
-from ayatori.nets import TUNED
+from ayatori.nets import HEADS
 from ayatori.nets.table_front import TableFront
 from ayatori.records import AyatoriError, Group, Schema, Task, Vote
 
@@ -39,7 +39,7 @@ class Whole(nn.Module):
         self.names = names_of(schema)
         self.networks = nn.ModuleList(model.networks)
         self.answers = [network.answer for network in model.networks]
-        self.ask = [network.spec.name == TUNED for network in model.networks]
+        self.ask = [network.spec.name not in HEADS for network in model.networks]
         passed = model.passed
         self.front: nn.Module = nn.Identity() if passed is None else passed.source.front
         self.parts = nn.ModuleList([] if passed is None else passed.source.parts)

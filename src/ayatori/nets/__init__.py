@@ -12,6 +12,7 @@ from ayatori.nets.dropout import global_chance, seed_globally
 from ayatori.nets.features import (
     HEADS,
     TUNED,
+    WHOLE,
     begin,
     build_features,
     feature_defaults,
@@ -29,7 +30,9 @@ from ayatori.recipe import NetRecipe, nearest
 from ayatori.records import AyatoriError, Dataset, Schema, Task
 
 __all__ = [
+    "HEADS",
     "TUNED",
+    "WHOLE",
     "NetSpec",
     "Network",
     "Traits",
@@ -51,7 +54,7 @@ Kind = Literal["table", "image", "features"]
 NAMES: dict[Kind, tuple[str, ...]] = {
     "table": ("mlp", "linear"),
     "image": ("cnn", "linear"),
-    "features": (*HEADS, TUNED),
+    "features": (*HEADS, TUNED, WHOLE),
 }
 Own = Any  # a factory or a module of the user's, or None for a network of ours
 
@@ -68,7 +71,7 @@ def reads(net: str, inputs: Mapping[str, Any]) -> tuple[str, ...]:
     if "features" not in inputs:
         return tuple(inputs)
     heads = tuple(name for name in inputs if name.startswith("features"))
-    return heads if net != TUNED else tuple(name for name in inputs if name not in heads)
+    return heads if net in HEADS else tuple(name for name in inputs if name not in heads)
 
 
 def find_net(recipe: NetRecipe, kind: Kind) -> tuple[str, Own]:
@@ -148,8 +151,10 @@ def rebuild(spec: NetSpec, own: Own = None) -> Network:
 def defaults(net: str, dataset: Dataset, rows: int, outputs: int, preset: str) -> dict[str, Any]:
     """How such a network is best trained, when a member has ``rows`` training rows."""
     task, image = dataset.task, dataset.schema.image
-    if kind_of(dataset) == "features":
-        return feature_defaults(task, rows, net, preset)
+    if dataset.schema.source is not None:
+        if net != WHOLE:
+            return feature_defaults(task, rows, net, preset)
+        image = tuple(dataset.schema.source["facts"]["image"])
     if image is not None:
         settings = picture_defaults(task, rows, image, outputs, preset)
         return settings | ({"keep_by_few": "last"} if net == "cnn" else {})

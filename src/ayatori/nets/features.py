@@ -2,12 +2,14 @@
 
 A head sees the frozen network's last features, standardised. A tuned network is made of the parts that are
 not frozen and of a head behind them; its batch normalisation keeps the statistics of the source, so that
-no row depends on those beside it.
+no row depends on those beside it. A CNN of ours that learns on as a whole is itself again, with a fresh last
+layer: trained as from scratch, but from better weights.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,12 +19,13 @@ from torch import Tensor, nn
 
 from ayatori.nets.dropout import Dropout
 from ayatori.nets.network import Inputs, NetSpec, activation
+from ayatori.nets.pictures import build_pictures
 from ayatori.nets.source import Source, find_source, source_of
 from ayatori.recipe import Recipe, nearest
 from ayatori.records import AyatoriError, Schema, Task
 
 HEADS = ("linear", "mlp")
-TUNED = "tuned"
+TUNED, WHOLE = "tuned", "cnn"  # WHOLE: a CNN of ours, all of it
 
 
 def measure_features(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class Tuned(nn.Module):
 
 
 def build_features(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
-    """The front and the body that ``spec`` describes: "linear" or "mlp" on features, or "tuned".
+    """The front and the body that ``spec`` describes: "linear" or "mlp" on features, "tuned", or "cnn".
 
     Options: ``width`` and ``depth`` of the hidden layers of an mlp, ``dropout``; of a tuned network also
     ``head``, ``rate`` and ``decay`` (see ``Tuned.rates``). Its pretrained weights are loaded by ``begin``.
@@ -140,6 +143,8 @@ def build_features(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     >>> body(front({"features": torch.zeros(2, 8)})).shape
     torch.Size([2, 3])
     """
+    if spec.name == WHOLE:
+        return _whole(spec)
     if spec.name != TUNED:
         if "embedded" not in spec.sizes:
             raise AyatoriError(f"a network on a frozen one must be a head, however: {spec.name!r}")
@@ -154,12 +159,20 @@ def build_features(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
 
 
 def begin(network: nn.Module, spec: NetSpec) -> None:
-    """Give a fresh tuned network the weights of its source; others are left as they are."""
-    if spec.name != TUNED:
+    """Give a fresh network that learns on the weights of its source; others are left as they are."""
+    if "source" not in spec.sizes:
         return
     source = same_source(spec.sizes["source"])
     cut = spec.sizes["cut"]
     with torch.no_grad():
+        if spec.name == WHOLE:
+            learned = [value for part in source.parts for value in part.state_dict().values()]
+            own = list(network.body.state_dict().values())  # type: ignore[union-attr]
+            # the same layers in the same order; both end with a last layer's weights and biases
+            for value, theirs in zip(own[:-2], learned[:-2], strict=True):
+                value.copy_(theirs)
+            network.front.front.load_state_dict(source.front.state_dict())  # type: ignore[union-attr]
+            return
         for mine, theirs in zip(network.body.parts, source.parts[cut:], strict=True):  # type: ignore[union-attr,arg-type]
             mine.load_state_dict(theirs.state_dict())
         if cut == 0:
@@ -252,6 +265,20 @@ def _options(spec: NetSpec) -> dict[str, Any]:
         if type(known[name]) is int and not (type(value) is int and 0 < value < 2**20):
             raise AyatoriError(f"the network's option '{name}' must be a whole number, however: {value!r}")
     return known | dict(spec.options)
+
+
+def _whole(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
+    """The CNN that the source is, for other outputs; its front is the source's."""
+    facts = spec.sizes.get("source", {})
+    if facts.get("kind") != "run" or not facts["image"] or spec.sizes["cut"] != 0:
+        raise AyatoriError("a cnn on a pretrained network must be a CNN of ours that learns on as a whole")
+    if spec.options:
+        raise AyatoriError(
+            f"a CNN that learns on must stay as it is, however options are given: {sorted(spec.options)}"
+        )
+    theirs = NetSpec(**facts["architecture"])
+    _, body = build_pictures(dataclasses.replace(theirs, task=spec.task, outputs=spec.outputs))
+    return Given(source_of(facts).front), body
 
 
 def _head(name: str, width: int, spec: NetSpec, options: Mapping[str, Any]) -> nn.Module:

@@ -63,6 +63,11 @@ class Source:
     cuttable: bool
 
 
+def learns_as_cnn(source: Source) -> bool:
+    """Whether it is a CNN of ours, which can learn on as a whole."""
+    return source.facts["kind"] == "run" and bool(source.facts["image"])
+
+
 class Pixels(nn.Module):
     """Pictures of any size, grey or in colour, as the source was trained to see them.
 

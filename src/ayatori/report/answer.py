@@ -20,13 +20,14 @@ def answer(
     chance: Entry | None,
     earlier: Sequence[Entry] = (),
     folds: bool = True,
-    source: bool = False,
+    source: str = "",
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
     ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input)
     were scored on the same rows; ``earlier`` are the rivals out of fold, asked where the test cannot tell.
-    ``source``: all of them look at what a pretrained network says.
+    ``source``: "" or, where rivals look at what a pretrained network says, "frozen", or "whole" if all of
+    that network learned on.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
@@ -35,7 +36,7 @@ def answer(
     against = _against(result["task"], metric, rivals, earlier, level, entry["name"])
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
-        _of_heads(against) if source else against,
+        _on_source(against, source) if source else against,
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
@@ -232,9 +233,11 @@ def _worth(begin: str, rival: Entry) -> list[Part]:
     return [(f"{begin}so a network is ", False), (verdict, True), (" here. ", False)]
 
 
-def _of_heads(parts: list[Part]) -> list[Part]:
-    """Rivals of a head look at a network's features too: the question is whose head."""
+def _on_source(parts: list[Part], source: str) -> list[Part]:
+    """Rivals look at a network's features too: the question is whose head, or whether it had to learn on."""
     words = {"that a network is needed": "that our head is better", "so a network is ": "so our head is "}
+    if source == "whole":
+        words = dict(zip(words, ("that it had to learn on", "so learning on is "), strict=True))
     for old, new in words.items():
         parts = [(text.replace(old, new), strong) for text, strong in parts]
     return parts

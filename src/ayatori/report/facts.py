@@ -72,7 +72,9 @@ def facts(run: str | Path) -> dict[str, Any]:
     earlier, _ = _rivals(entries, held_out, result["task"])
     folds = sum(member["kind"] == "fold" for member in members) > 1
     look = look_facts(run, _reached(result["task"], own_network(entries)))
-    said = answer(result, scored, rivals, floor, earlier, folds, source=bool(data["schema"].get("source")))
+    source = _source(data, recipe, result)
+    learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
+    said = answer(result, scored, rivals, floor, earlier, folds, learns)
     said["next"] = next_step(
         said["level"],
         rivals,
@@ -86,7 +88,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         "time": _time(run, result),
         "task": result["task"],
         "summary": _summary(result, data, recipe, members),
-        "source": _source(data, recipe, result),
+        "source": source,
         "look": look,
         "answer": said,
         "delivered": result.get("delivered") or result["chosen"],
@@ -113,12 +115,14 @@ def _source(
     if not source:
         return None
     advice = result.get("advice") or {}
-    probes = [{**probe, "with": probe["kind"] in ("last", "earlier")} for probe in advice.get("probes", ())]
+    probes = [
+        {**probe, "with": probe["kind"] in ("last", "earlier", "whole")} for probe in advice.get("probes", ())
+    ]
     return {
         "name": Path(recipe["pretrained"]["name"]).name,
         "kind": source["facts"]["kind"],
         "digest": source["facts"]["digest"],
-        "finetune": recipe["pretrained"]["finetune"],
+        "finetune": "whole" if recipe["net"]["name"] == "cnn" else recipe["pretrained"]["finetune"],
         "advice": advice.get("sentence", ""),
         "rows": advice.get("rows", 0),
         "metric": advice.get("metric", ""),

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from ayatori.augment import augment, candidates, resolve, views
-from ayatori.nets import TUNED, build, defaults, find_net, find_traits, kind_of, measure
+from ayatori.nets import TUNED, WHOLE, build, defaults, find_net, find_traits, kind_of, measure
 from ayatori.recipe import EngineRecipe, Recipe, TrainRecipe, change, nearest
 from ayatori.records import STOP, AyatoriError, Dataset, Plan
 from ayatori.train.balance import check_balance
@@ -102,7 +102,8 @@ def weaker(
 
 def _weaker_options(recipe: Recipe, dataset: Dataset, depth: int, width: int) -> dict[str, Any]:
     name, own = find_net(recipe.net, kind_of(dataset))
-    if own is not None or name in ("linear", TUNED):
+    given = name == WHOLE and dataset.schema.source is not None
+    if own is not None or given or name in ("linear", TUNED):
         raise AyatoriError(
             "`boost_depth` and `boost_width` must be 0 unless the network is our mlp or cnn, however it is "
             f"{name!r}; leave them out"
