@@ -264,12 +264,13 @@ def judge(source: str, task: Task) -> dict[str, Any]:
         losses["whole"] = row_losses(out_of_fold(whole, "cnn"), truth, kind)
     best = min(losses, key=lambda net: losses[net].mean())
     plain = row_losses(out_of_fold(scratch, scratch.plan.columns[0].net), truth, kind)
-    gain = difference(plain, losses[best], 0)
+    gains = {net: difference(plain, own, 0) for net, own in losses.items()}
+    gain = gains[best]
     helps, said = gain["low"] > 0, tuned.advice["word"]
     return {
         "rows": len(truth),
         "loss": {**{net: float(own.mean()) for net, own in losses.items()}, "scratch": float(plain.mean())},
-        "gain": gain,
+        "gains": gains,
         "helps": helps,
         "advice": said,
         "right": helps == (said in HELPS),

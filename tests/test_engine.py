@@ -30,18 +30,18 @@ CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("table", "our"))])
-def test_a_traced_stack_gives_the_weights_of_a_plain_loop_too(
+def test_a_stack_whose_operations_were_noted_gives_the_weights_of_a_plain_loop_too(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace, traced = Stack.trace, []
-    monkeypatch.setattr("ayatori.train.loop.TRACED_FROM", 0)
-    monkeypatch.setattr(Stack, "trace", lambda *given: traced.append(trace(*given)))
+    note, taken = Stack.note, []
+    monkeypatch.setattr("ayatori.train.loop.NOTED_FROM", 0)
+    monkeypatch.setattr(Stack, "note", lambda *given: taken.append(note(*given)))
     make, settings = CASES[case]
     dataset = make()
     plan, recipe = settled(dataset, engine="stacked", epochs=13, **settings)
     recipe = change(recipe, "loss", label_smoothing=0.0)
     members = train(dataset, plan, recipe)
-    assert traced == [True]
+    assert taken == [True]
     assert_close(members[1], plain_loop(dataset, plan, recipe, 1))
 
 

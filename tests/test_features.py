@@ -82,7 +82,7 @@ def test_a_network_says_the_same_whatever_stands_in_a_hidden_column(net: Callabl
 def test_a_member_learns_the_same_whatever_stands_in_a_column_that_is_hidden_from_it(
     engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TRACED_FROM", 0)
+    monkeypatch.setattr(loop, "NOTED_FROM", 0)
     dataset = wide()
     plan, recipe = settled(dataset, mlp, engine, epochs=2)
     plan = sharing(plan, 0.4)

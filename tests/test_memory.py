@@ -257,7 +257,7 @@ def test_bfloat16_is_used_for_the_products_and_not_for_the_weights(monkeypatch: 
 
     dataset = table()
     plan, recipe = settled(dataset, Watched, "stacked", epochs=1)
-    monkeypatch.setattr("ayatori.train.loop.TRACED_FROM", 10**9)
+    monkeypatch.setattr("ayatori.train.loop.NOTED_FROM", 10**9)
     seen.clear()
     members = train(dataset, plan, change(recipe, "engine", dtype="bfloat16"))
     assert (True, torch.bfloat16) in seen

@@ -106,7 +106,7 @@ LEAKS = [
 def test_what_a_member_may_not_see_changes_nothing_of_it(
     make: Callable[[], Dataset], value: float, engine: str, traced: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TRACED_FROM", TRACED[traced])
+    monkeypatch.setattr(loop, "NOTED_FROM", TRACED[traced])
     dataset = make()
     plan, recipe = settled(dataset, engine=engine, epochs=2)
     plan = with_unused(plan)
@@ -256,7 +256,7 @@ RATES = [(0.01, 0.0), (0.002, 0.5), (0.03, 0.05), (0.0, -1.0)]
 def test_a_stack_holds_members_with_rates_of_their_own(
     net: Callable[..., nn.Module] | str, traced: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TRACED_FROM", TRACED[traced])
+    monkeypatch.setattr(loop, "NOTED_FROM", TRACED[traced])
     step, sizes = Stack.step, []
     monkeypatch.setattr(
         Stack, "step", lambda stack, *given: (sizes.append(len(stack.learners)), step(stack, *given))

@@ -12,10 +12,6 @@ from torch.func import functional_call, vmap
 
 from ayatori.nets.dropout import own_chance
 from ayatori.nets.network import Inputs, Network
-from ayatori.nets.noted import noted
-
-# how torch says that operations cannot be noted; the stack then goes on without
-UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, LookupError)
 
 
 class Joined:
@@ -24,19 +20,21 @@ class Joined:
     **Shape** ``logits``: inputs (k networks, b rows, ...) -> (k, b, outputs).
 
     With ``share`` the networks' own tensors become views of the stacked ones, so that what is learned by
-    the stack is at once in every network. One network alone is called as it is, and nothing is copied.
+    the stack is at once in every network. One network alone is called as it is, and nothing is copied,
+    unless ``stacked`` asks for the operations of a stack, which are faster where they are noted.
     """
 
-    def __init__(self, networks: Sequence[Network], share: bool = False) -> None:
+    def __init__(self, networks: Sequence[Network], share: bool = False, stacked: bool = False) -> None:
         self.networks = tuple(networks)
-        self.alone = len(networks) == 1
+        self.alone = len(networks) == 1 and not stacked
         first = networks[0]
         if self.alone:
             self.parameters: dict[str, Tensor] = dict(first.named_parameters())
+            self.buffers: dict[str, Tensor] = dict(first.named_buffers())
             self.base = first
             return
         self.parameters = _stack_each([dict(one.named_parameters()) for one in networks], share)
-        self._buffers = _stack_each([dict(one.named_buffers()) for one in networks], share)
+        self.buffers = _stack_each([dict(one.named_buffers()) for one in networks], share)
         chances = [chance for one in networks for chance in _generators(one)]
         # a generator is not copied but handed on
         self.base = copy.deepcopy(first, {id(chance): chance for chance in chances}).to("meta")
@@ -45,7 +43,6 @@ class Joined:
             if type(part) is nn.Linear:
                 part.forward = _LinearCall(part)  # type: ignore[assignment]
         self._call = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
-        self._traced: tuple[Any, dict[str, torch.Size]] | None = None
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Inputs) -> Tensor:
         return functional_call(self.base, (parameters, buffers), (inputs,))
@@ -54,43 +51,11 @@ class Joined:
         """What each network says of its own rows."""
         if self.alone:
             return _set(self.base, training)({name: value[0] for name, value in inputs.items()})[None]
-        if training and self._traced:
-            traced, shapes = self._traced
-            if all(inputs[name].shape == shape for name, shape in shapes.items()):
-                return traced(*self.parameters.values(), *self._buffers.values(), *inputs.values())
         _set(self.base, training)
-        return self._call(self.parameters, self._buffers, dict(inputs))
+        return self._call(self.parameters, self.buffers, dict(inputs))
 
-    def trace(self, inputs: Inputs) -> bool:
-        """Note the operations of a training call on ``inputs`` of this shape, once for all later ones.
-
-        What follows needs half of the Python. False, and nothing changed, where it cannot be done or where
-        noted operations give something else.
-        """
-        _set(self.base, True)
-        names = [*self.parameters], [*self._buffers], [*inputs]
-
-        def call(*values: Tensor) -> Tensor:
-            rest = iter(values)
-            return self._call(*({name: next(rest) for name in part} for part in names))
-
-        def run(function: Any) -> Any:
-            self._reseed()
-            # a call may change buffers
-            buffers = [value.clone() for value in self._buffers.values()]
-            return function(*self.parameters.values(), *buffers, *inputs.values())
-
-        try:
-            traced = run(lambda *values: noted(call, values))
-            again, expected = run(traced), run(call)
-        except UNTRACEABLE:
-            return False
-        if not torch.allclose(again, expected, rtol=1e-4, atol=1e-5):
-            return False
-        self._traced = traced, {name: value.shape for name, value in inputs.items()}
-        return True
-
-    def _reseed(self) -> None:
+    def reseed(self) -> None:
+        """What dropout draws next is always the same."""
         for network in self.networks:
             for chance in _generators(network):
                 chance.manual_seed(0)

@@ -15,15 +15,18 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+# how torch says that operations cannot be noted; one goes on without
+UNNOTED = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, LookupError)
 # numbers and shapes that come of values would be noted as if they were always the same
 OF_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
-def noted(function: Callable[..., Tensor], given: Sequence[Tensor]) -> Callable[..., Tensor]:
+def noted(function: Callable[..., Any], given: Sequence[Tensor]) -> Callable[..., Any]:
     """Call ``function`` on ``given``, and return what does the same operations on tensors of the same shapes.
 
-    Below autograd and ``vmap``, so that gradients can be had of what is returned. Random numbers are drawn
-    anew, from the generators that the function draws from.
+    Below autograd and ``vmap``: a function that asks for gradients is noted with the way back, and what is
+    returned needs no autograd for it. It may return tensors in tuples and lists. Random numbers are
+    drawn anew, from the generators that the function draws from.
 
     Raises
     ------
@@ -37,7 +40,8 @@ def noted(function: Callable[..., Tensor], given: Sequence[Tensor]) -> Callable[
     notes = _Notes(given)
     with notes:
         said = function(*given)
-    notes.graph.output(notes.node(said))
+    notes.graph.output(tree_map_only(Tensor, notes.node, said))
+    notes.graph.eliminate_dead_code()
     return fx.GraphModule(notes.root, notes.graph).forward
 
 

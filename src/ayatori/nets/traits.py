@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from ayatori.nets.dropout import global_chance, own_chance, seed_globally
 from ayatori.nets.flops import Flops
-from ayatori.nets.joined import UNTRACEABLE, Joined
+from ayatori.nets.joined import Joined
 from ayatori.nets.network import Network
+from ayatori.nets.noted import UNNOTED
 
 ROWS, LOOK = 4, 64  # that a network is tried on, and that they are chosen from
 TOLERANCE = 1e-3  # of the largest gradient: how far a stack may be from its networks one by one
@@ -120,7 +121,7 @@ def _why_alone(network: Network, rows: Mapping[str, Tensor]) -> str:
             joined = Joined(pair, share=True)
             logits = joined.logits({name: torch.stack([value, value]) for name, value in rows.items()}, True)
             gradients = _gradients(logits, list(joined.parameters.values()))
-    except (*UNTRACEABLE, UserWarning) as error:
+    except (*UNNOTED, UserWarning) as error:
         return str(error).strip().split("\n")[0].split(". ")[0][:160] or type(error).__name__
     found: list[Tensor] = []
     for number in range(2):

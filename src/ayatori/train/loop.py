@@ -61,7 +61,7 @@ from ayatori.train.vary import pair_own, vary_own
 
 AHEAD = 4  # shared batches that are read together; at most three times as many wait in memory
 LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
-TRACED_FROM = 300  # steps that a stack must have before it, for tracing (a tenth of a second) to pay
+NOTED_FROM = 300  # steps that a stack must have before it, for taking notes (a tenth of a second) to pay
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
 # inputs, target, weight, rows, offset
 Given = tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | int, Tensor | None]
@@ -79,7 +79,7 @@ class Job:
     recipe: Recipe
     stream: Stream
     device: torch.device
-    traced_from: int | None = None  # steps; None: TRACED_FROM
+    noted_from: int | None = None  # steps; None: NOTED_FROM
     offsets: np.ndarray | None = None  # (members, n, outputs): what each member adds a step to
     soft: np.ndarray | None = None  # (n, outputs) or (members, n, outputs): what they learn instead of labels
     start: Sequence[
@@ -184,11 +184,15 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
     for part in parts:
         stack = kept.get(tuple(one.index for one in part))
         if stack is None:
-            stack = Stack(part, engine)
-            least = TRACED_FROM if job.traced_from is None else job.traced_from
+            least = NOTED_FROM if job.noted_from is None else job.noted_from
             left = (job.recipe.train.epochs - part[0].progress.epoch) * job.stream.steps
-            if len(part) > 1 and job.stream.shared is None and left >= least:
-                stack.trace(job.dataset.inputs, job.stream.size)
+            worth_it = job.stream.shared is None and left >= least
+            together = engine.mode == "stacked" and _stacks(part[0], job.stream)
+            stack = Stack(part, engine, stacked=worth_it and together)
+            if worth_it:
+                given = _given(stack, job, Batch((job.recipe.seed, part[0].progress.epoch, 0), 0.0))
+                if given is not None:
+                    stack.note(*given)
         stacks.append(stack)
     return stacks
 
@@ -248,14 +252,18 @@ def steps_of(stack: Stack, job: Job, ready: Sequence[Batch], before: Future | No
     if before is not None:
         before.result()
     for batch in ready:
-        given = shared_rows(stack, batch) if batch.target is not None else own_rows(stack, job, batch)
+        given = _given(stack, job, batch)
         if given is None:
             continue
-        if stack.vary.pairs:
-            given = paired(stack, job, batch, given)
         if stack.draws:
             stack.seed(_seeds(stack, batch))
         stack.step(*given, batch.factor)
+
+
+def _given(stack: Stack, job: Job, batch: Batch) -> Given | None:
+    """What a step is made on; None where none of the rows are the members' own."""
+    given = shared_rows(stack, batch) if batch.target is not None else own_rows(stack, job, batch)
+    return paired(stack, job, batch, given) if given and stack.vary.pairs else given
 
 
 def paired(stack: Stack, job: Job, batch: Batch, given: Given) -> Given:

@@ -19,6 +19,7 @@ from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
+TABLE_ROWS, NARROW = 4096, 8192  # of a table of so many bytes a row: a call costs more than few rows do
 EVEN = 32  # rows of a table are asked for in multiples of it
 LEAST_BLOCK = 128  # rows of each network in a call of many
 View = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -38,13 +39,15 @@ def logits_of(
     ``logits``: inputs (k, b, ...) -> (k, b, outputs), in evaluation mode. ``view``: how a batch is looked at.
     """
     longest = max(len(own) for own in rows)
+    narrow = sum(values[:1].nbytes for values in inputs.values()) <= NARROW
+    most = TABLE_ROWS if narrow and "image" not in inputs else PREDICT_ROWS
     if "image" not in inputs:
         # the last rows of an odd number go another way through a product, and come out a trace different
         longest = -(-longest // EVEN) * EVEN
     # who has fewer rows repeats some; they are cut off again
     padded = np.stack([np.resize(own, longest) if len(own) else np.zeros(longest, np.int64) for own in rows])
     # powers of two, so that a table that is read in blocks is cut at the same rows
-    block, start, parts = max(LEAST_BLOCK, 2 ** (PREDICT_ROWS // len(rows)).bit_length() // 2), 0, []
+    block, start, parts = max(LEAST_BLOCK, 2 ** (most // len(rows)).bit_length() // 2), 0, []
     while start < longest:
         try:
             with torch.inference_mode():

@@ -8,7 +8,8 @@ and loss, and a loss that is not finite stays its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +17,24 @@ from torch import Tensor, nn
 
 from ayatori.nets.dropout import Dropout, seed_globally
 from ayatori.nets.joined import Joined
+from ayatori.nets.noted import UNNOTED, noted
 from ayatori.recipe import EngineRecipe
 from ayatori.records import AyatoriError
 from ayatori.train.adamw import Group
 from ayatori.train.learner import Learner
 from ayatori.train.loss import Loss
 from ayatori.train.memory import is_out_of_memory
-from ayatori.train.stream import VIEWS, to_device
 
 
 class Stack:
-    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all."""
+    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all.
 
-    def __init__(self, learners: Sequence[Learner], engine: EngineRecipe) -> None:
+    ``stacked``: even one learner alone, which may be left of others, goes through the operations of a stack.
+    """
+
+    def __init__(self, learners: Sequence[Learner], engine: EngineRecipe, stacked: bool = False) -> None:
         self.learners = tuple(learners)
-        self.joined = Joined([learner.network for learner in learners], share=True)
+        self.joined = Joined([learner.network for learner in learners], share=True, stacked=stacked)
         self.device = learners[0].network.shift.device
         self.dtype = torch.bfloat16 if engine.dtype == "bfloat16" else torch.float32
         self.parts = 1  # a batch is cut into so many parts, when memory ran out
@@ -39,6 +43,8 @@ class Stack:
         self._regression = learners[0].network.spec.task == "regression"
         self._recipe = learners[0].recipe
         self._groups = self._make_groups()
+        self._wanted = [value for value in self.joined.parameters.values() if value.requires_grad]
+        self._noted: tuple[Callable[..., Any], list[Any]] | None = None
         self._rate = max(one.learning_rate for one in learners)
         self._decay = learners[0].weight_decay
         self._equal = len({(one.learning_rate, one.weight_decay) for one in learners}) == 1
@@ -96,17 +102,47 @@ class Stack:
         with torch.autocast(self.device.type, self.dtype, enabled=bf16):
             return self.joined.logits(inputs, training).float()
 
-    def trace(self, inputs: Mapping[str, np.ndarray], rows: int) -> bool:
-        """Note the operations of a step on ``rows`` rows of each member, for later ones (see ``Joined``)."""
-        zeros = {
-            name: to_device(
-                np.zeros((len(self.learners), rows, *values.shape[1:]), values.dtype), self.device
-            )
-            for name, values in inputs.items()
-            if not name.endswith(VIEWS)
-        }
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
-            return self.joined.trace(zeros)
+    def note(
+        self,
+        inputs: Mapping[str, Tensor],
+        target: Tensor,
+        weight: Tensor | None,
+        rows: Tensor | int,
+        offset: Tensor | None,
+    ) -> bool:
+        """Note the operations of a step on such rows, there and back, for all later ones of this shape.
+
+        They need no autograd and little Python then. False, and nothing changed, where that cannot be done or
+        where noted operations give something else.
+        """
+        target = self.standardise(target)
+        given = (inputs, target, weight, rows, None if offset is None else self.standardise(offset))
+        kept = [value.clone() for value in self.joined.buffers.values()]
+
+        def run(function: Callable[..., Any]) -> Any:
+            self.joined.reseed()
+            found = function()
+            for value, before in zip(self.joined.buffers.values(), kept, strict=True):
+                value.copy_(before)
+            return found
+
+        values = self._values(*given)
+        try:
+            function = run(lambda: noted(lambda *_: self._losses_and_gradients(*given), values))
+            with torch.no_grad():
+                again = run(lambda: function(*values))
+            expected = run(lambda: self._losses_and_gradients(*given))
+        except UNNOTED:
+            return False
+        if not all(map(_close, again, expected)):
+            return False
+        self._noted = function, _shapes(given)
+        return True
+
+    def _values(self, inputs: Mapping[str, Tensor], *rest: Tensor | int | None) -> list[Tensor]:
+        """All tensors that a step depends on, in order."""
+        own = [*self.joined.parameters.values(), *self.joined.buffers.values(), *inputs.values()]
+        return own + [value for value in rest if isinstance(value, Tensor)]
 
     def span(self, here: int, drawn_for: int) -> None:
         """A step of ``here`` rows; its dropout draws for ``drawn_for`` (see ``Dropout``)."""
@@ -164,22 +200,49 @@ class Stack:
         """The way forward and back, part by part of the batch; (k,) losses."""
         for group in self._groups:
             group.forget()
+        given = (inputs, target, weight, rows, offset)
+        if self.parts == 1 and self._noted and self._noted[1] == _shapes(given):
+            with torch.no_grad():
+                total, *gradients = self._noted[0](*self._values(*given))
+            for parameter, gradient in zip(self._wanted, gradients, strict=True):
+                parameter.grad = gradient
+            return total
         total = torch.zeros(len(self.learners), device=self.device)
         for part in _slices(target.shape[1], self.parts):
-            logits = self.logits({name: value[:, part] for name, value in inputs.items()}, training=True)
-            logits = logits if offset is None else logits + offset[:, part]
-            loss_ = self.learners[0].loss
-            # a weight for each label of a row wants the loss of each
-            each = loss_.each if weight is not None and weight.ndim == 3 else loss_  # type: ignore[attr-defined]
-            losses = row_losses(each, logits, target[:, part])
-            if weight is not None:
-                losses = losses * weight[:, part]
-                losses = losses if losses.ndim == 2 else losses.mean(2)
-            # divided by the rows, not by their weights: a batch of heavy rows must move the network further
-            loss = losses.sum(1) / rows
+            some = {name: value[:, part] for name, value in inputs.items()}
+            weights, offsets = (value if value is None else value[:, part] for value in (weight, offset))
+            loss = self._losses(some, target[:, part], weights, rows, offsets)
             loss.sum().backward()
             total += loss.detach()
         return total
+
+    def _losses(
+        self,
+        inputs: Mapping[str, Tensor],
+        target: Tensor,
+        weight: Tensor | None,
+        rows: Tensor | int,
+        offset: Tensor | None,
+    ) -> Tensor:
+        """(k,): what each member is to make small."""
+        logits = self.logits(inputs, training=True)
+        logits = logits if offset is None else logits + offset
+        loss = self.learners[0].loss
+        # a weight for each label of a row wants the loss of each
+        each = loss.each if weight is not None and weight.ndim == 3 else loss  # type: ignore[attr-defined]
+        losses = row_losses(each, logits, target)
+        if weight is not None:
+            losses = losses * weight
+            losses = losses if losses.ndim == 2 else losses.mean(2)
+        # divided by the rows, not by their weights: a batch of heavy rows must move the network further
+        return losses.sum(1) / rows
+
+    def _losses_and_gradients(self, *given: Any) -> tuple[Tensor | None, ...]:
+        # notes are taken in this thread
+        with torch.autograd.set_multithreading_enabled(False):
+            loss = self._losses(*given)
+            found = torch.autograd.grad(loss.sum(), self._wanted, allow_unused=True)
+        return loss.detach(), *map(_laid_out, found, self._wanted)
 
     def _halve(self, rows: int) -> None:
         """After memory ran out: the same step in twice as many parts."""
@@ -241,6 +304,29 @@ class Stack:
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _shapes(given: tuple[Mapping[str, Tensor], *tuple[Tensor | int | None, ...]]) -> list[Any]:
+    """What operations that were noted depend on besides the values."""
+    values = [*given[0].items(), *enumerate(given[1:])]
+    return [
+        (name, value.shape, value.dtype) if isinstance(value, Tensor) else (name, value)
+        for name, value in values
+    ]
+
+
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """In memory as the parameter is, as the fused AdamW takes for granted."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _close(found: Tensor | None, expected: Tensor | None) -> bool:
+    """Equal but for rounding."""
+    if found is None or expected is None or not expected.numel():
+        return (found is None) == (expected is None)
+    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max() + 1e-7)
 
 
 def _draws(learner: Learner) -> bool:
