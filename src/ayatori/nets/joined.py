@@ -20,13 +20,12 @@ class Joined:
     **Shape** ``logits``: inputs (k networks, b rows, ...) -> (k, b, outputs).
 
     With ``share`` the networks' own tensors become views of the stacked ones, so that what is learned by
-    the stack is at once in every network. One network alone is called as it is, and nothing is copied,
-    unless ``stacked`` asks for the operations of a stack, which are faster where they are noted.
+    the stack is at once in every network. One network alone is called as it is, and nothing is copied.
     """
 
-    def __init__(self, networks: Sequence[Network], share: bool = False, stacked: bool = False) -> None:
+    def __init__(self, networks: Sequence[Network], share: bool = False) -> None:
         self.networks = tuple(networks)
-        self.alone = len(networks) == 1 and not stacked
+        self.alone = len(networks) == 1
         first = networks[0]
         if self.alone:
             self.parameters: dict[str, Tensor] = dict(first.named_parameters())

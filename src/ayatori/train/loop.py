@@ -186,10 +186,8 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
         if stack is None:
             least = NOTED_FROM if job.noted_from is None else job.noted_from
             left = (job.recipe.train.epochs - part[0].progress.epoch) * job.stream.steps
-            worth_it = job.stream.shared is None and left >= least
-            together = engine.mode == "stacked" and _stacks(part[0], job.stream)
-            stack = Stack(part, engine, stacked=worth_it and together)
-            if worth_it:
+            stack = Stack(part, engine)
+            if job.stream.shared is None and left >= least:
                 given = _given(stack, job, Batch((job.recipe.seed, part[0].progress.epoch, 0), 0.0))
                 if given is not None:
                     stack.note(*given)

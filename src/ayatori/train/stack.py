@@ -27,14 +27,11 @@ from ayatori.train.memory import is_out_of_memory
 
 
 class Stack:
-    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all.
+    """Learners with equal ``spec``, ``loss`` and number of steps, and one AdamW for them all."""
 
-    ``stacked``: even one learner alone, which may be left of others, goes through the operations of a stack.
-    """
-
-    def __init__(self, learners: Sequence[Learner], engine: EngineRecipe, stacked: bool = False) -> None:
+    def __init__(self, learners: Sequence[Learner], engine: EngineRecipe) -> None:
         self.learners = tuple(learners)
-        self.joined = Joined([learner.network for learner in learners], share=True, stacked=stacked)
+        self.joined = Joined([learner.network for learner in learners], share=True)
         self.device = learners[0].network.shift.device
         self.dtype = torch.bfloat16 if engine.dtype == "bfloat16" else torch.float32
         self.parts = 1  # a batch is cut into so many parts, when memory ran out
