@@ -116,7 +116,7 @@ class Terminal:
         learned = sum(line.train_loss for line in self.last.values()) / len(self.last)
         epoch = max(line.epoch for line in self.last.values())
         best = sorted(line.epoch for line in self.best.values())[len(self.best) // 2]
-        return f"epoch {epoch}  loss {learned:.3f}, on stop rows {stop:.3f}, best at epoch {best}"
+        return f"epoch {epoch}  loss {learned:.3f}, on stop rows {stop:.3f}, lowest at epoch {best}"
 
     def summary(self, result: Result, page: Path, answer: Mapping[str, Any]) -> None:
         """The leaderboard, the answer as the page gives it, and where everything is."""
