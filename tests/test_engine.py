@@ -45,6 +45,25 @@ def test_a_stack_whose_operations_were_noted_gives_the_weights_of_a_plain_loop_t
     assert_close(members[1], plain_loop(dataset, plan, recipe, 1))
 
 
+def test_a_loss_that_looks_at_values_is_not_noted_and_learns_as_it_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        found = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        return found * 2 if found.max().item() > 1 else found
+
+    note, taken, learned = Stack.note, [], []
+    monkeypatch.setattr(Stack, "note", lambda *given: taken.append(note(*given)))
+    dataset = table()
+    plan, recipe = settled(dataset, engine="stacked", epochs=3)
+    recipe = change(recipe, "loss", name=loss)
+    for least in (0, 10**9):
+        monkeypatch.setattr("ayatori.train.loop.NOTED_FROM", least)
+        learned.append(train(dataset, plan, recipe)[0].network.state_dict())
+    assert taken == [False]
+    assert all(torch.equal(value, learned[1][name]) for name, value in learned[0].items())
+
+
 @pytest.mark.parametrize("weighted", [False, True], ids=["rows once", "rows weighted"])
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", CASES)

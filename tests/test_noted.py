@@ -52,6 +52,32 @@ def test_what_was_noted_gives_the_same_values_and_gradients_on_other_numbers(
     assert torch.equal(w.grad, same_w.grad)
 
 
+@given(steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_gradients_that_the_function_asks_for_are_noted_with_it(steps: list[str], seed: int) -> None:
+    def function(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        said = x @ w
+        for name in steps:
+            said = STEPS[name](said, w)
+        (gradient,) = torch.autograd.grad(said.square().sum(), [w])
+        return said.detach(), gradient
+
+    again = noted(function, numbers(0))
+    with torch.no_grad():
+        found = again(*numbers(seed))
+    wanted = function(*numbers(seed))
+    assert all(map(torch.equal, found, wanted))
+    assert not any(value.requires_grad for value in found)
+
+
+def test_what_a_function_does_not_return_is_not_done_again() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    again = noted(lambda x: ((x * 2).exp(), x + 1)[1], [torch.zeros(3)])
+    assert [node.name for node in again.__self__.graph.nodes if node.op == "call_function"] == ["add_tensor"]
+    kept = noted(lambda x: x + torch.rand(3, generator=drawn) * 0, [torch.zeros(3)])
+    assert torch.equal(kept(torch.ones(3)), torch.ones(3))
+
+
 def test_many_networks_at_once_are_noted_below_vmap() -> None:
     def one(x: Tensor, w: Tensor) -> Tensor:
         return nn.functional.gelu(x @ w).sum(1)
