@@ -45,17 +45,25 @@ class Dropout(nn.Module):
     def mask(self, like: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
         """(generators, ...) of the same dtype as ``like``: 0, or 1 / the share that is kept."""
         here, drawn_for = self.span
-        words = -(-like[0].numel() * self.bits * drawn_for // (64 * here))
+        rows = like.shape[1]
+        columns = -(-rows * drawn_for // here)  # rows that chance is drawn for
+        count = like[0].numel() // max(rows, 1) * columns
         bound = 2**63 - 1
         drawn = [
-            torch.randint(-bound, bound, (words,), generator=generator, device=like.device)
+            torch.randint(
+                -bound, bound, (-(-count * self.bits // 64),), generator=generator, device=like.device
+            )
             for generator in generators
         ]
-        chance = torch.stack(drawn).view(torch.uint8 if self.bits == 8 else torch.int16)
-        chance = chance[:, : like[0].numel()]
+        chance = torch.stack(drawn).view(torch.uint8 if self.bits == 8 else torch.int16)[:, :count]
         low = 0 if self.bits == 8 else -(2**15)
-        kept = chance < self.keep + low
-        return (kept.to(like.dtype) * (2**self.bits / max(self.keep, 1))).view(like.shape)
+        # read as bytes: turning truth values into numbers takes seven times as long
+        kept = (chance < self.keep + low).view(torch.uint8)
+        mask = kept.to(like.dtype) * (2**self.bits / max(self.keep, 1))
+        if like.ndim == 3:
+            # features first, as the layers of a stack lie in memory
+            return mask.view(len(like), like.shape[2], columns)[:, :, :rows].mT
+        return mask.view(len(like), columns, *like.shape[2:])[:, :rows]
 
 
 class _Mask(torch.autograd.Function):
@@ -63,7 +71,7 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, dropout: Dropout) -> Tensor:
-        return dropout.mask(x[None], dropout.generators or (None,))[0]
+        return dropout.mask(x[None], dropout.generators or (None,))[0].contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
