@@ -60,8 +60,8 @@ class Dropout(nn.Module):
         # read as bytes: turning truth values into numbers takes seven times as long
         kept = (chance < self.keep + low).view(torch.uint8)
         mask = kept.to(like.dtype) * (2**self.bits / max(self.keep, 1))
-        if like.ndim == 3:
-            # features first, as the layers of a stack lie in memory
+        if like.ndim == 3 and like.dtype == torch.bfloat16:
+            # features first, as the layers of a stack lie; in float32 all ways to train shall round alike
             return mask.view(len(like), like.shape[2], columns)[:, :, :rows].mT
         return mask.view(len(like), columns, *like.shape[2:])[:, :rows]
 
