@@ -118,10 +118,11 @@ class Stack:
 
         def run(function: Callable[..., Any]) -> Any:
             self.joined.reseed()
-            found = function()
-            for value, before in zip(self.joined.buffers.values(), kept, strict=True):
-                value.copy_(before)
-            return found
+            try:
+                return function()
+            finally:
+                for value, before in zip(self.joined.buffers.values(), kept, strict=True):
+                    value.copy_(before)
 
         values = self._values(*given)
         try:
