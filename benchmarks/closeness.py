@@ -28,8 +28,10 @@ from sklearn.datasets import load_digits
 import ayatori
 from ayatori.advise import difference
 from ayatori.ensemble.losses import row_losses
+from ayatori.evaluate import fit_baselines
 from ayatori.nets.source import find_source, learns_as_cnn
-from ayatori.recipe import DataRecipe, PlanRecipe, PretrainedRecipe, Recipe, TrainRecipe
+from ayatori.recipe import DataRecipe, EvaluateRecipe, PlanRecipe, PretrainedRecipe, Recipe, TrainRecipe
+from ayatori.records import SCORE, Plan
 
 LITE0 = "efficientnet_lite0"
 Task = tuple[Any, np.ndarray | None]  # data, labels (None: in the data)
@@ -249,6 +251,15 @@ def pairs(options: argparse.Namespace, folder: Path) -> Pairs:
     }
 
 
+def scored(values: np.ndarray, plan: Plan) -> np.ndarray:
+    """(n, c): each row by the member that is scored on it, of (m, n, c)."""
+    own: np.ndarray = np.full(values.shape[1:], np.nan)
+    for member in range(plan.members):
+        rows = plan.rows(member, SCORE)
+        own[rows] = values[member, rows]
+    return own
+
+
 def judge(source: str, task: Task) -> dict[str, Any]:
     data, labels = task
     base = Recipe(plan=PlanRecipe(test=0.0), data=read(data), **BARE)  # type: ignore[arg-type]
@@ -265,12 +276,20 @@ def judge(source: str, task: Task) -> dict[str, Any]:
     best = min(losses, key=lambda net: losses[net].mean())
     plain = row_losses(out_of_fold(scratch, scratch.plan.columns[0].net), truth, kind)
     gains = {net: difference(plain, own, 0) for net, own in losses.items()}
-    gain = gains[best]
+    rivals = fit_baselines(scratch.dataset, scratch.plan, EvaluateRecipe(("linear", "trees")))[0]
+    without = {"scratch": plain} | {
+        rival.name: row_losses(scored(rival.values, scratch.plan), truth, kind) for rival in rivals
+    }
+    rest = min(without, key=lambda name: without[name].mean())
+    gain, beside = gains[best], difference(without[rest], losses[best], 0)
     helps, said = gain["low"] > 0, tuned.advice["word"]
     return {
         "rows": len(truth),
-        "loss": {**{net: float(own.mean()) for net, own in losses.items()}, "scratch": float(plain.mean())},
+        "loss": {name: float(own.mean()) for name, own in (losses | without).items()},
         "gains": gains,
+        "gain_beside_all": beside,
+        "helps_beside_all": beside["low"] > 0,
+        "right_beside_all": (beside["low"] > 0) == (said in HELPS),
         "helps": helps,
         "advice": said,
         "right": helps == (said in HELPS),
@@ -297,8 +316,8 @@ def main() -> None:
             found[name] = judge(*make())
             one = found[name]
             print(f"{name}: helps {one['helps']} {one['loss']}; {one['sentence']}", file=sys.stderr)
-    right = sum(one["right"] for one in found.values())
-    say({"right": right, "pairs": len(found), "found": found}, before)
+    right, beside = (sum(one[name] for one in found.values()) for name in ("right", "right_beside_all"))
+    say({"right": right, "right_beside_all": beside, "pairs": len(found), "found": found}, before)
 
 
 if __name__ == "__main__":

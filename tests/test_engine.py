@@ -11,12 +11,13 @@ import torch
 from helpers import ENGINES, assert_close, bootstrapped, normed, pictures, plain_loop, settled, table
 
 from ayatori.nets import Traits
-from ayatori.recipe import EngineRecipe, change
-from ayatori.records import AyatoriError, Dataset
+from ayatori.recipe import EngineRecipe, Recipe, change
+from ayatori.records import AyatoriError, Dataset, Plan
 from ayatori.train import settle, train
 from ayatori.train.crew import crew
 from ayatori.train.engine import Machine, choose, look, one_core
 from ayatori.train.stack import Stack
+from ayatori.train.tune import tune
 
 CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
     "table": (table, {}),
@@ -142,13 +143,36 @@ def test_tuning_tries_the_ways_and_says_what_it_found_and_training_is_as_without
     dataset = table()
     plan, recipe = settled(dataset, engine="turns")
     tuned = settle(change(recipe, "engine", mode="auto", threads=0, tune=True), dataset, plan)
+    assert tuned.engine.dtype == recipe.engine.dtype  # as it was asked for
     assert re.match(r"the fastest of \d+ that were tried: .* ms a step of all \(.*\)", tuned.engine.why)
     assert not tuned.engine.tune
-    # bfloat16, which may be the fastest, rounds otherwise
-    alike = change(tuned, "engine", dtype=recipe.engine.dtype)
-    first, second = train(dataset, plan, recipe)[0], train(dataset, plan, alike)[0]
+    first, second = train(dataset, plan, recipe)[0], train(dataset, plan, tuned)[0]
     for name, value in first.network.state_dict().items():
         torch.testing.assert_close(second.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"mode": "turns"}, {"mode": "stacked", "threads": 1}, {"threads": 3}, {"dtype": "float32"}],
+    ids=str,
+)
+def test_tuning_leaves_what_was_asked_for(asked: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def clock(dataset: Dataset, plan: Plan, recipe: Recipe, traits: Traits) -> float:
+        tried.append(recipe.engine)
+        return float(len(tried))
+
+    monkeypatch.setattr("ayatori.train.tune.seconds_of_step", clock)
+    dataset = table()
+    plan, recipe = settled(dataset)
+    machine = Machine("cpu", 2, bf16=True)
+    free = EngineRecipe(**asked, tune=True)
+    decided = replace(recipe, engine=choose(free, SMALL, 128, plan.members, False, machine))
+    tuned = tune(decided, free, dataset, plan, SMALL, machine)
+    for name in ("mode", "threads", "dtype"):
+        values = {getattr(engine, name) for engine in [*tried, tuned]}
+        assert values == {asked[name]} if name in asked else len(values) == 2
 
 
 @pytest.mark.parametrize(

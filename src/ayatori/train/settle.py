@@ -130,7 +130,8 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     device = pick_device(recipe.train.device)
     machine = look(device)
     shared = stream.shared is not None
-    engine = choose(recipe.engine, traits, stream.size, plan.members, shared, machine)
+    asked = recipe.engine
+    engine = choose(asked, traits, stream.size, plan.members, shared, machine)
     if engine.workers > 1 and (alone := why_not_workers(recipe)):
         engine = dataclasses.replace(engine, workers=1, why=f"{engine.why}; one process: {alone}")
     if not engine.together:
@@ -138,7 +139,7 @@ def _with_engine(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
         engine = dataclasses.replace(engine, together=at_once(plan.members, each, device))
     recipe = dataclasses.replace(recipe, engine=engine)
     if engine.tune:
-        recipe = dataclasses.replace(recipe, engine=tune(recipe, dataset, plan, traits, machine))
+        recipe = dataclasses.replace(recipe, engine=tune(recipe, asked, dataset, plan, traits, machine))
     return recipe
 
 

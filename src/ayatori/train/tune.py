@@ -19,17 +19,19 @@ LEAST_STEPS, MOST_STEPS = 4, 64
 EPOCHS, STOP_ROWS = 3, 64
 
 
-def tune(recipe: Recipe, dataset: Dataset, plan: Plan, traits: Traits, machine: Machine) -> EngineRecipe:
+def tune(
+    recipe: Recipe, asked: EngineRecipe, dataset: Dataset, plan: Plan, traits: Traits, machine: Machine
+) -> EngineRecipe:
     """The fastest way to run this plan here: mode and threads first, then type and layout of numbers.
 
-    ``recipe.engine`` has been decided by the rule. What is trained here is thrown away. Workers are not
-    tried, because processes take seconds to begin.
+    ``recipe.engine`` has been decided by the rule; what ``asked`` names is left as it is. What is trained
+    here is thrown away. Workers are not tried, because processes take seconds to begin.
     """
     tried: dict[EngineRecipe, float] = {}
     best = recipe.engine
     pictures = "image" in dataset.inputs
     for candidates in (_ways, _numbers):
-        for engine in candidates(best, plan, traits, machine, pictures):
+        for engine in candidates(best, asked, plan, traits, machine, pictures):
             if engine not in tried:
                 changed = dataclasses.replace(recipe, engine=engine)
                 tried[engine] = seconds_of_step(dataset, plan, changed, traits)
@@ -40,20 +42,25 @@ def tune(recipe: Recipe, dataset: Dataset, plan: Plan, traits: Traits, machine: 
 
 
 def _ways(
-    engine: EngineRecipe, plan: Plan, traits: Traits, machine: Machine, pictures: bool
+    engine: EngineRecipe, asked: EngineRecipe, plan: Plan, traits: Traits, machine: Machine, pictures: bool
 ) -> Iterator[EngineRecipe]:
-    threads = {1, min(machine.cores, plan.members)} if not traits.draws_globally else {1}
-    modes: tuple[Mode, ...] = ("turns", "stacked")
-    for mode in modes[:1] if cannot_stack(traits, plan.members, pictures) else modes:
+    free = not asked.threads and not traits.draws_globally
+    threads = {1, min(machine.cores, plan.members)} if free else {engine.threads}
+    fixed = asked.mode != "auto" or cannot_stack(traits, plan.members, pictures)
+    modes: tuple[Mode, ...] = (engine.mode,) if fixed else ("turns", "stacked")
+    for mode in modes:
         for number in sorted(threads):
             yield dataclasses.replace(engine, mode=mode, threads=number)
 
 
 def _numbers(
-    engine: EngineRecipe, plan: Plan, traits: Traits, machine: Machine, pictures: bool
+    engine: EngineRecipe, asked: EngineRecipe, plan: Plan, traits: Traits, machine: Machine, pictures: bool
 ) -> Iterator[EngineRecipe]:
-    for dtype in ("float32", "bfloat16") if machine.bf16 else (engine.dtype,):
-        for layout in ("channels_last", "contiguous") if pictures else (engine.layout,):
+    free = asked.dtype == "auto" and machine.bf16
+    for dtype in ("float32", "bfloat16") if free else (engine.dtype,):
+        for layout in (
+            ("channels_last", "contiguous") if pictures and asked.layout == "auto" else (engine.layout,)
+        ):
             yield dataclasses.replace(engine, dtype=dtype, layout=layout)
 
 
