@@ -299,6 +299,7 @@ RUBBISH = {
     "a Parquet file cut in half": (cut_parquet, (), "cut.parquet"),
     "a picture of 50 000 x 50 000": (enormous_picture, (), "huge.png"),
     "an unknown option": (lambda: write(table()), ("--fold", "3"), "--folds"),
+    "a word that no option names": (lambda: write(table()), ("b.csv",), "an option must say what 'b.csv' is"),
     "an option that wants a number": (lambda: write(table()), ("--folds", "many"), "many"),
     "an unknown network": (lambda: write(table()), ("--net", "mlpp"), "did you mean 'mlp'"),
     "an unknown loss": (lambda: write(table()), ("--loss", "mse"), "mse"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from rich.console import Console
 
 import ayatori
@@ -483,7 +483,11 @@ def main() -> None:
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:
-        errors.print(plain(f"ayatori: {error}"), style="bold", markup=False)
+        said = str(error)
+        if isinstance(error, UnusedCliTokensError):
+            left = " ".join(error.unused_tokens or ())
+            said = f"an option must say what '{left}' is; `ayatori {sys.argv[1]} --help` lists them"
+        errors.print(plain(f"ayatori: {said}"), style="bold", markup=False)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         errors.print(plain(f"\nayatori: stopped{f'; {stop}' if str(stop) else ''}"), markup=False)
