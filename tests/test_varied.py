@@ -26,6 +26,7 @@ from ayatori.report import facts, write_report
 from ayatori.run import Event
 from ayatori.train import settle, train
 from ayatori.train.stack import Stack
+from ayatori.train.stream import Given
 
 QUICK = {"folds": 2, "epochs": 3, "baselines": (), "look": False, "batch_size": 32}
 SMALL = {**QUICK, "options": {"width": 8, "depth": 0}, "dtype": "float32"}
@@ -210,13 +211,13 @@ def test_no_member_ever_sees_a_row_that_is_not_its_own_not_even_mixed_in(
     seen: list[tuple[int, float, float]] = []
     before = Stack.step
 
-    def watched(self: Stack, inputs: Any, target: Any, weight: Any, *rest: Any) -> None:
+    def watched(self: Stack, given: Given, factor: float) -> None:
         for place, learner in enumerate(self.learners):
-            rows = inputs["image"][place].float()
-            if weight is not None:
-                rows = rows[weight[place] > 0]
+            rows = given.inputs["image"][place].float()
+            if given.weight is not None:
+                rows = rows[given.weight[place] > 0]
             seen.append((int(image[learner.rows[0]].max()), float(rows.min()), float(rows.max())))
-        before(self, inputs, target, weight, *rest)
+        before(self, given, factor)
 
     monkeypatch.setattr(Stack, "step", watched)
     train(data, plan, recipe)

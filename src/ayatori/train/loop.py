@@ -45,6 +45,7 @@ from ayatori.train.predict import logits_of
 from ayatori.train.stack import Stack
 from ayatori.train.stream import (
     Batch,
+    Given,
     Stream,
     batches,
     own_inputs,
@@ -63,8 +64,6 @@ AHEAD = 4  # shared batches that are read together; at most three times as many 
 LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
 NOTED_FROM = 300  # steps that a stack must have before it, for taking notes (a tenth of a second) to pay
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
-# inputs, target, weight, rows, offset
-Given = tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | int, Tensor | None]
 Checkpoint = tuple[dict[int, dict], dict[str, Tensor]]  # progress of each member, tensors
 OnEpoch = Callable[[Epoch], bool | None]
 OnStep = Callable[[float], None]  # share of all steps that is done
@@ -190,7 +189,7 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
             if job.stream.shared is None and left >= least:
                 given = _given(stack, job, Batch((job.recipe.seed, part[0].progress.epoch, 0), 0.0))
                 if given is not None:
-                    stack.note(*given)
+                    stack.note(given)
         stacks.append(stack)
     return stacks
 
@@ -255,24 +254,15 @@ def steps_of(stack: Stack, job: Job, ready: Sequence[Batch], before: Future | No
             continue
         if stack.draws:
             stack.seed(_seeds(stack, batch))
-        stack.step(*given, batch.factor)
+        stack.step(given, batch.factor)
 
 
 def _given(stack: Stack, job: Job, batch: Batch) -> Given | None:
     """What a step is made on; None where none of the rows are the members' own."""
     given = shared_rows(stack, batch) if batch.target is not None else own_rows(stack, job, batch)
-    return paired(stack, job, batch, given) if given and stack.vary.pairs else given
-
-
-def paired(stack: Stack, job: Job, batch: Batch, given: Given) -> Given:
-    """The rows of each member, each with another one of the same member mixed in."""
-    inputs, target, weight, rows, offset = given
-    members = len(stack.learners)
-    own = rows.tolist() if isinstance(rows, Tensor) else [rows] * members
-    inputs, target, weight, offset = pair_own(
-        stack.vary, inputs, target, weight, offset, own, _seeds(stack, batch), outputs_of(job.dataset)
-    )
-    return inputs, target, weight, rows, offset
+    if given is None or not stack.vary.pairs:
+        return given
+    return pair_own(stack.vary, given, _seeds(stack, batch), outputs_of(job.dataset))
 
 
 def _seeds(stack: Stack, batch: Batch) -> list[int]:
@@ -298,7 +288,7 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
     offset, target = (own_values(stack.learners, kind, rows, job.device) for kind in ("offset", "soft"))
     if target is None:
         target = to_device(job.dataset.labels[rows], job.device)
-    return inputs, target, weight, rows.shape[1], offset
+    return Given(inputs, target, weight, rows.shape[1], offset)
 
 
 def _order(learner: Learner, stream: Stream, epoch: int) -> np.ndarray:
@@ -327,12 +317,12 @@ def shared_rows(stack: Stack, batch: Batch) -> Given | None:
     if target is None:
         target = batch.target.index_select(0, place).unflatten(0, index.shape)
     if min(sizes) == most and not stack.weighs:
-        return inputs, target, None, most, offset
+        return Given(inputs, target, None, most, offset)
     weight = np.stack([one.weight[mine] for one, mine in zip(stack.learners, numbers, strict=True)])
     there = np.arange(most) < np.array(sizes)[:, None]
     weight *= there if weight.ndim == 2 else there[..., None]
     rows = most if min(sizes) == most else torch.tensor(sizes, device=device)
-    return inputs, target, to_device(weight, device), rows, offset
+    return Given(inputs, target, to_device(weight, device), rows, offset)
 
 
 def stop_losses(stack: Stack, job: Job) -> dict[int, float]:

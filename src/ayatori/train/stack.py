@@ -7,6 +7,7 @@ and loss, and a loss that is not finite stays its own.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from ayatori.train.adamw import Group
 from ayatori.train.learner import Learner
 from ayatori.train.loss import Loss
 from ayatori.train.memory import is_out_of_memory
+from ayatori.train.stream import Given
 
 
 class Stack:
@@ -99,21 +101,13 @@ class Stack:
         with torch.autocast(self.device.type, self.dtype, enabled=bf16):
             return self.joined.logits(inputs, training).float()
 
-    def note(
-        self,
-        inputs: Mapping[str, Tensor],
-        target: Tensor,
-        weight: Tensor | None,
-        rows: Tensor | int,
-        offset: Tensor | None,
-    ) -> bool:
+    def note(self, given: Given) -> bool:
         """Note the operations of a step on such rows, there and back, for all later ones of this shape.
 
         They need no autograd and little Python then. False, and nothing changed, where that cannot be done or
         where noted operations give something else.
         """
-        target = self.standardise(target)
-        given = (inputs, target, weight, rows, None if offset is None else self.standardise(offset))
+        given = self._standard(given)
         kept = [value.clone() for value in self.joined.buffers.values()]
 
         def run(function: Callable[..., Any]) -> Any:
@@ -124,23 +118,26 @@ class Stack:
                 for value, before in zip(self.joined.buffers.values(), kept, strict=True):
                     value.copy_(before)
 
-        values = self._values(*given)
+        values = self._values(given)
         try:
-            function = run(lambda: noted(lambda *_: self._losses_and_gradients(*given), values))
+            function = run(lambda: noted(lambda *_: self._losses_and_gradients(given), values))
             with torch.no_grad():
                 again = run(lambda: function(*values))
-            expected = run(lambda: self._losses_and_gradients(*given))
+            expected = run(lambda: self._losses_and_gradients(given))
         except UNNOTED:
             return False
         if not all(map(_close, again, expected)):
             return False
-        self._noted = function, _shapes(given)
+        self._noted = function, given.shapes()
         return True
 
-    def _values(self, inputs: Mapping[str, Tensor], *rest: Tensor | int | None) -> list[Tensor]:
+    def _standard(self, given: Given) -> Given:
+        offset = None if given.offset is None else self.standardise(given.offset)
+        return dataclasses.replace(given, target=self.standardise(given.target), offset=offset)
+
+    def _values(self, given: Given) -> list[Tensor]:
         """All tensors that a step depends on, in order."""
-        own = [*self.joined.parameters.values(), *self.joined.buffers.values(), *inputs.values()]
-        return own + [value for value in rest if isinstance(value, Tensor)]
+        return [*self.joined.parameters.values(), *self.joined.buffers.values(), *given.tensors()]
 
     def span(self, here: int, drawn_for: int) -> None:
         """A step of ``here`` rows; its dropout draws for ``drawn_for`` (see ``Dropout``)."""
@@ -154,91 +151,61 @@ class Stack:
             if learner.traits.draws_globally:
                 seed_globally(seed)
 
-    def step(
-        self,
-        inputs: Mapping[str, Tensor],
-        target: Tensor,
-        weight: Tensor | None,
-        rows: Tensor | int,
-        offset: Tensor | None,
-        factor: float,
-    ) -> None:
-        """One step of every member on its own rows: inputs (k, b, ...), target (k, b, ...), weight (k, b), or
-        (k, b, labels) where each label of a row has its own.
-
-        ``rows``: how many of the b rows are there, for all or (k,) for each; the others weigh 0.
-        ``offset`` (k, b, outputs) is added to what the members say.
-        """
-        target = self.standardise(target)
-        offset = None if offset is None else self.standardise(offset)
+    def step(self, given: Given, factor: float) -> None:
+        """One step of every member on its own rows, by ``factor`` of the learning rate."""
+        given = self._standard(given)
         while True:
             try:
-                total = self._gradients(inputs, target, weight, rows, offset)
+                total = self._gradients(given)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # outside of the handler, which holds on to what had been allocated
-            self._halve(target.shape[1])
+            self._halve(given.target.shape[1])
         if self._recipe.clip:
             self._clip(self._recipe.clip)
         self._update(factor)
-        self._sum += total * rows
-        self._rows = self._rows + rows
+        self._sum += total * given.rows
+        self._rows = self._rows + given.rows
         self._steps += 1
 
-    def _gradients(
-        self,
-        inputs: Mapping[str, Tensor],
-        target: Tensor,
-        weight: Tensor | None,
-        rows: Tensor | int,
-        offset: Tensor | None,
-    ) -> Tensor:
+    def _gradients(self, given: Given) -> Tensor:
         """The way forward and back, part by part of the batch; (k,) losses."""
         for group in self._groups:
             group.forget()
-        given = (inputs, target, weight, rows, offset)
-        if self.parts == 1 and self._noted and self._noted[1] == _shapes(given):
+        if self.parts == 1 and self._noted and self._noted[1] == given.shapes():
             with torch.no_grad():
-                total, *gradients = self._noted[0](*self._values(*given))
+                total, *gradients = self._noted[0](*self._values(given))
             for parameter, gradient in zip(self._wanted, gradients, strict=True):
                 parameter.grad = gradient
             return total
         total = torch.zeros(len(self.learners), device=self.device)
-        for part in _slices(target.shape[1], self.parts):
-            some = {name: value[:, part] for name, value in inputs.items()}
-            weights, offsets = (value if value is None else value[:, part] for value in (weight, offset))
-            loss = self._losses(some, target[:, part], weights, rows, offsets)
+        for part in _slices(given.target.shape[1], self.parts):
+            loss = self._losses(given.part(part))
             loss.sum().backward()
             total += loss.detach()
         return total
 
-    def _losses(
-        self,
-        inputs: Mapping[str, Tensor],
-        target: Tensor,
-        weight: Tensor | None,
-        rows: Tensor | int,
-        offset: Tensor | None,
-    ) -> Tensor:
+    def _losses(self, given: Given) -> Tensor:
         """(k,): what each member is to make small."""
-        logits = self.logits(inputs, training=True)
-        logits = logits if offset is None else logits + offset
+        weight = given.weight
+        logits = self.logits(given.inputs, training=True)
+        logits = logits if given.offset is None else logits + given.offset
         loss = self.learners[0].loss
         # a weight for each label of a row wants the loss of each
         each = loss.each if weight is not None and weight.ndim == 3 else loss  # type: ignore[attr-defined]
-        losses = row_losses(each, logits, target)
+        losses = row_losses(each, logits, given.target)
         if weight is not None:
             losses = losses * weight
             losses = losses if losses.ndim == 2 else losses.mean(2)
         # divided by the rows, not by their weights: a batch of heavy rows must move the network further
-        return losses.sum(1) / rows
+        return losses.sum(1) / given.rows
 
-    def _losses_and_gradients(self, *given: Any) -> tuple[Tensor | None, ...]:
+    def _losses_and_gradients(self, given: Given) -> tuple[Tensor | None, ...]:
         # notes are taken in this thread
         with torch.autograd.set_multithreading_enabled(False):
-            loss = self._losses(*given)
+            loss = self._losses(given)
             found = torch.autograd.grad(loss.sum(), self._wanted, allow_unused=True)
         return loss.detach(), *map(_laid_out, found, self._wanted)
 
@@ -302,15 +269,6 @@ class Stack:
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def _shapes(given: tuple[Mapping[str, Tensor], *tuple[Tensor | int | None, ...]]) -> list[Any]:
-    """What operations that were noted depend on besides the values."""
-    values = [*given[0].items(), *enumerate(given[1:])]
-    return [
-        (name, value.shape, value.dtype) if isinstance(value, Tensor) else (name, value)
-        for name, value in values
-    ]
 
 
 def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,36 @@ class Batch:
     rows: np.ndarray | None = None  # (b,) row numbers of a shared batch
     inputs: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # by the name of augmentations
     target: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What k members make a step on, b rows each; in the units of the target."""
+
+    inputs: dict[str, Tensor]  # (k, b, ...)
+    target: Tensor  # (k, b, ...)
+    weight: Tensor | None  # (k, b), or (k, b, labels) where each label of a row has its own
+    rows: Tensor | int  # how many of the b rows are there, for all or (k,) for each; the others weigh 0
+    offset: Tensor | None  # (k, b, outputs), added to what the members say
+
+    def tensors(self) -> list[Tensor]:
+        """All that depends on the rows, in order."""
+        rest = (self.target, self.weight, self.rows, self.offset)
+        return [*self.inputs.values(), *(value for value in rest if isinstance(value, Tensor))]
+
+    def shapes(self) -> list[Any]:
+        """What operations that were noted depend on besides the values."""
+        rest = {"target": self.target, "weight": self.weight, "rows": self.rows, "offset": self.offset}
+        return [
+            (name, value.shape, value.dtype) if isinstance(value, Tensor) else (name, value)
+            for name, value in [*self.inputs.items(), *rest.items()]
+        ]
+
+    def part(self, part: slice) -> Given:
+        """Some of the b rows; their loss is still divided by how many there are in all."""
+        weight, offset = (value if value is None else value[:, part] for value in (self.weight, self.offset))
+        inputs = {name: value[:, part] for name, value in self.inputs.items()}
+        return Given(inputs, self.target[:, part], weight, self.rows, offset)
 
 
 def make_stream(dataset: Dataset, plan: Plan, recipe: Recipe) -> Stream:

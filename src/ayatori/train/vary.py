@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ayatori.augment import Augmentation, draw_pairs, mix_rows, mix_targets, vary_table
+from ayatori.train.stream import Given
 
 Rows = dict[str, Tensor]
 
@@ -28,24 +29,18 @@ def vary_own(how: Augmentation, inputs: Rows, seeds: Sequence[int]) -> Rows:
     return inputs
 
 
-def pair_own(
-    how: Augmentation,
-    inputs: Rows,
-    target: Tensor,
-    weight: Tensor | None,
-    offset: Tensor | None,
-    own: Sequence[int],
-    seeds: Sequence[int],
-    classes: int,
-) -> tuple[Rows, Tensor, Tensor | None, Tensor | None]:
-    """Inputs, targets, weights and offsets (k, b, ...) of rows in pairs; of each member the first ``own``
-    rows are its own. Codes of ``classes`` classes become shares.
+def pair_own(how: Augmentation, given: Given, seeds: Sequence[int], classes: int) -> Given:
+    """The rows of each member, each with another one of the same member mixed in.
+
+    Codes of ``classes`` classes become shares.
     """
+    rows, target, offset = given.rows, given.target, given.offset
+    own = rows.tolist() if isinstance(rows, Tensor) else [rows] * len(seeds)
     pairs = draw_pairs(how.changes, target.shape[1], own, seeds)
-    mixed, keep = mix_rows(inputs, pairs)
+    inputs, keep = mix_rows(given.inputs, pairs)
     if not target.is_floating_point():
         target = F.one_hot(target, classes).float()
     if offset is not None:
         offset, _ = mix_targets(offset, None, pairs, keep)
-    target, weight = mix_targets(target, weight, pairs, keep)
-    return mixed, target, weight, offset
+    target, weight = mix_targets(target, given.weight, pairs, keep)
+    return Given(inputs, target, weight, rows, offset)
