@@ -1,10 +1,12 @@
 """Is the source close enough? Pairs of source and task that help and pairs that do not: is the advice right?
 
-Judged by networks that are really trained: a source helps where the best of a frozen head, its last part
-tuned and (a CNN of ours) all of it learning on has a lower loss out of fold than a network from scratch on
-the same rows, beyond the 95 % interval of the paired difference. The rule of the advice was written before
-any of these pairs was tried; after its one change (the end of a source is judged, not the best of its depths)
-ten more were written (``--second``). That a CNN of ours may learn on as a whole came after both.
+Judged by networks that are really trained, in two ways: a source ``helps`` where the best of a frozen head,
+its last part tuned and (a CNN of ours) all of it learning on has a lower loss out of fold than a network from
+scratch on the same rows, beyond the 95 % interval of the paired difference; it ``helps_beside_all`` where
+that is so beside the best of that network, a logistic regression and trees on the inputs, which is what the
+advice claims. The rule of the advice was written before any of these pairs was tried; after its one change
+(the end of a source is judged, not the best of its depths) ten more were written (``--second``). That a CNN
+of ours may learn on as a whole, and the second judge, came after both.
 """
 
 from __future__ import annotations

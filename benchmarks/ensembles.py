@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of Ayatori's; a file each"
+    )
+    parser.add_argument(
+        "--preset", choices=("quick", "good", "best"), default="good", help="of Ayatori's; a file each"
     )
     parser.add_argument("--threads", type=int, default=1, help="cores that each side may use")
     parser.add_argument("--tables", type=Path, default=Path("tables"), help="folder of the CSV files")
@@ -126,7 +129,7 @@ def measure(side: str, data: str, seed: int, options: argparse.Namespace) -> Cel
         importlib.import_module("torch._dynamo")
     load, before, start = os.getloadavg()[0], cpu_seconds(), time.perf_counter()
     if side == "ayatori":
-        more = ayatori(task, tuple(options.kinds))
+        more = ayatori(task, tuple(options.kinds), options.preset)
     else:
         values = RIVALS[side].side(task)
     cost = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before}
@@ -155,7 +158,9 @@ def scores(truth: np.ndarray, values: np.ndarray, classes: bool) -> dict[str, fl
     return {"r2": 1 - squares / float(truth.var()), "rmse": squares**0.5}
 
 
-def ayatori(task: Task, kinds: tuple[str, ...] = KINDS) -> Cell:
+def ayatori(
+    task: Task, kinds: tuple[str, ...] = KINDS, preset: Literal["quick", "good", "best"] = "good"
+) -> Cell:
     """The ensembles of one run: its leaderboard, the scores of the chosen one and of each single network."""
     from ayatori import run
     from ayatori.recipe import (
@@ -177,6 +182,7 @@ def ayatori(task: Task, kinds: tuple[str, ...] = KINDS) -> Cell:
             train=TrainRecipe(device="cpu", epochs=task.epochs),
             ensemble=EnsembleRecipe(kinds=kinds),
             evaluate=EvaluateRecipe(baselines=()),
+            preset=preset,
             seed=task.seed,
         )
         result = run(path, recipe)

@@ -242,19 +242,29 @@ print(spent)
     assert min(float(in_fresh_python(code)) for _ in range(3)) < 0.2
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]], ids=" ".join)
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = f"""
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["run", "nowhere.csv"], 2),
+        (["predict", "nowhere", "x.csv"], 2),
+    ],
+    ids=str,
+)
+def test_help_and_a_path_that_is_not_there_load_nothing_heavy(arguments: list[str], code: int) -> None:
+    in_fresh_python(f"""
 import sys
 sys.argv = ["ayatori", *{arguments!r}]
 from ayatori.cli import main
 try:
     main()
+    stopped = 0
 except SystemExit as stop:
-    assert not stop.code, stop.code
+    stopped = stop.code or 0
+assert stopped == {code}, stopped
 assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)
-"""
-    assert in_fresh_python(code).strip()
+""")
 
 
 def test_every_public_name_can_be_reached() -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError, ValidationError
 from rich.console import Console
 
 import ayatori
-from ayatori.errors import AyatoriError, plain
+from ayatori.errors import AyatoriError, existing, plain
 from ayatori.options import ExploreOptions, RunOptions, recipe_of
 from ayatori.recipe import Recipe
 
@@ -29,6 +29,8 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
+# looked for before anything heavy is imported
+Existing = Annotated[Path, Parameter(validator=lambda _, path: existing(path))]
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -61,7 +63,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
 
 @app.command
 def explore(
-    data: Path,
+    data: Existing,
     /,
     options: ExploreOptions = ExploreOptions(),  # noqa: B008 (frozen)
     *,
@@ -115,7 +117,7 @@ def explore(
 
 @app.command
 def run(
-    data: Path,
+    data: Existing,
     /,
     options: RunOptions = RunOptions(),  # noqa: B008 (frozen)
     *,
@@ -159,7 +161,7 @@ def run(
 
 @app.command
 def augment(
-    data: Path,
+    data: Existing,
     /,
     *,
     augment: str = "standard",
@@ -202,7 +204,7 @@ def augment(
 
 
 @app.command
-def resume(run: Path, /, *, quiet: bool = False, json: bool = False) -> None:
+def resume(run: Existing, /, *, quiet: bool = False, json: bool = False) -> None:
     """Go on where a killed run stopped; the result is that of an unbroken run.
 
     Parameters
@@ -227,8 +229,8 @@ def resume(run: Path, /, *, quiet: bool = False, json: bool = False) -> None:
 
 @app.command
 def predict(
-    run: Path,
-    data: Path,
+    run: Existing,
+    data: Existing,
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
@@ -286,7 +288,7 @@ def predict(
 
 @app.command
 def export(
-    run: Path, /, *, onnx: Path | None = None, torch: Path | None = None, net: str | None = None
+    run: Existing, /, *, onnx: Path | None = None, torch: Path | None = None, net: str | None = None
 ) -> None:
     """Write a run's model as one file for other programs, and compare what it says with the model.
 
@@ -319,7 +321,7 @@ def export(
 
 @app.command
 def serve(
-    run: Path,
+    run: Existing,
     /,
     *,
     host: str = "127.0.0.1",
@@ -483,7 +485,7 @@ def main() -> None:
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:
-        said = str(error)
+        said = error.exception_message if isinstance(error, ValidationError) else str(error)
         if isinstance(error, UnusedCliTokensError):
             left = " ".join(error.unused_tokens or ())
             said = f"an option must say what '{left}' is; `ayatori {sys.argv[1]} --help` lists them"

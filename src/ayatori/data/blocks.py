@@ -22,8 +22,9 @@ from ayatori.data.files import Check, Stream, TableSource, open_table
 from ayatori.data.listing import Listing
 from ayatori.data.pictures import broken_notes, decode_pictures
 from ayatori.data.rows import Rows, row_numbers
-from ayatori.data.source import existing, framed, is_table, listing_like, load_like
+from ayatori.data.source import framed, is_table, listing_like, load_like
 from ayatori.data.table import columns_like, ids_like, inputs_like, no_rows, row_names
+from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import Dataset, Schema
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ayatori.data.listing import (
 from ayatori.data.pictures import Progress
 from ayatori.data.rows import Rows, make_dataset
 from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
+from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
 
@@ -147,15 +147,6 @@ def listing_like(
         return None
     recipe = DataRecipe(ids=ids_like(opened, schema, ids))
     return list_table(opened, paths, recipe, schema.target, need_target)
-
-
-def existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise AyatoriError(f"'{path}' must be a file or folder, however it does not exist")
-    if not os.access(path, os.R_OK):
-        raise AyatoriError(f"'{path}' must be readable, however you have no permission")
-    return path
 
 
 def framed(data: Any) -> Any:
