@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis.extra.pandas import column, data_frames, range_indexes
 from sklearn.datasets import load_digits, load_iris
 
 from ayatori.data import load, load_like
+from ayatori.model_files import schema_from
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, SchemaError
 
@@ -489,14 +492,48 @@ def test_dates_with_points_are_those_with_dashes() -> None:
 
 
 def test_dates_in_an_order_that_cannot_be_known_are_left_out_and_say_how_to_write_them() -> None:
-    frame = pd.DataFrame({"when": [f"{1 + row % 12}/{1 + row % 28}/24" for row in range(60)]})
-    dataset = load(frame.assign(x=np.arange(60) * 0.5), y=np.arange(60) * 0.5)
-    assert any("(dates, which are read as 2026-01-31 or 31.1.2026)" in note for note in dataset.notes)
+    for when in (
+        [f"{1 + row % 12}/{1 + row % 28}/24" for row in range(60)],  # of which century?
+        [f"{1 + row % 12}/{1 + row % 11}/2024" for row in range(60)],  # is 3/2 in March?
+        [f"{1 + row % 28}/{1 + row % 27}/2024" for row in range(60)],  # of both kinds
+    ):
+        frame = pd.DataFrame({"when": when, "x": np.arange(60) * 0.5})
+        dataset = load(frame, y=np.arange(60) * 0.5)
+        assert not dataset.schema.dates
+        assert any(
+            "(dates of which the order is not plain; write 2026-01-31)" in note for note in dataset.notes
+        )
+
+
+@pytest.mark.parametrize(("style", "first"), [("%m/%d/%Y", "month"), ("%d/%m/%Y", "day")])
+def test_dates_with_slashes_are_read_in_the_order_that_some_of_them_show(style: str, first: str) -> None:
+    days = pd.date_range("2023-12-25", periods=60, freq="31h")
+    iso = pd.DataFrame({"when": days.strftime("%Y-%m-%d %H:%M"), "x": np.arange(60) * 0.5})
+    slashed = iso.assign(when=days.strftime(style + " %H:%M"))
+    one, other = (load(frame, y=np.arange(60) * 0.5) for frame in (iso, slashed))
+    assert other.schema.month_first == (("when",) if first == "month" else ())
+    assert any(f"'when' is read as dates, the {first} first (" in note for note in other.notes)
+    np.testing.assert_array_equal(one.inputs["numbers"], other.inputs["numbers"])
+    # rows that alone would not show it, and rows written the other way
+    plain = np.flatnonzero(days.day <= 12)
+    again = load_like(slashed.iloc[plain], schema_from(json.loads(json.dumps(asdict(other.schema)))))
+    np.testing.assert_array_equal(again.inputs["numbers"], one.inputs["numbers"][plain])
+    wrong = "31/12/2024" if first == "month" else "12/31/2024"
+    with pytest.raises(SchemaError, match="'when' must hold dates like 2026-01-31"):
+        load_like(slashed.head(2).assign(when=wrong), other.schema)
 
 
 def test_classes_that_differ_in_case_alone_are_named() -> None:
     dataset = load(pd.DataFrame({"x": np.arange(40.0)}), y=np.resize(["Yes", "no", "yes", "No"], 40))
     assert any("'No' and 'no' differ in upper and lower case alone" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("name", ["Id", "order_no", "Kunden-Nr", "invoiceNo", "Unnamed: 0", "key"])
+def test_whole_numbers_that_all_differ_number_the_rows_where_their_name_says_so(name: str) -> None:
+    rows = np.arange(60)
+    dataset = load(pd.DataFrame({name: 1000 + 7 * rows, "t": rows, "x": rows % 7 * 0.5}), y=rows % 5 * 0.5)
+    assert dataset.schema.numbers == ("t", "x")
+    assert f"column '{name}' is left out: it numbers the rows" in dataset.notes
 
 
 @pytest.mark.parametrize("name", ["patient_id", "Subject", "customer no", "userId"])

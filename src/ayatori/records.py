@@ -46,11 +46,11 @@ Task = Literal["classification", "multilabel", "regression"]
 class Schema:
     """How rows were read, so that more rows can be read the same way. Plain JSON values only.
 
-    ``numbers``, ``dates`` and ``categories`` are column names of a table; ``categories`` maps each
-    column to its interned strings, sorted (code = position, missing = -1). ``image`` is
-    ``(channels, height, width)``; ``crop`` and ``resample`` are those of ``DataRecipe``. ``source``: facts
-    of the pretrained network that the rows pass through, ``cut``, how many of its parts are frozen, and the
-    ``dtype`` of its products.
+    ``numbers``, ``dates`` and ``categories`` are column names of a table, ``month_first`` those of dates that
+    are written as 1/31/2026; ``categories`` maps each column to its interned strings, sorted (code =
+    position, missing = -1). ``image`` is ``(channels, height, width)``; ``crop`` and ``resample`` are those
+    of ``DataRecipe``. ``source``: facts of the pretrained network that the rows pass through, ``cut``, how
+    many of its parts are frozen, and the ``dtype`` of its products.
     """
 
     kind: Literal["table", "pictures", "arrays"]
@@ -59,6 +59,7 @@ class Schema:
     target: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     dates: tuple[str, ...] = ()
+    month_first: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image: tuple[int, int, int] | None = None
     id_column: str | None = None

@@ -20,6 +20,7 @@ _ISO_DATE = re.compile(
 )
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity)", re.ASCII | re.IGNORECASE)
 _DOTTED_DATE = re.compile(r"^(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)  # day first, as in most of Europe
+_SLASHED_DATE = re.compile(r"^(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)", re.ASCII)  # day or month first
 # as people write amounts: a currency before or behind, thousands parted by commas, per cent
 _AMOUNT = re.compile(
     r"(?P<sign>[-+]?)[$€£¥]? ?(?P<digits>[1-9]\d{0,2}(,\d{3})+(\.\d+)?|\d+(\.\d+)?|\.\d+) ?[%$€£¥]?", re.ASCII
@@ -39,7 +40,8 @@ class RawColumn:
     values: np.ndarray
     words: tuple[str, ...] = ()
     boolean: bool = False
-    written: str = ""  # one of the words that numbers were read from, where it is no plain number
+    written: str = ""  # one of the words that were read, where it may be read otherwise
+    month_first: bool = False  # in dates that are parted by slashes
 
     @property
     def missing(self) -> np.ndarray:
@@ -186,22 +188,44 @@ def amount(word: str) -> float:
 
 
 def _dates(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:
-    if not all(_ISO_DATE.fullmatch(_iso(word)) for word in words):
+    slashed = next(filter(_SLASHED_DATE.match, words), "")
+    month_first = _month_first(words) if slashed else False
+    if month_first is None or not all(_ISO_DATE.fullmatch(_iso(word, month_first)) for word in words):
         return None
-    days = days_of(words)
-    return None if np.isnan(days).any() else RawColumn(name, "date", np.append(days, np.nan)[codes])
+    days = days_of(words, month_first)
+    if np.isnan(days).any():
+        return None
+    return RawColumn(name, "date", np.append(days, np.nan)[codes], written=slashed, month_first=month_first)
 
 
-def days_of(words: Sequence[str]) -> np.ndarray:
+def _month_first(words: Sequence[str]) -> bool | None:
+    """Whether 1/31/2026 is how dates are written, or 31/1/2026; None where nothing tells, or both are.
+
+    >>> _month_first(["1/2/2026", "1/31/2026"]), _month_first(["31/1/2026"]), _month_first(["1/2/2026"])
+    (True, False, None)
+    """
+    found = [date for date in map(_SLASHED_DATE.match, words) if date]
+    firsts, seconds = (any(int(date[place]) > 12 for date in found) for place in (1, 2))
+    return None if firsts == seconds else seconds
+
+
+def days_of(words: Sequence[str], month_first: bool = False) -> np.ndarray:
     """Days since 2000-01-01 UTC (words,) that ISO dates write out, or 31.1.2026; NaN for other words.
 
-    >>> days_of(["2000-01-02", "2000/01/01 12:00", "3.1.2000", "soon"]).tolist()
-    [1.0, 0.5, 2.0, nan]
+    ``month_first``: so it is in dates that are parted by slashes.
+
+    >>> days_of(["2000-01-02", "2000/01/01 12:00", "3.1.2000", "3/1/2000", "soon"]).tolist()
+    [1.0, 0.5, 2.0, 2.0, nan]
+    >>> days_of(["1/3/2000"], month_first=True).tolist()
+    [2.0]
     """
-    dates = [word.replace("/", "-") if _ISO_DATE.fullmatch(word) else None for word in map(_iso, words)]
+    isos = (_iso(word, month_first) for word in words)
+    dates = [word.replace("/", "-") if _ISO_DATE.fullmatch(word) else None for word in isos]
     stamps = pd.to_datetime(pd.Series(dates, dtype=object), format="ISO8601", utc=True, errors="coerce")
     return _days(stamps.dt.tz_localize(None).to_numpy())
 
 
-def _iso(word: str) -> str:
-    return _DOTTED_DATE.sub(lambda found: f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}", word)
+def _iso(word: str, month_first: bool) -> str:
+    word = _DOTTED_DATE.sub(lambda found: f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}", word)
+    day, month = (2, 1) if month_first else (1, 2)
+    return _SLASHED_DATE.sub(lambda found: f"{found[3]}-{found[month]:0>2}-{found[day]:0>2}", word)

@@ -17,7 +17,7 @@ from ayatori.data.rows import Rows, row_numbers
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
-_IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|unnamed.*))|.*[a-z]I[dD]")
+_IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|no|nr|key|unnamed.*))|.*[a-z](I[dD]|N[or])")
 # how columns are called that say who or what a row is of
 _BELONGS = re.compile(
     r"(?i:(.*[_ .-])?((patient|subject|person|user|customer|client|participant|student|animal|speaker|"
@@ -34,6 +34,7 @@ _SOME_DATE = re.compile(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b", re.ASCII)  # in wh
 class _Features:
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     dates: list[str] = field(default_factory=list)
+    month_first: list[str] = field(default_factory=list)
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     codes: list[np.ndarray] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -127,6 +128,7 @@ def read_table(
         target=() if y is not None and set(target) & set(opened.names) else target,
         numbers=tuple(features.numbers),
         dates=tuple(features.dates),
+        month_first=tuple(features.month_first),
         categories=features.categories,
         id_column=recipe.ids or None,
         ignored=(*recipe.drop, *features.ignored),
@@ -217,6 +219,11 @@ def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) 
             _add_text(found, column)
         elif column.kind == "date":
             found.dates.append(name)
+            if column.month_first:
+                found.month_first.append(name)
+            if column.written:
+                first = "month" if column.month_first else "day"
+                found.notes.append(f"column '{name}' is read as dates, the {first} first ({column.written})")
             found.numbers.update(
                 (part, values)
                 for part, values in date_parts(name, column.values).items()
@@ -257,7 +264,7 @@ def _add_text(found: _Features, column: RawColumn) -> None:
     if distinct > max(_UNIQUE_ROWS, _UNIQUE * present):
         kind = "an identifier or free text"
         if all(_SOME_DATE.match(word) for word in column.words):
-            kind = "dates, which are read as 2026-01-31 or 31.1.2026"
+            kind = "dates of which the order is not plain; write 2026-01-31"
         found.leave_out(column.name, f"{distinct} of {present} texts differ ({kind})")
         return
     found.categories[column.name] = column.words
@@ -383,7 +390,8 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
     """
     found = {name: _number_like(name, table[name], kept) for name in _plain_numbers(schema)}
     for name in schema.dates:
-        found.update(date_parts(name, _date_like(name, table[name], kept)))
+        days = _date_like(name, table[name], kept, name in schema.month_first)
+        found.update(date_parts(name, days))
     inputs: dict[str, np.ndarray] = {}
     if schema.numbers:
         columns = [found[name] for name in schema.numbers]
@@ -436,16 +444,17 @@ def _number_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.nda
     return column.values
 
 
-def _date_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.ndarray:
+def _date_like(name: str, values: pa.ChunkedArray, kept: np.ndarray, month_first: bool) -> np.ndarray:
     column = decode(name, values, guess=False)
     days = column.values if column.kind == "date" else np.full(len(column.values), np.nan)
     if column.kind == "text":
-        days = np.append(days_of(column.words), np.nan)[column.values]
+        days = np.append(days_of(column.words, month_first), np.nan)[column.values]
     wrong = np.isnan(days) & ~column.missing
     if wrong.any():
         row = kept[int(np.flatnonzero(wrong)[0])]
+        likes = "2026-01-31 or 1/31/2026" if month_first else "2026-01-31"
         raise SchemaError(
-            f"column '{name}' must hold dates like 2026-01-31, however row {row} (the first is 0) does not"
+            f"column '{name}' must hold dates like {likes}, however row {row} (the first is 0) does not"
         )
     return days
 

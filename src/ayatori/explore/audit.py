@@ -198,20 +198,18 @@ def _of_copies(counts: dict[str, int], dataset: Dataset, twins: Twins) -> list[s
     found = []
     if counts["duplicates"] and twins.natural:
         found.append(
-            f"{counts['duplicates']:,} rows are equal to an earlier one, as is to be expected of columns "
-            "with so few values: they are not held together"
+            f"rows that repeat an earlier one: {counts['duplicates']:,}; that is to be expected of columns with "
+            "so few values, and they are not held together"
         )
     elif counts["duplicates"] or counts["near"]:
         kinds = [f"{counts['duplicates']:,} exact"] * (counts["duplicates"] > 0)
         kinds += [f"{counts['near']:,} near"] * (counts["near"] > 0)
-        bound = f": splits hold {counts['bound']:,} rows together" if counts["bound"] else ""
-        found.append(
-            f"{' and '.join(kinds)} copies of rows were found{bound}; leave them out if they are mistakes"
-        )
+        bound = f"; splits hold {counts['bound']:,} rows together" if counts["bound"] else ""
+        found.append(f"copies of rows: {' and '.join(kinds)}{bound}; leave them out if they are mistakes")
     if counts["leaks"] and not twins.natural:
         given = "the given test" if dataset.fixed_test is not None else "the test"
         found.append(
-            f"{counts['leaks']:,} rows of {given} are copies of training rows: their score is too good; "
+            f"rows of {given} that are copies of training rows: {counts['leaks']:,}; their score is too good, "
             "take them out of one side (the list of duplicates names them)"
         )
     return found
@@ -283,8 +281,8 @@ def _of_labels(counts: dict[str, int], floor: float, rows: int, dataset: Dataset
     if counts["conflicts"]:
         cost = "error of at least" if dataset.task != "regression" else "unexplained share of the variance of"
         found.append(
-            f"{counts['conflicts']:,} rows have the same inputs as others and another label, which costs "
-            f"every model an {cost} {floor:.1%}: correct them, or add inputs that tell them apart"
+            f"rows with the same inputs as others and another label: {counts['conflicts']:,}, which costs "
+            f"every model an {cost} {floor:.1%}; correct them, or add inputs that tell them apart"
         )
     if counts["suspects"]:
         what = "value" if dataset.task == "regression" else "label"
