@@ -259,7 +259,7 @@ def test_copies_in_a_given_test_are_reported_as_leaks() -> None:
     np.testing.assert_array_equal(
         found.leaks[["row", "copy_of"]], np.stack([np.arange(180, 200), np.arange(20)], 1)
     )
-    assert "20 rows of the given test are copies of training rows: their score is too good" in " ".join(
+    assert "rows of the given test that are copies of training rows: 20; their score is too good" in " ".join(
         found.facts["sentences"]
     )
     assert all(line["across"] and line["same_label"] is None for line in found.facts["duplicates"])

@@ -198,8 +198,8 @@ def _of_copies(counts: dict[str, int], dataset: Dataset, twins: Twins) -> list[s
     found = []
     if counts["duplicates"] and twins.natural:
         found.append(
-            f"rows that repeat an earlier one: {counts['duplicates']:,}; that is to be expected of columns with "
-            "so few values, and they are not held together"
+            f"rows that repeat an earlier one: {counts['duplicates']:,}; that is to be expected of columns "
+            "with so few values, and they are not held together"
         )
     elif counts["duplicates"] or counts["near"]:
         kinds = [f"{counts['duplicates']:,} exact"] * (counts["duplicates"] > 0)
@@ -209,8 +209,8 @@ def _of_copies(counts: dict[str, int], dataset: Dataset, twins: Twins) -> list[s
     if counts["leaks"] and not twins.natural:
         given = "the given test" if dataset.fixed_test is not None else "the test"
         found.append(
-            f"rows of {given} that are copies of training rows: {counts['leaks']:,}; their score is too good, "
-            "take them out of one side (the list of duplicates names them)"
+            f"rows of {given} that are copies of training rows: {counts['leaks']:,}; their score is too "
+            "good, take them out of one side (the list of duplicates names them)"
         )
     return found
 
