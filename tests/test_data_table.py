@@ -226,6 +226,14 @@ def test_the_task_follows_from_the_target(values: object, task: str, classes: tu
     assert any(note.startswith(task) for note in dataset.notes)
 
 
+def test_a_guess_that_is_not_plain_says_how_to_have_the_other() -> None:
+    x = np.arange(60) * 0.5
+    few, seldom, many = (load(pd.DataFrame({"x": x}), y=np.arange(60) % n).notes for n in (5, 10, 60))
+    assert any("few distinct values; task 'regression'" in note for note in few)
+    assert any("(10 whole numbers; task 'classification' takes them as classes)" in note for note in seldom)
+    assert not any("task '" in note for note in many)
+
+
 def test_the_recipe_overrides_the_task() -> None:
     frame = pd.DataFrame({"x": np.arange(60) / 7, "y": [0, 1, 2] * 20})
     assert load(frame, recipe=DataRecipe(task="regression")).labels.shape == (60, 1)

@@ -68,6 +68,8 @@ def _one(column: RawColumn, task: str) -> TargetKind:
     _need_numbers(column)
     low, high = np.nanmin(column.values), np.nanmax(column.values)
     note = f"regression: '{column.name}' from {low:.6g} to {high:.6g}"
+    if guessed and column.whole and len(words) <= FEW_VALUES:
+        note += f" ({len(words)} whole numbers; task 'classification' takes them as classes)"
     return TargetKind("regression", (), note)
 
 
