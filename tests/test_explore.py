@@ -165,6 +165,20 @@ def test_numbers_and_several_labels_are_looked_at_too() -> None:
     assert several.expected[1] > 0.8
 
 
+@pytest.mark.parametrize(("step", "last"), [("1D", "2024-03-31"), ("90min", "2024-01-06 15:00")])
+def test_a_row_of_a_table_is_told_as_it_was_read_dates_too(step: str, last: str) -> None:
+    rows = 91
+    days = pd.Series(pd.date_range("2024-01-01", periods=rows, freq=step))
+    size = np.random.default_rng(0).normal(size=rows)
+    frame = pd.DataFrame({"when": days, "size": size, "kind": np.resize(["a", "b", None], rows)})
+    frame.loc[3, "when"] = None
+    table = ayatori.explore(frame, y=size > 0, recipe=NO_MAPS).table.set_index("row")
+    told = [name for name in table if name.startswith("in_")]
+    assert told == ["in_when", "in_size", "in_kind"]
+    assert table.loc[90, told].tolist() == [last, f"{size[90]:.6g}", "a"]
+    assert (table.loc[3, "in_when"], table.loc[2, "in_kind"]) == ("", "")
+
+
 @pytest.mark.parametrize("rows", [6, 12, 40])
 def test_few_rows_get_no_number(rows: int) -> None:
     x, y = clumps(rows, 5.0)

@@ -198,7 +198,8 @@ def bind(dataset: Dataset, twins: Twins, recipe: PlanRecipe) -> tuple[Dataset, s
     if not len(wanted):
         return dataset, ""
     count = len(np.unique(wanted))
-    what = f"{count:,} rows are copies of one another ({count - len(wanted):,} groups)"
+    groups = count - len(wanted)
+    what = f"{count:,} rows are copies of one another ({groups:,} group{'s' * (groups > 1)})"
     if dataset.order is not None:
         return dataset, f"{what}, however splits go by time: copies may lie on both sides of one"
     if recipe.splitter is not None:

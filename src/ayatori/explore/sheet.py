@@ -230,14 +230,27 @@ def _hover(data: Dataset, drawn: np.ndarray) -> dict[str, Any]:
     """What a row of a table held, as text."""
     schema, found = data.schema, {}
     if "numbers" in data.inputs and "image" not in data.inputs:
-        names = [*schema.numbers, *schema.dates] or [f"x{k}" for k in range(data.inputs["numbers"].shape[1])]
-        for place, name in enumerate(names[:HOVER]):
+        names = schema.numbers or [f"x{k}" for k in range(data.inputs["numbers"].shape[1])]
+        for place, name in enumerate(names):
             values = data.inputs["numbers"][drawn, place]
-            found[f"in_{name}"] = ["" if np.isnan(value) else f"{value:.6g}" for value in values.tolist()]
+            column, _, part = name.rpartition(": ")
+            if column not in schema.dates:
+                found[f"in_{name}"] = ["" if np.isnan(value) else f"{value:.6g}" for value in values.tolist()]
+            elif part == "days":
+                found[f"in_{column}"] = _date_texts(values)
+            if len(found) == HOVER:
+                break
     for place, (name, words) in enumerate(list(schema.categories.items())[: HOVER - len(found)]):
         known = np.array([*words, ""], dtype=object)
         found[f"in_{name}"] = known[data.inputs["categories"][drawn, place]]
     return found
+
+
+def _date_texts(days: np.ndarray) -> list[str]:
+    """Days since 2000-01-01 as dates, with the time of day where there is one."""
+    dates = pd.Series(pd.to_datetime(days, unit="D", origin="2000-01-01"))
+    style = "%Y-%m-%d" if (days % 1 == 0)[~np.isnan(days)].all() else "%Y-%m-%d %H:%M"
+    return dates.dt.round("s").dt.strftime(style).fillna("").tolist()
 
 
 def _pictures(lists: Mapping[str, Any], drawn: np.ndarray, data: Dataset) -> dict[str, np.ndarray] | None:
