@@ -169,6 +169,24 @@ def test_decimal_commas_bom_and_blank_lines_are_understood(tmp_path: Path) -> No
     np.testing.assert_array_equal(number(dataset, "Wert"), np.arange(20) + 0.25)
 
 
+def test_decimal_commas_are_told_from_the_points_of_dates_and_amounts(tmp_path: Path) -> None:
+    rows = "\n".join(
+        f"{row},5;{1 + row % 28}.03.2024;1.{row:03d},50 €;{row},2 %;{row % 3}" for row in range(60)
+    )
+    (tmp_path / "t.csv").write_text("Größe;Tag;Preis;Anteil;y\n" + rows, encoding="utf-8")
+    dataset = load(tmp_path / "t.csv")
+    assert dataset.schema.dates == ("Tag",)
+    np.testing.assert_array_equal(number(dataset, "Größe"), np.arange(60) + 0.5)
+    np.testing.assert_array_equal(number(dataset, "Preis"), np.arange(60) + 1000.5)
+    np.testing.assert_array_equal(number(dataset, "Anteil"), np.arange(60) + 0.2)
+
+
+def test_a_target_of_texts_that_all_differ_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": np.arange(60.0), "y": [f"{row},5" for row in range(60)]})
+    with pytest.raises(AyatoriError, match="60 of its 60 texts differ, such as '0,5'"):
+        load(frame)
+
+
 def test_numbers_late_in_a_large_file_change_the_type_of_their_column(tmp_path: Path) -> None:
     rows = [f"{row % 7},{row % 2}" for row in range(150_000)]
     rows[-1] = "0.5,1"

@@ -274,11 +274,11 @@ def _check_smallest_class(dataset: Dataset, rows: np.ndarray, folds: int) -> Non
     counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
     smallest = int(counts.argmin())
     if counts[smallest] < folds:
-        ways = [f"use --folds {counts[smallest]}"] * (counts[smallest] >= 2) + ["merge the class"]
+        ways = [f"use --folds {counts[smallest]}"] * int(counts[smallest] >= 2) + ["merge the class"]
         if all(name.lstrip("-").isdecimal() for name in dataset.classes):
             ways.append("have numbers predicted by --task regression")
+        some = f"{counts[smallest]} row{'s' * int(counts[smallest] != 1)}"
         raise AyatoriError(
             f"`folds` must be between 2 and the size of the smallest class, however folds={folds} and class "
-            f"'{dataset.classes[smallest]}' has {counts[smallest]} row{'s' * (counts[smallest] != 1)} besides "
-            f"the test rows; {', or '.join(ways)}"
+            f"'{dataset.classes[smallest]}' has {some} besides the test rows; {', or '.join(ways)}"
         )

@@ -25,6 +25,11 @@ _SLASHED_DATE = re.compile(r"^(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)", re.ASCII)  # d
 _AMOUNT = re.compile(
     r"(?P<sign>[-+]?)[$€£¥]? ?(?P<digits>[1-9]\d{0,2}(,\d{3})+(\.\d+)?|\d+(\.\d+)?|\.\d+) ?[%$€£¥]?", re.ASCII
 )
+# the other way round, where that is plain: 1.234,50 or 7,5 %
+_COMMA_AMOUNT = re.compile(
+    r"(?P<sign>[-+]?)[$€£¥]? ?(?P<digits>[1-9]\d{0,2}(\.\d{3})+,\d+|\d+,\d{1,2}(?= ?[%$€£¥])) ?[%$€£¥]?",
+    re.ASCII,
+)
 _EPOCH = np.datetime64("2000-01-01", "us")
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 MOSTLY = 0.9  # from this share of numbers on, text in a column is a mistake
@@ -182,9 +187,16 @@ def amount(word: str) -> float:
 
     >>> amount("1e3"), amount("$1,234.50"), amount("-7 %"), amount("12 €"), amount("1,2,3")
     (1000.0, 1234.5, -7.0, 12.0, nan)
+    >>> amount("1.234,50 €"), amount("7,5 %"), amount("7,5")
+    (1234.5, 7.5, nan)
     """
-    found = None if _NUMBER.fullmatch(word) else _AMOUNT.fullmatch(word)
-    return float(found["sign"] + found["digits"].replace(",", "")) if found else number(word)
+    if _NUMBER.fullmatch(word):
+        return float(word)
+    if found := _AMOUNT.fullmatch(word):
+        return float(found["sign"] + found["digits"].replace(",", ""))
+    if found := _COMMA_AMOUNT.fullmatch(word):
+        return float(found["sign"] + found["digits"].replace(".", "").replace(",", "."))
+    return float("nan")
 
 
 def _dates(name: str, codes: np.ndarray, words: tuple[str, ...]) -> RawColumn | None:

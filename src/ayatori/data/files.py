@@ -170,8 +170,7 @@ def _open_csv(path: Path) -> TableSource:
         lines = lines[:-1]
     separator = _separator([line for line in lines if line.strip()][:_SAMPLE_ROWS])
     names, skipped = _header(path, lines, separator)
-    # "1,5" is a number where columns are parted by something else
-    comma = separator != "," and not re.search(r"\d\.\d", head) and re.search(r"\d,\d", head)
+    comma = separator != "," and _decimal_comma(lines[skipped:], separator)
 
     def options(columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, Any]:
         return {
@@ -303,6 +302,21 @@ def _separator(lines: list[str]) -> str:
     if widest == 1:  # no separator cuts all lines alike: go by the first line
         best = max(_SEPARATORS, key=lines[0].count)
     return best
+
+
+def _decimal_comma(lines: list[str], separator: str) -> bool:
+    """Whether numbers are written as 1,5: some values are, and none as 1.5.
+
+    >>> _decimal_comma(["1,5;31.12.2025;7.5 %"], ";"), _decimal_comma(["1,5;2.5"], ";")
+    (True, False)
+    """
+    words = [word.strip() for row in csv.reader(lines, delimiter=separator) for word in row]
+    comma, point = (any(map(_fraction(mark).fullmatch, words)) for mark in (",", "[.]"))
+    return comma and not point
+
+
+def _fraction(mark: str) -> re.Pattern[str]:
+    return re.compile(rf"[-+]?\d*{mark}\d+([eE][-+]?\d+)?", re.ASCII)
 
 
 def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], int]:

@@ -47,17 +47,21 @@ def decide(columns: Sequence[RawColumn], task: str) -> TargetKind:
 
 
 def _one(column: RawColumn, task: str) -> TargetKind:
-    words = _words(column)
+    words, counted = _words(column), int((~column.missing).sum())
     guessed = task == "auto"
     named = column.kind == "text" or column.boolean
     if guessed:
-        counted = int((~column.missing).sum())
         few = len(words) == 2 or (len(words) <= FEW_VALUES and 10 * len(words) <= counted)
         task = "classification" if named or (column.whole and few) else "regression"
     if len(words) < 2:
         raise AyatoriError(
             f"the target must have at least two {'classes' if task == 'classification' else 'values'}, "
             f"however every row of '{column.name}' says '{words[0]}'; choose another --target"
+        )
+    if column.kind == "text" and len(words) > max(FEW_VALUES, counted / 2):
+        raise AyatoriError(
+            f"the target '{column.name}' must hold classes or numbers, however {len(words)} of its {counted} "
+            f"texts differ, such as '{words[0]}'; write numbers as 1.5, or choose another --target"
         )
     if task == "classification":
         note = f"classification: {len(words)} classes in '{column.name}'"
