@@ -300,6 +300,11 @@ RUBBISH = {
     "a picture of 50 000 x 50 000": (enormous_picture, (), "huge.png"),
     "an unknown option": (lambda: write(table()), ("--fold", "3"), "--folds"),
     "a word that no option names": (lambda: write(table()), ("b.csv",), "an option must say what 'b.csv' is"),
+    "an option given twice": (
+        lambda: write(table()),
+        ("--target", "y", "--target", "a"),
+        "a comma parts several",
+    ),
     "an option that wants a number": (lambda: write(table()), ("--folds", "many"), "many"),
     "an unknown network": (lambda: write(table()), ("--net", "mlpp"), "did you mean 'mlp'"),
     "an unknown loss": (lambda: write(table()), ("--loss", "mse"), "mse"),

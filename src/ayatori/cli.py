@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError, ValidationError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import ayatori
 from ayatori.errors import AyatoriError, existing, plain
-from ayatori.options import ExploreOptions, RunOptions, recipe_of
+from ayatori.options import ExploreOptions, RunOptions, recipe_of, sentence
 from ayatori.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -485,11 +485,7 @@ def main() -> None:
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (AyatoriError, CycloptsError) as error:
-        said = error.exception_message if isinstance(error, ValidationError) else str(error)
-        if isinstance(error, UnusedCliTokensError):
-            left = " ".join(error.unused_tokens or ())
-            said = f"an option must say what '{left}' is; `ayatori {sys.argv[1]} --help` lists them"
-        errors.print(plain(f"ayatori: {said}"), style="bold", markup=False)
+        errors.print(plain(f"ayatori: {sentence(error)}"), style="bold", markup=False)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         errors.print(plain(f"\nayatori: stopped{f'; {stop}' if str(stop) else ''}"), markup=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, RepeatArgumentError, UnusedCliTokensError, ValidationError
 
 from ayatori.errors import AyatoriError
 from ayatori.recipe import Recipe, change, read_recipe
@@ -393,3 +393,16 @@ def _numbers(option: str, said: str) -> tuple[float, ...] | dict[str, float]:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def sentence(error: Exception) -> str:
+    """What a wrong command line is answered with."""
+    match error:
+        case ValidationError():
+            return error.exception_message
+        case UnusedCliTokensError():
+            left = " ".join(error.unused_tokens or ())
+            return f"an option must say what '{left}' is; --help lists them"
+        case RepeatArgumentError():
+            return f"{error.token.keyword} must be given once, however it is repeated; a comma parts several names"
+    return str(error)
