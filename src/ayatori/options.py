@@ -404,5 +404,5 @@ def sentence(error: Exception) -> str:
             left = " ".join(error.unused_tokens or ())
             return f"an option must say what '{left}' is; --help lists them"
         case RepeatArgumentError():
-            return f"{error.token.keyword} must be given once, however it is repeated; a comma parts several names"
+            return f"{error.token.keyword} must be given once, however it is repeated; a comma parts several"
     return str(error)
