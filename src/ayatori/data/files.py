@@ -290,7 +290,9 @@ def _head(path: Path) -> tuple[str, bool]:
 
 
 def _not_utf8(path: Path, found: str) -> AyatoriError:
-    return AyatoriError(f"'{path}' must be text in UTF-8, however {found}; save it as UTF-8 (in Excel: 'CSV UTF-8')")
+    return AyatoriError(
+        f"'{path}' must be text in UTF-8, however {found}; save it as UTF-8 (in Excel: 'CSV UTF-8')"
+    )
 
 
 def _separator(lines: list[str]) -> str:
