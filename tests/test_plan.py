@@ -199,3 +199,9 @@ def test_rare_sets_of_labels_are_kept_together_when_rows_are_dealt() -> None:
     assert dataset.task == "multilabel"
     assert set(strata(dataset)[[0, 25]]) == set(strata(dataset)[:39])
     assert strata(dataset)[39] == 0
+
+
+def test_a_fold_whose_rows_are_one_group_is_refused_in_a_sentence() -> None:
+    grouped = numbers(30, groups=np.repeat([0, 1], 15))
+    with pytest.raises(AyatoriError, match=r"15 rows that are to be parted are one group; use fewer"):
+        make_plan(grouped, PlanRecipe(test=0.0, folds=2), 0)

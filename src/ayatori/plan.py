@@ -220,7 +220,10 @@ def _share(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.nd
         return rows[_proportional(strata(dataset)[rows], share, seed)]
     groups = _count(dataset.groups[rows])
     if groups < 2:
-        raise AyatoriError(f"a split needs at least 2 groups, however there is {groups}; leave out --groups")
+        raise AyatoriError(
+            f"each side of a split must have groups of its own, however the {len(rows)} rows that are to be "
+            "parted are one group; use fewer --folds, or groups that are smaller"
+        )
     # one fold of 1/share, or all but one where more than half is wanted
     parts = int(np.clip(round(1 / min(share, 1 - share)), 2, groups))
     kinds = np.bincount(strata(dataset)[rows])
