@@ -70,6 +70,12 @@ def _label(
     """The task that the development rows among ``kept`` ask for, and the target of all of them."""
     rows = len(first.files)
     columns = [column.take(kept[kept < rows]) for column in first.target or ()]
+    if first.folders and len(columns[0].words) < 2:
+        only = f"only '{columns[0].words[0]}' has" if columns[0].words else "none has"
+        raise AyatoriError(
+            f"there must be two folders of pictures or more, one for each class, however {only} "
+            "pictures that can be read"
+        )
     kind = targets.decide(columns, recipe.task)
     encoded = targets.encode(columns, kind.task, kind.classes)
     if later is None:
