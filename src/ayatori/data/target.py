@@ -58,7 +58,7 @@ def _one(column: RawColumn, task: str) -> TargetKind:
             f"the target must have at least two {'classes' if task == 'classification' else 'values'}, "
             f"however every row of '{column.name}' says '{words[0]}'; choose another --target"
         )
-    if column.kind == "text" and len(words) > max(FEW_VALUES, counted / 2):
+    if task == "classification" and column.kind == "text" and len(words) > max(FEW_VALUES, counted / 2):
         raise AyatoriError(
             f"the target '{column.name}' must hold classes or numbers, however {len(words)} of its {counted} "
             f"texts differ, such as '{words[0]}'; write numbers as 1.5, or choose another --target"

@@ -46,7 +46,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Given:
-    """What k members make a step on, b rows each; in the units of the target."""
+    """What k members make a step on, b rows each; targets and offsets are in the target's own units."""
 
     inputs: dict[str, Tensor]  # (k, b, ...)
     target: Tensor  # (k, b, ...)
