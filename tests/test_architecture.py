@@ -253,7 +253,7 @@ print(spent)
     ids=str,
 )
 def test_help_and_a_path_that_is_not_there_load_nothing_heavy(arguments: list[str], code: int) -> None:
-    in_fresh_python(f"""
+    said = in_fresh_python(f"""
 import sys
 sys.argv = ["ayatori", *{arguments!r}]
 from ayatori.cli import main
@@ -265,6 +265,7 @@ except SystemExit as stop:
 assert stopped == {code}, stopped
 assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)
 """)
+    assert bool(said.strip()) == (code == 0)
 
 
 def test_every_public_name_can_be_reached() -> None:

@@ -526,9 +526,7 @@ def test_dates_in_an_order_that_cannot_be_known_are_left_out_and_say_how_to_writ
         frame = pd.DataFrame({"when": when, "x": np.arange(60) * 0.5})
         dataset = load(frame, y=np.arange(60) * 0.5)
         assert not dataset.schema.dates
-        assert any(
-            "(dates of which the order is not plain; write 2026-01-31)" in note for note in dataset.notes
-        )
+        assert any("(dates that cannot be told for sure; write 2026-01-31)" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(("style", "first"), [("%m/%d/%Y", "month"), ("%d/%m/%Y", "day")])

@@ -264,7 +264,7 @@ def _add_text(found: _Features, column: RawColumn) -> None:
     if distinct > max(_UNIQUE_ROWS, _UNIQUE * present):
         kind = "an identifier or free text"
         if all(_SOME_DATE.match(word) for word in column.words):
-            kind = "dates of which the order is not plain; write 2026-01-31"
+            kind = "dates that cannot be told for sure; write 2026-01-31"
         found.leave_out(column.name, f"{distinct} of {present} texts differ ({kind})")
         return
     found.categories[column.name] = column.words
