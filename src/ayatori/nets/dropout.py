@@ -57,11 +57,9 @@ class Dropout(nn.Module):
         ]
         chance = torch.stack(drawn).view(torch.uint8 if self.bits == 8 else torch.int16)[:, :count]
         low = 0 if self.bits == 8 else -(2**15)
-        # read as bytes: turning truth values into numbers takes seven times as long
-        kept = (chance < self.keep + low).view(torch.uint8)
-        mask = kept.to(like.dtype) * (2**self.bits / max(self.keep, 1))
-        if like.ndim == 3 and like.dtype == torch.bfloat16:
-            # features first, as the layers of a stack lie; in float32 all ways to train shall round alike
+        # in place: 0 and 1 of the same kind take a tenth of the time that truth values take
+        mask = chance.lt_(self.keep + low).to(like.dtype) * (2**self.bits / max(self.keep, 1))
+        if like.ndim == 3:  # features first, as the layers of a stack lie
             return mask.view(len(like), like.shape[2], columns)[:, :, :rows].mT
         return mask.view(len(like), columns, *like.shape[2:])[:, :rows]
 
@@ -71,7 +69,8 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, dropout: Dropout) -> Tensor:
-        return dropout.mask(x[None], dropout.generators or (None,))[0].contiguous()
+        # in memory as the values lie
+        return torch.empty_like(x).copy_(dropout.mask(x[None], dropout.generators or (None,))[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ayatori.nets.dropout import own_chance
+from ayatori.nets.mlp import Linear
 from ayatori.nets.network import Inputs, Network
 
 
@@ -39,7 +40,7 @@ class Joined:
         self.base = copy.deepcopy(first, {id(chance): chance for chance in chances}).to("meta")
         own_chance(self.base, chances)
         for part in self.base.modules():
-            if type(part) is nn.Linear:
+            if type(part) is nn.Linear or type(part) is Linear:
                 part.forward = _LinearCall(part)  # type: ignore[assignment]
         self._call = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
 

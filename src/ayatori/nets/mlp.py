@@ -27,7 +27,8 @@ REFERENCE = 256
 class Periodic(nn.Module):
     """Each number x -> (x, A cos(2 pi w x + c) + d), with w, c, A, d of its own ("PBLD").
 
-    **Shape** (b, p) -> (b, p * parts).
+    **Shape** (b, p) -> (b, p * parts), with the rows last in memory: products with so few numbers a column
+    take a fifth of the time, and the layers of a stack lie so too.
     """
 
     def __init__(self, numbers: int, frequencies: int, parts: int, sigma: float) -> None:
@@ -39,9 +40,22 @@ class Periodic(nn.Module):
         self.bias = nn.Parameter(torch.empty(numbers, parts - 1).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        waves = torch.cos(torch.addcmul(self.phase, x.unsqueeze(-1), self.frequency))
-        mixed = torch.bmm(waves.transpose(0, 1), self.weight).transpose(0, 1) + self.bias
-        return torch.cat([x.unsqueeze(-1), mixed], -1).flatten(1)
+        x = x.mT.contiguous().unsqueeze(1)  # (p, 1, b)
+        waves = torch.cos(torch.addcmul(self.phase.unsqueeze(-1), x, self.frequency.unsqueeze(-1)))
+        mixed = torch.bmm(self.weight.mT, waves) + self.bias.unsqueeze(-1)
+        return torch.cat([x, mixed], 1).flatten(0, 1).mT
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` that learns by the same products as in a stack of networks (see ``Joined``).
+
+    So it rounds as there, and a network whose rates are high comes to the same weights.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.ndim != 2:
+            return super().forward(x)
+        return torch.addmm(self.bias.unsqueeze(1), self.weight, x.mT).mT
 
 
 class Fading(nn.Module):
@@ -78,7 +92,7 @@ class Columns(nn.Module):
         parts = [self.numbers(features.numbers)] if numbers else []
         parts += [features.flags] if flags else []
         parts += [self.categories(features.codes).flatten(1)] if embedded else []
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return parts[0] if len(parts) == 1 else torch.cat([part.mT for part in parts]).mT
 
 
 class TableMLP(nn.Module):
@@ -149,7 +163,7 @@ class TableLinear(nn.Module):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=max(inputs, 1) ** -0.5)
     nn.init.normal_(layer.bias, std=0.5)
     return layer
