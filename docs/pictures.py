@@ -1,4 +1,5 @@
-"""The guide's pictures: a chapter's blocks are run in an empty folder, and a part of a page is photographed.
+"""The guide's pictures, and what its commands say: a chapter's blocks are run in an empty folder, a part of a
+page is photographed, and the texts below the blocks become what was printed.
 
 ``python docs/pictures.py`` makes all of them anew (minutes), ``python docs/pictures.py 3 7`` those of two.
 A headless Chromium is needed, as for the tests of the pages.
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from base64 import b64decode
 from pathlib import Path
@@ -27,6 +29,7 @@ WIDTH, FINE = 760, 2  # pixels of the page, and of the picture for each of them
 MARGIN = 14
 COLOURS = (256, 128, 64, 32)  # of the palette: as many as fit
 LARGEST = 118_000  # bytes
+LINE = 88  # characters of a text
 # chapter -> the page, its first element, its last
 SHOTS = {
     "1-network": ("runs/moons/report.html", "#board", "[aria-labelledby=board] .dots:last-of-type"),
@@ -45,14 +48,46 @@ BOX = """(() => {
 })()"""
 
 
-def run_blocks(chapter: str, folder: Path) -> None:
-    """What a reader of the chapter types."""
-    text = (DOCS / "guide" / f"{chapter}.md").read_text(encoding="utf-8")
+def run_blocks(text: str, folder: Path) -> str:
+    """What a reader of a chapter types; the chapter with what was printed below it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for kind, block in re.findall(r"^```(python|sh)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
-        command = [sys.executable, "-"] if kind == "python" else ["bash", "-euo", "pipefail", "-s"]
-        env = {**os.environ, "PATH": path, "AYATORI_CACHE": str(folder / "cache")}
-        subprocess.run(command, input=block, text=True, cwd=folder, env=env, check=True)
+    env = {**os.environ, "PATH": path, "AYATORI_CACHE": str(folder / "cache")}
+    commands = {"python": [sys.executable, "-"], "sh": ["bash", "-euo", "pipefail", "-s"]}
+    parts = re.split(r"^(```(?:python|sh|text)\n.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    said = ""
+    for place, part in enumerate(parts):
+        kind, _, block = part.strip("`").partition("\n")
+        if part.startswith("```text"):
+            parts[place] = f"```text\n{excerpt(block, said)}```"
+        elif part.startswith("```"):
+            done = subprocess.run(
+                commands[kind],
+                input=block,
+                text=True,
+                cwd=folder,
+                env=env,
+                check=True,
+                stdout=subprocess.PIPE,
+            )
+            said = done.stdout
+    return "".join(parts)
+
+
+def excerpt(shown: str, said: str) -> str:
+    """The lines of ``said`` from one like the first of ``shown`` to one like its last; none: ``shown``."""
+    lines: list[str] = []
+    for line in said.splitlines():
+        lines += textwrap.wrap(line, LINE) if len(line) > LINE else [line]
+    alike = [without_figures(line) for line in lines]
+    first, last = (without_figures(shown.splitlines()[place]) for place in (0, -1))
+    if first not in alike or last not in alike[alike.index(first) :]:
+        return shown
+    start = alike.index(first)
+    return "".join(f"{line}\n" for line in lines[start : alike.index(last, start) + 1])
+
+
+def without_figures(line: str) -> str:
+    return re.sub(r"[\d.,]+", "0", " ".join(line.split()))
 
 
 def photograph(browser: Browser, page: Path, first: str, last: str) -> Image.Image:
@@ -84,7 +119,8 @@ def main(wanted: list[str]) -> None:
             continue
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folder = Path(place)
-            run_blocks(chapter, folder)
+            text = DOCS / "guide" / f"{chapter}.md"
+            text.write_text(run_blocks(text.read_text(encoding="utf-8"), folder), encoding="utf-8")
             with Browser(folder / "profile") as browser:
                 data = small(photograph(browser, folder / page, first, last))
         (DOCS / "pictures" / f"{chapter}.png").write_bytes(data)

@@ -49,6 +49,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[subprocess
     return folder, told
 
 
+@pytest.mark.slow
 def test_nothing_that_moves_a_cursor_or_turns_text_round_reaches_the_terminal(
     ran: tuple[Path, list[subprocess.CompletedProcess]],
 ) -> None:

@@ -146,6 +146,7 @@ def test_every_table_saves_what_it_shows_as_csv(browser: Browser, runs: Any) -> 
     assert "'=cmd" in " ".join(matrix[0])
 
 
+@pytest.mark.slow
 def test_what_is_picked_stays_picked_on_the_map_after_training(browser: Browser, runs: Any) -> None:
     browser.open(runs("pictures") / "report.html")
     learned = pd.read_parquet(runs("pictures") / "learned.parquet")["row"].tolist()

@@ -241,6 +241,7 @@ ayatori.run(values, recipe, "run", y=values[:, 0] > 0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_no_worker_outlives_a_script(how: signal.Signals, tmp_path: Path) -> None:
