@@ -187,6 +187,14 @@ def test_few_rows_get_no_number(rows: int) -> None:
     assert "too few" in found.sentence
 
 
+@pytest.mark.parametrize("rare", ["ant", "zebra"])  # the first of the classes, and the last
+def test_a_class_of_a_few_rows_does_not_end_a_look(rare: str) -> None:
+    x, y = clumps(200, 2.5)
+    seen = ayatori.explore(x, y=np.where(np.arange(200) % 50 == 0, rare, y), recipe=NO_MAPS)
+    assert seen.verdict == "feasible"
+    assert seen.expected is not None
+
+
 def test_rows_become_points_by_what_development_rows_say() -> None:
     pictures = (load_digits().images[:120, None] * 15).astype(np.uint8)
     table = load_breast_cancer().data[:120]

@@ -68,8 +68,11 @@ def sample_rows(kinds: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np
 def probe_plan(dataset: Dataset, seed: int) -> Plan:
     """Five folds, or fewer where the smallest class or the groups ask for it; nothing is sealed."""
     folds = 5
-    if dataset.task == "classification":
-        folds = int(np.clip(np.bincount(dataset.labels).min(), 2, 5))
+    if dataset.task == "classification":  # a class with too few rows to be judged may be missing
+        present, codes = np.unique(dataset.labels, return_inverse=True)
+        schema = dataclasses.replace(dataset.schema, classes=tuple(dataset.classes[code] for code in present))
+        dataset = dataclasses.replace(dataset, target=codes, schema=schema)
+        folds = int(np.clip(np.bincount(codes).min(), 2, 5))
     if dataset.groups is not None:
         folds = int(np.clip(len(np.unique(dataset.groups)), 2, folds))
     # what comes later in time is not needed to see whether classes can be told apart
