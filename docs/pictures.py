@@ -29,7 +29,7 @@ WIDTH, FINE = 760, 2  # pixels of the page, and of the picture for each of them
 MARGIN = 14
 COLOURS = (256, 128, 64, 32)  # of the palette: as many as fit
 LARGEST = 118_000  # bytes
-LINE = 88  # characters of a text
+LONG, LINE = 100, 88  # characters: a line of a text that is longer is broken to this
 # chapter -> the page, its first element, its last
 SHOTS = {
     "1-network": ("runs/moons/report.html", "#board", "[aria-labelledby=board] .dots:last-of-type"),
@@ -74,16 +74,23 @@ def run_blocks(text: str, folder: Path) -> str:
 
 
 def excerpt(shown: str, said: str) -> str:
-    """The lines of ``said`` from one like the first of ``shown`` to one like its last; none: ``shown``."""
+    """``shown``, each paragraph as ``said`` has it: from a line like its first to one like its last."""
     lines: list[str] = []
     for line in said.splitlines():
-        lines += textwrap.wrap(line, LINE) if len(line) > LINE else [line]
-    alike = [without_figures(line) for line in lines]
-    first, last = (without_figures(shown.splitlines()[place]) for place in (0, -1))
-    if first not in alike or last not in alike[alike.index(first) :]:
-        return shown
-    start = alike.index(first)
-    return "".join(f"{line}\n" for line in lines[start : alike.index(last, start) + 1])
+        below = " " * 10 if re.match(r"[a-z]+ {2,}| {10}", line) else ""  # what a stage says goes on below it
+        long = len(line) > LONG
+        lines += textwrap.wrap(line, LINE, subsequent_indent=below) if long else [line.rstrip()]
+    alike, place, paragraphs = [without_figures(line) for line in lines], 0, []
+    for paragraph in shown.rstrip("\n").split("\n\n"):
+        own = paragraph.removesuffix("\n...").splitlines()
+        first, last = without_figures(own[0]), without_figures(own[-1])
+        start = next((n for n in range(place, len(lines)) if alike[n] == first), len(lines))
+        ends = [n for n in range(start, len(lines)) if alike[n] == last]
+        if not ends:
+            return shown
+        place = min(ends, key=lambda end: abs(end + 1 - start - len(own))) + 1
+        paragraphs.append("\n".join(lines[start:place]) + "\n..." * paragraph.endswith("\n..."))
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def without_figures(line: str) -> str:
