@@ -3,9 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from ayatori.nets import pictures
 from ayatori.nets.network import NetSpec, Network
+from ayatori.nets.own import build_own
 from ayatori.nets.pictures import PictureFront, build_pictures, measure_pictures, picture_defaults
 from ayatori.records import AyatoriError, Schema
 
@@ -144,3 +146,31 @@ def test_the_defaults_are_complete_and_never_flip(preset, rows):
     assert settings["epochs"] >= 1
     assert settings["augment"] in ("none", "light", "digits")
     assert picture_defaults("regression", rows, (1, 28, 28), 1, preset)["label_smoothing"] == 0
+
+
+def test_pooling_before_a_relu_changes_no_bit_there_or_back():
+    def layers(shape, outputs):
+        return nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2, padding=1)),
+            nn.Sequential(
+                nn.Conv2d(8, 8, 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            ),
+            *(nn.Flatten(), nn.LazyLinear(outputs)),
+        )
+
+    torch.manual_seed(0)
+    plain = layers((3, 13, 17), 4)
+    x = torch.randn(5, 3, 13, 17).round(decimals=1)
+    x[0] = 0  # every place of a window is as large as the others
+    expected = plain(x)
+    _, own = build_own(NetSpec("own", "classification", 4, {"image": [3, 13, 17]}), layers)
+    own(x)
+    own.load_state_dict(plain.state_dict())
+    found = own(x)
+    assert torch.equal(found, expected)
+    for network, logits in ((plain, expected), (own, found)):
+        logits.square().sum().backward()
+        assert all(value.grad.abs().sum() > 0 for value in network.parameters() if value.ndim > 1)
+    for mine, other in zip(own.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)
+    assert repr(own) == repr(plain)
