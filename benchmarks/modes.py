@@ -22,7 +22,7 @@ from ayatori.plan import make_plan
 from ayatori.recipe import EngineRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import Dataset
 from ayatori.train import settle
-from ayatori.train.engine import cannot_stack
+from ayatori.train.engine import cannot_stack, look
 from ayatori.train.tune import seconds_of_step
 
 
@@ -105,18 +105,20 @@ def measured(shape: Shape, rows: int, rounds: int) -> dict[str, Any]:
     traits = find_traits(network, inputs)
     modes = ("turns",) if cannot_stack(traits, plan.members, shape.pictures) else ("turns", "stacked")
     threads = sorted({1, recipe.engine.threads, torch.get_num_threads()})
+    dtypes = ("float32", "bfloat16") if look(torch.device("cpu")).bf16 else ("float32",)
     ways = {
-        f"{mode}, {number} at a time": dataclasses.replace(recipe.engine, mode=mode, threads=number)
+        _way(engine): engine
         for mode in modes
         for number in (threads if not traits.draws_globally else [1])
+        for dtype in dtypes
+        for engine in [dataclasses.replace(recipe.engine, mode=mode, threads=number, dtype=dtype)]
     }
     least = dict.fromkeys(ways, np.inf)
     for _ in range(rounds):
         for name, engine in ways.items():
-            changed: EngineRecipe = dataclasses.replace(engine)
-            seconds = seconds_of_step(dataset, plan, dataclasses.replace(recipe, engine=changed), traits)
+            seconds = seconds_of_step(dataset, plan, dataclasses.replace(recipe, engine=engine), traits)
             least[name] = min(least[name], 1e3 * seconds)
-    rule = f"{recipe.engine.mode}, {recipe.engine.threads} at a time"
+    rule = _way(recipe.engine)
     return {
         "million_operations_of_a_step": 3 * shape.batch * traits.flops / 1e6,
         "milliseconds": least,
@@ -124,6 +126,10 @@ def measured(shape: Shape, rows: int, rounds: int) -> dict[str, Any]:
         "why": recipe.engine.why,
         "rule_over_best": least[rule] / min(least.values()),
     }
+
+
+def _way(engine: EngineRecipe) -> str:
+    return f"{engine.mode}, {engine.threads} at a time, {engine.dtype}"
 
 
 def main() -> None:

@@ -92,7 +92,8 @@ RULES = {
     "many larger ones are a stack for each core": (MIDDLE, 50, False, "cpu", "stacked", 2),
     "wide ones take turns": (WIDE, 5, False, "cpu", "turns", 2),
     "convolutions take turns on a CPU": (CNN, 5, True, "cpu", "turns", 2),
-    "who cannot be stacked takes turns": (Traits(flops=5, layers=5, alone="no"), 5, False, "cpu", "turns", 2),
+    "who cannot be stacked takes turns": (Traits(flops=4e6, alone="no"), 5, False, "cpu", "turns", 2),
+    "tiny ones wait for Python, not for a core": (Traits(flops=5, alone="no"), 5, False, "cpu", "turns", 1),
     "an accelerator takes all at once": (WIDE, 5, False, "cuda", "stacked", 1),
     "even there a shared batch is not for who mixes rows": (CNN, 5, True, "cuda", "turns", 1),
     "who draws from torch itself gets no thread": (
@@ -111,21 +112,34 @@ def test_the_rule_follows_from_the_network_and_the_machine(case: str) -> None:
     assert choose(chosen, traits, 128, members, shared, machine) == chosen
 
 
-@pytest.mark.parametrize(("flops", "members", "threads"), [(5000, 5, 1), (6_800, 55, 2), (152_576, 5, 2)])
+@pytest.mark.parametrize(
+    ("flops", "members", "bf16", "threads"),
+    [(5000, 5, False, 1), (6_800, 55, False, 2), (152_576, 5, False, 2), (152_576, 5, True, 1)],
+)
 def test_where_threads_sleep_while_they_wait_a_stack_has_one_core_and_much_work_a_stack_a_core(
-    flops: int, members: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    flops: int, members: int, bf16: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    machine = replace(look(torch.device("cpu")), cores=2)
+    machine = replace(look(torch.device("cpu")), cores=2, bf16=bf16)
     chosen = choose(EngineRecipe(), Traits(flops=flops, layers=5), 256, members, False, machine)
     assert (chosen.mode, chosen.threads) == ("stacked", threads)
-    assert one_core(chosen, torch.device("cpu"))
+    assert one_core(chosen, torch.device("cpu"), 3 * 256 * flops)
     before = torch.get_num_threads()
     with crew(1, one_core=True) as hands:
         assert hands.submit(torch.get_num_threads).result() == 1
     assert torch.get_num_threads() == before
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert not one_core(chosen, torch.device("cpu"))
+    assert not one_core(chosen, torch.device("cpu"), 3 * 256 * flops)
+
+
+def test_where_threads_sleep_a_small_network_alone_has_one_core_and_a_large_one_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    cpu, alone = torch.device("cpu"), EngineRecipe(mode="turns", threads=1)
+    assert one_core(alone, cpu, 2e8)
+    assert not one_core(alone, cpu, 1e10)
+    assert not one_core(alone, torch.device("cuda"), 2e8)
 
 
 def test_what_is_asked_for_is_done_unless_it_cannot_be() -> None:

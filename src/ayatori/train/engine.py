@@ -18,10 +18,13 @@ from ayatori.recipe import EngineRecipe
 
 Mode = Literal["auto", "stacked", "turns"]
 STACKED_BELOW = 100e6  # floating-point operations of one call of a layer, forward and backward
-BF16_FROM = 60e6  # of one step of one member
-THREADS_FROM = 1.5e9  # of one step of all members, where they are stacked
-# the same where threads that wait sleep at once; a row of a member costs as much as so many operations beside
-PATIENT_FROM, PATIENT_ROW = 550e6, 50e3
+BF16_FROM, BF16_STACKED = 60e6, 5e6  # of one step of one member, in turn and in a stack
+TURNS_FROM = 60e6  # of one step of one member, for each to have a thread where they take turns
+THREADS_FROM = 2.5e9  # of one step of all members, where they are stacked
+# where threads that wait sleep at once: of one step of each thread's stack, an operation in bfloat16 counting
+# half; a row of a member costs as much as so many operations beside
+PATIENT_FROM, PATIENT_ROW = 120e6, 50e3
+ALONE_FROM = 1e9  # of one step of a network, for threads that sleep to share each of its operations
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,20 @@ def _patient() -> bool:
     return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
 
 
-def one_core(engine: EngineRecipe, device: torch.device) -> bool:
-    """Whether a stack keeps to one core though all are free: waking a thread for each small operation costs
-    more than it brings (titanic, five networks: 30 s on two cores that sleep, 10 s on one)."""
-    return engine.mode == "stacked" and device.type == "cpu" and _patient()
+def one_core(engine: EngineRecipe, device: torch.device, flops: float) -> bool:
+    """Whether members whose step takes so many ``flops`` keep to one core, though all are free.
+
+    Waking a thread for each small operation costs more than it brings (titanic, five networks: 30 s on two
+    cores that sleep, 10 s on one).
+    """
+    small = engine.mode == "stacked" or flops < ALONE_FROM
+    return small and device.type == "cpu" and _patient()
+
+
+def pieces(members: int, threads: int) -> int:
+    """How many stacks: one for each thread, or one more where they would be of unequal length."""
+    even = members % threads == 0 or members > 8 * threads
+    return min(threads if even else threads + 1, members)
 
 
 def choose(
@@ -67,24 +80,34 @@ def choose(
     mode, why = _mode(traits, flops, members, shared, machine)
     if engine.mode == "turns" or (engine.mode == "stacked" and not cannot_stack(traits, members, shared)):
         mode, why = engine.mode, engine.why or "it was asked for"
-    few = mode == "stacked" and (
-        members * (flops + PATIENT_ROW * batch_size) < PATIENT_FROM
-        if machine.patient
-        else members * flops < THREADS_FROM
-    )
-    threads = engine.threads or (min(machine.cores, members) if machine.device == "cpu" and not few else 1)
+    dtype = engine.dtype
+    if dtype == "auto":
+        fast = machine.bf16 and flops > (BF16_STACKED if mode == "stacked" else BF16_FROM)
+        dtype = "bfloat16" if fast else "float32"
+    cost = flops / 2 if dtype == "bfloat16" else flops
+    threads = engine.threads or _threads(mode, flops, cost + PATIENT_ROW * batch_size, members, machine)
     if traits.draws_globally:
         threads = 1  # threads cannot share a generator without losing "same seed, same bytes"
-    fast_bf16 = machine.bf16 and flops > BF16_FROM
     return dataclasses.replace(
         engine,
         mode=mode,
         threads=threads,
         workers=engine.workers or 1,
-        dtype=("bfloat16" if fast_bf16 else "float32") if engine.dtype == "auto" else engine.dtype,
+        dtype=dtype,
         layout="channels_last" if engine.layout == "auto" else engine.layout,
         why=why,
     )
+
+
+def _threads(mode: Mode, flops: float, patient_cost: float, members: int, machine: Machine) -> int:
+    threads = min(machine.cores, members) if machine.device == "cpu" else 1
+    if mode == "turns":
+        enough = flops >= TURNS_FROM
+    elif machine.patient:
+        enough = members * patient_cost >= PATIENT_FROM * pieces(members, threads)
+    else:
+        enough = members * flops >= THREADS_FROM
+    return threads if enough else 1
 
 
 def cannot_stack(traits: Traits, members: int, shared: bool) -> str:

@@ -26,7 +26,7 @@ from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Epoch, Plan
 from ayatori.train.balance import balance_rows
 from ayatori.train.crew import crew
-from ayatori.train.engine import one_core
+from ayatori.train.engine import one_core, pieces
 from ayatori.train.learner import (
     Learner,
     clone,
@@ -50,7 +50,6 @@ from ayatori.train.stream import (
     batches,
     own_inputs,
     own_order,
-    pick_device,
     read_batch,
     sampled_order,
     seed_of,
@@ -133,7 +132,8 @@ def _epochs(
     began, saved = time.monotonic(), time.monotonic()
     spent = sum(learner.progress.seconds for learner in everyone)
     stacks: list[Stack] = []
-    with crew(recipe.engine.threads, one_core(recipe.engine, pick_device(settings.device))) as hands:
+    flops = 3 * job.stream.size * learners[0].traits.flops
+    with crew(recipe.engine.threads, one_core(recipe.engine, job.device, flops)) as hands:
         begin = min((one.progress.epoch for one in learners if not one.done), default=settings.epochs)
         for epoch in range(begin, settings.epochs):
             active = [one for one in learners if not one.done and one.progress.epoch == epoch]
@@ -176,7 +176,7 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
     parts = [
         [group[number] for number in numbers]
         for group in alike.values()
-        for numbers in np.array_split(np.arange(len(group)), _pieces(len(group), engine.threads))
+        for numbers in np.array_split(np.arange(len(group)), pieces(len(group), engine.threads))
     ]
     kept = {tuple(one.index for one in stack.learners): stack for stack in before}
     stacks = []
@@ -192,12 +192,6 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
                     stack.note(given)
         stacks.append(stack)
     return stacks
-
-
-def _pieces(members: int, threads: int) -> int:
-    """How many stacks: one for each thread, or one more where they would be of unequal length."""
-    even = members % threads == 0 or members > 8 * threads
-    return min(threads if even else threads + 1, members)
 
 
 def _stacks(learner: Learner, stream: Stream) -> bool:
