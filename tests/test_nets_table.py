@@ -11,11 +11,16 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.func import functional_call, stack_module_state
 
+import ayatori
+from ayatori.nets import build
 from ayatori.nets.mlp import Dropout, Fading, Periodic
 from ayatori.nets.network import NetSpec, Network
 from ayatori.nets.table import build_table, measure_table, table_defaults
 from ayatori.nets.table_front import TableFront
+from ayatori.plan import make_plan
+from ayatori.recipe import NetRecipe, Recipe
 from ayatori.records import AyatoriError, Schema
+from ayatori.train import settle
 
 
 def schema_of(*vocabularies, task="classification"):
@@ -342,3 +347,17 @@ def test_defaults_fit_any_number_of_rows(rows, preset, task, name):
     if rows < 1000:
         assert settings["epochs"] * max(1, rows // settings["batch_size"]) >= 100
     assert 0 <= settings["label_smoothing"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("rows", "preset", "asked", "dropout"),
+    [(6000, "quick", {}, {0.0}), (6000, "quick", {"dropout": 0.3}, {0.3}), (600, "quick", {}, {0.15}),
+     (6000, "good", {}, {0.15})],
+)  # fmt: skip
+def test_a_quick_run_on_many_rows_drops_nothing_unless_asked_to(rows, preset, asked, dropout):
+    random = np.random.default_rng(0)
+    dataset = ayatori.load(random.normal(size=(rows, 3)), y=random.integers(0, 2, rows))
+    recipe = Recipe(preset=preset, net=NetRecipe(options=asked))
+    recipe = settle(recipe, dataset, make_plan(dataset, recipe.plan))
+    network = build(recipe.net, dataset, measure_table(dataset.inputs, dataset.schema), seed=0)
+    assert {part.p for part in network.modules() if isinstance(part, Dropout)} == dropout

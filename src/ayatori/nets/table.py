@@ -20,6 +20,7 @@ BODIES = {"mlp": TableMLP, "linear": TableLinear}
 EPOCHS = {"quick": 10, "good": 24, "best": 64}  # at least, unless ...
 VISITS = {"quick": 3_000_000, "good": 8_000_000, "best": 20_000_000}  # ... rows are seen so often in all
 STEPS = {"quick": 300, "good": 1000, "best": 3000}  # at least, for few rows
+QUICK_DRY = 3000  # rows from which the quick preset leaves out dropout (dev/LOG.md, 2026-11-27)
 
 
 def build_table(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
@@ -59,7 +60,10 @@ def table_defaults(
         "mlp": {"learning_rate": 0.005, "weight_decay": 0.32, "beta2": 0.95},
         "linear": {"learning_rate": 0.01, "weight_decay": 0.0, "beta2": 0.95},
     }.get(name, {"learning_rate": 0.001, "weight_decay": 0.01, "beta2": 0.999})
+    # so few visits leave nothing to hold back
+    options = {"dropout": 0.0} if name == "mlp" and preset == "quick" and rows >= QUICK_DRY else {}
     return {
+        "options": options,
         "epochs": epochs,
         "batch_size": batch,
         "warmup": 0.05,

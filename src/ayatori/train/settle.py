@@ -48,6 +48,8 @@ def settle(recipe: Recipe, dataset: Dataset, plan: Plan) -> Recipe:
     views(recipe.train.augment, recipe.train.tta)
     if isinstance(recipe.net.name, str):
         recipe = change(recipe, "net", name=name)
+    if own := decided.get("options"):
+        recipe = change(recipe, "net", options={**own, **recipe.net.options})
     if recipe.loss.label_smoothing < 0:
         recipe = change(recipe, "loss", label_smoothing=decided["label_smoothing"])
     recipe = change(recipe, "train", solver=decide_solver(recipe, dataset))
