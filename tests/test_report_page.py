@@ -34,9 +34,11 @@ OVERLAPS = """
       && Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top) > 3)
     .map(([b]) => a.textContent.trim().slice(0, 40) + ' | ' + b.textContent.trim().slice(0, 40)))
 """
+# texts that are wider than their own place
 CUT = """
-[...document.querySelectorAll('h1, h2, h3, p, li, summary, figcaption')]
-  .filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 2 && !e.closest('.wide'))
+[...document.querySelectorAll('h1, h2, h3, p, li, td, summary, figcaption')]
+  .filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 2
+    && (e.matches('td') || !e.closest('.wide')))
   .map((e) => e.textContent.trim().slice(0, 60))
 """
 
