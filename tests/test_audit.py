@@ -340,3 +340,26 @@ def test_a_column_whose_values_may_belong_together_is_told_before_anybody_trains
     assert "may be groups" in [one["what"] for one in found if one["column"] == "patient_id"]
     named = odd_columns(load(frame, recipe=DataRecipe(target="sick", groups="patient_id")), np.arange(240))
     assert not [one for one in named if one["what"] == "may be groups"]
+
+
+def test_where_a_rare_class_is_improbable_everywhere_its_rows_are_no_suspects() -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(size=(2000, 4))
+    chance = 1 / (1 + np.exp(2 - 0.7 * values[:, 0]))
+    target = (random.random(2000) < chance).astype(np.int64)  # no label is wrong; a sixth are 1
+    said = np.stack([1 - chance, chance], axis=1)
+    assert not suspect_classes(target, said, graph=graph_of(values)).flagged.any()
+
+
+def test_wrong_labels_of_a_rare_class_are_found_where_it_can_be_told() -> None:
+    random = np.random.default_rng(4)
+    target = (random.random(3000) < 0.05).astype(np.int64)
+    values = random.normal(size=(3000, 4))
+    values[:, 0] += 5 * target
+    turned = random.choice(3000, 45, replace=False)
+    given = target.copy()
+    given[turned] = 1 - target[turned]
+    said = cross_val_predict(LogisticRegression(), values, given, cv=4, method="predict_proba")
+    flagged = suspect_classes(given, said, graph=graph_of(values)).flagged
+    assert flagged[turned].mean() > 0.8
+    assert np.isin(np.flatnonzero(flagged), turned).mean() > 0.8

@@ -285,11 +285,11 @@ def _of_labels(counts: dict[str, int], floor: float, rows: int, dataset: Dataset
             f"every model an {cost} {floor:.1%}; correct them, or add inputs that tell them apart"
         )
     if counts["suspects"]:
-        what = "value" if dataset.task == "regression" else "label"
-        found.append(
-            f"the {what} of {counts['suspects']:,} of {rows:,} rows is likely wrong: look at the suspects, "
-            "worst first"
+        what = "values" if dataset.task == "regression" else "labels"
+        look = (
+            "looks wrong, or is a hard case" if counts["suspects"] == 1 else "look wrong, or are hard cases"
         )
+        found.append(f"{counts['suspects']:,} of {rows:,} {what} {look}: look at the suspects, worst first")
     return found
 
 

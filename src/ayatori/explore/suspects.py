@@ -16,6 +16,7 @@ RESIDUAL = 6.0  # robust standard deviations at which a value is suspected
 SIDED = 0.6  # share of the neighbours' votes that is as good as a confident probability
 SEPARATED = 0.15  # share of wrong predictions beyond which classes overlap, and only the confident count
 UNLIKELY = 0.15  # probability of the own label of those
+TOLD = 0.75  # of the errors of always naming the largest class; who makes more knows nothing of a label
 AGREEING = 10  # nearest neighbours that are asked
 
 
@@ -44,8 +45,9 @@ def suspect_classes(
     The threshold of a class is the mean probability of the class over the rows that bear its label. A row is
     a suspect where the most probable of the classes above their thresholds is another than its own, and its
     neighbours do not stand by it; where classes hardly overlap, also where another class is most probable and
-    most neighbours bear it. ``known`` (n,) bool: whose label may be read. ``apart`` (n,): rows that share a
-    number >= 0 are copies and say nothing about each other.
+    most neighbours bear it. Where the probabilities hardly know more than the shares of the classes, nobody
+    is a suspect: a rare class is improbable everywhere. ``known`` (n,) bool: whose label may be read.
+    ``apart`` (n,): rows that share a number >= 0 are copies and say nothing about each other.
 
     >>> said = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95]])
     >>> suspect_classes(np.array([0, 0, 1, 1, 0]), said).flagged.tolist()
@@ -62,7 +64,8 @@ def suspect_classes(
     confident = np.where(said >= limits, said, -np.inf)
     likely = said.argmax(axis=1)
     suspected = (confident.argmax(axis=1) != own) & np.isfinite(confident.max(axis=1)) & (likely != own)
-    separated = (likely != own).mean() < SEPARATED if len(rows) else True
+    wrong = (likely != own).mean() if len(rows) else 0.0
+    separated = wrong < SEPARATED
     if not separated:
         suspected &= given < UNLIKELY
     others = said.copy()
@@ -77,6 +80,8 @@ def suspect_classes(
         sided = (likely != own) & (share >= SIDED) & separated
         suspected = np.where(asked, (suspected | sided) & (share >= 0.5), suspected)
         score = np.where(asked, (score + share) / 2, score)
+    if wrong > TOLD * (1 - counts.max(initial=0) / max(len(rows), 1)):
+        suspected = np.zeros(len(rows), bool)
     found = Suspicion(np.full(n, np.nan), np.full(n, -1, np.int64), np.zeros(n, bool))
     found.score[rows], found.likely[rows], found.flagged[rows] = score, second, suspected
     return found

@@ -132,8 +132,10 @@ def _next(word: str, seen: Evidence) -> str:
     if word == "no class structure":
         return "Check that the labels belong to their rows (a join, a shuffle), then the preprocessing."
     if seen.suspects:
-        what = "label that looks" if seen.suspects == 1 else f"{seen.suspects:,} labels that look"
-        return f"Look at the {what} wrong, worst first: nothing is cheaper than to mend them."
+        if seen.suspects == 1:
+            return "Look at the label that looks wrong: if it is, nothing is cheaper than to mend it."
+        many = f"{seen.suspects:,} labels that look wrong, worst first"
+        return f"Look at the {many}: where one is, nothing is cheaper than to mend it."
     if word in ("feasible", "likely"):
         return "Train: ayatori run."
     return seen.twice or "Train: ayatori run, and compare what it reaches with the ceiling."
