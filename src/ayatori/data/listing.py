@@ -121,8 +121,10 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         notes.append(f"{counts['links']} links are skipped: they lead out of the folder, or to a folder")
     if not found:
         what = "pictures in subfolders, one per class" if need_classes else "pictures"
-        seen = f"{len(loose)} pictures without a class" if loose else "no pictures"
-        raise AyatoriError(f"folder '{folder}' must hold {what}, however it holds {seen}")
+        seen = f"it holds {len(loose)} pictures without a class" if loose else "it holds no pictures"
+        if counts["other"] and not loose:
+            seen = f"none of its {counts['other']} files ends in {', '.join(SUFFIXES)}"
+        raise AyatoriError(f"folder '{folder}' must hold {what}, however {seen}")
     found.sort()
     labels = [_shown(label) for _, label in found]
     start = len(str(folder)) + 1
