@@ -19,8 +19,8 @@ from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
-# of pictures on a CPU: so many pixels a pass, and at least so many rows, so that what a layer gives stays
-# in the caches (three to four times as fast, see dev/LOG.md)
+# on a CPU: so many pixels, or numbers that frozen parts say, a pass, and at least so many rows, so that what a
+# layer gives stays in the caches (up to four times as fast, see dev/LOG.md)
 PIXELS, LEAST_PICTURES = 2**17, 16
 TABLE_ROWS, NARROW = 4096, 8192  # of a table of so many bytes a row: a call costs more than few rows do
 EVEN = 32  # rows of a table are asked for in multiples of it
@@ -66,10 +66,11 @@ def _rows_of_a_pass(inputs: Mapping[str, np.ndarray], device: torch.device, netw
     """Rows of each network in one pass: a power of two, so that a table that is read in blocks is cut at the
     same rows."""
     most, least = PREDICT_ROWS, LEAST_BLOCK
-    if "image" in inputs and device.type == "cpu":
-        pixels = int(np.prod(inputs["image"].shape[2:]))
-        most, least = min(most, PIXELS // pixels), LEAST_PICTURES
-    elif "image" not in inputs and sum(values[:1].nbytes for values in inputs.values()) <= NARROW:
+    if "image" in inputs or "activations" in inputs:
+        size = inputs["image"].shape[2:] if "image" in inputs else inputs["activations"].shape[1:]
+        if device.type == "cpu":
+            most, least = min(most, PIXELS // int(np.prod(size))), LEAST_PICTURES
+    elif sum(values[:1].nbytes for values in inputs.values()) <= NARROW:
         most = TABLE_ROWS
     return max(least, 2 ** (most // networks).bit_length() // 2)
 
