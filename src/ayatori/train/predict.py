@@ -19,8 +19,8 @@ from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import take
 
 PREDICT_ROWS = 1024  # rows of one forward pass
-# on a CPU: so many pixels, or numbers that frozen parts say, a pass, and at least so many rows, so that what a
-# layer gives stays in the caches (up to four times as fast, see dev/LOG.md)
+# on a CPU: so many pixels, or numbers that frozen parts say, a pass, and at least so many rows, so that what
+# a layer gives stays in the caches (up to four times as fast, see dev/LOG.md)
 PIXELS, LEAST_PICTURES = 2**17, 16
 TABLE_ROWS, NARROW = 4096, 8192  # of a table of so many bytes a row: a call costs more than few rows do
 EVEN = 32  # rows of a table are asked for in multiples of it
