@@ -252,6 +252,14 @@ def test_a_guess_that_is_not_plain_says_how_to_have_the_other() -> None:
     assert not any("task '" in note for note in many)
 
 
+def test_whole_numbers_that_trail_off_are_counts_and_not_classes() -> None:
+    x = np.arange(400) * 0.5
+    counts = np.random.default_rng(1).poisson(5.0, 400)
+    codes = np.arange(400) % (counts.max() + 1)  # as many distinct ones, each as often
+    assert load(pd.DataFrame({"x": x}), y=counts).task == "regression"
+    assert load(pd.DataFrame({"x": x}), y=codes).task == "classification"
+
+
 def test_the_recipe_overrides_the_task() -> None:
     frame = pd.DataFrame({"x": np.arange(60) / 7, "y": [0, 1, 2] * 20})
     assert load(frame, recipe=DataRecipe(task="regression")).labels.shape == (60, 1)

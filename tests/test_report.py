@@ -449,6 +449,17 @@ def test_the_answer_follows_from_the_intervals(
     assert found["text"].endswith("Handed over in this folder: mean of 5 folds.")
 
 
+def test_rows_that_are_ranked_are_not_said_to_be_named_no_better_than_chance() -> None:
+    chosen = entry("mean of 5 folds", 1.0, 0.95, 1.0, True)  # 80 right of 80, of which 78 are of one class
+    area = {"value": 1.0, "low": 0.67, "high": 1.0, "n": 500, "spread": None}
+    chosen["scores"] = {**chosen["scores"], "roc_auc": area}
+    found = answer(RESULT, chosen, [], entry("majority", 0.975, 0.9, 0.99, **gap(-0.025, -0.06, 0.01)))
+    assert found["level"] == "ranks"
+    assert found["headline"] == (
+        "Only in part: it ranks the rows; 500 rows do not show that it names the class better than chance."
+    )
+
+
 def test_the_strongest_rival_is_the_one_the_network_is_compared_with() -> None:
     chosen = entry("mean of 5 folds", 0.9, 0.87, 0.93, True)
     weak = entry("linear, mean of 5 folds", 0.7, 0.6, 0.8, **gap(-0.2, -0.25, -0.15))

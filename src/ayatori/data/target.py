@@ -13,6 +13,7 @@ from ayatori.records import AyatoriError, Task
 
 NO_TARGET = "their target is missing (empty, or NA, NaN, ?, null, None)"
 FEW_VALUES = 20  # up to so many distinct whole numbers, seen ten times each on average, are classes
+COUNTED_FROM, RAREST = 10, 5  # more distinct ones than so many must each be seen so often
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def _one(column: RawColumn, task: str) -> TargetKind:
     named = column.kind == "text" or column.boolean
     if guessed:
         few = len(words) == 2 or (len(words) <= FEW_VALUES and 10 * len(words) <= counted)
+        few = few and not (column.kind == "number" and _trails_off(column))
         task = "classification" if named or (column.whole and few) else "regression"
     if len(words) < 2:
         raise AyatoriError(
@@ -75,6 +77,12 @@ def _one(column: RawColumn, task: str) -> TargetKind:
     if guessed and column.whole and len(words) <= FEW_VALUES:
         note += f" ({len(words)} whole numbers; task 'classification' takes them as classes)"
     return TargetKind("regression", (), note)
+
+
+def _trails_off(column: RawColumn) -> bool:
+    """Whether many whole numbers are counts of something: the largest are seen once or twice."""
+    _, seen = np.unique(column.values[~column.missing], return_counts=True)
+    return len(seen) > COUNTED_FROM and int(seen.min()) < RAREST
 
 
 def _alike(words: Sequence[str]) -> str:

@@ -123,7 +123,9 @@ def _headline(task: str, level: str, entry: Entry) -> str:
         return "Not by this network: a simple rival does better."
     if level == "ranks":
         what = "labels" if task == "multilabel" else "class"
-        return f"Only in part: it ranks the rows, but names the {what} no better than chance."
+        rows = max(score["n"] for score in entry["scores"].values())
+        shown = f"{plural(rows, 'row')} do not show that it names the {what} better than chance"
+        return f"Only in part: it ranks the rows; {shown}."
     begin = {"yes": "Yes", "little": "A little"}[level]
     scores = entry["scores"]
     if task == "regression":
