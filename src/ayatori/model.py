@@ -21,7 +21,7 @@ from ayatori.ensemble import answer
 from ayatori.evaluate import Fitted, whole_table
 from ayatori.evaluate.decision import leaning
 from ayatori.nets import HEADS, Network
-from ayatori.records import AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
+from ayatori.records import LARGEST_LOG, AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
 from ayatori.train import Together
 
 BLOCK = 2**14  # rows that all networks answer for before the next
@@ -58,7 +58,7 @@ class Model:
         return read_blocks(data, self.schema, ids, progress)
 
     def predict_values(self, dataset: Dataset) -> np.ndarray:
-        """(rows, outputs) float32: probability of each class or label, or values."""
+        """(rows, outputs) float32: probability of each class or label, or values in their own units."""
         rows = np.arange(len(dataset))
         if (passed := self.passed) is not None:
             dtype = (self.schema.source or {}).get("dtype", "auto")
@@ -80,7 +80,7 @@ class Model:
             own = None if inputs is None else inputs[part]
             said += [rival.predict(own, outputs) for rival in self.rivals if own is not None]
             found[part] = answer(np.stack(said), self.vote, self.schema.task, own)
-        return found
+        return np.exp(found.clip(-LARGEST_LOG, LARGEST_LOG)) if self.schema.log else found
 
     def leaning(self, values: np.ndarray) -> np.ndarray:
         """(rows, outputs) whose largest (several labels: above 0.5) is what is said of a row."""

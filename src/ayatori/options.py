@@ -16,6 +16,7 @@ from ayatori.recipe import Recipe, change, read_recipe
 STAGES: dict[str, tuple[str, str]] = {
     "target": ("data", "target"),
     "task": ("data", "task"),
+    "log_target": ("data", "log_target"),
     "groups": ("data", "groups"),
     "time": ("data", "time"),
     "ids": ("data", "ids"),
@@ -150,6 +151,8 @@ class RunOptions:
         How often the folds are drawn anew (1).
     task
         classification, multilabel or regression, when the target does not tell.
+    log_target
+        Learn the logarithms of the numbers to predict, where a few are far larger than the others.
     groups
         Column whose rows stay together, such as a patient.
     time
@@ -254,6 +257,7 @@ class RunOptions:
     strategy: Literal["kfold", "holdout", "rotate"] | None = None
     repeats: int | None = None
     task: Literal["classification", "multilabel", "regression"] | None = None
+    log_target: Annotated[bool | None, Parameter(negative=())] = None
     groups: str | None = None
     time: str | None = None
     ids: str | None = None
@@ -306,6 +310,8 @@ class ExploreOptions:
         A file or folder of test rows, or the share of rows that run would seal (0.2); 0 for none.
     task
         classification, multilabel or regression, when the target does not tell.
+    log_target
+        Learn the logarithms of the numbers to predict, where a few are far larger than the others.
     groups
         Column whose rows stay together, such as a patient.
     time
@@ -330,6 +336,7 @@ class ExploreOptions:
     target_accuracy: float | None = None
     test: str | None = None
     task: Literal["classification", "multilabel", "regression"] | None = None
+    log_target: Annotated[bool | None, Parameter(negative=())] = None
     groups: str | None = None
     time: str | None = None
     ids: str | None = None

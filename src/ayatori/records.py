@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 Task = Literal["classification", "multilabel", "regression"]
+LARGEST_LOG = 88.0  # of a value that float32 can hold
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Schema:
     are written as 1/31/2026; ``categories`` maps each column to its interned strings, sorted (code =
     position, missing = -1). ``image`` is ``(channels, height, width)``; ``crop`` and ``resample`` are those
     of ``DataRecipe``. ``source``: facts of the pretrained network that the rows pass through, ``cut``, how
-    many of its parts are frozen, and the ``dtype`` of its products.
+    many of its parts are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
+    logarithms of the values; what a model says of new rows are values.
     """
 
     kind: Literal["table", "pictures", "arrays"]
@@ -67,6 +69,7 @@ class Schema:
     crop: float = 0.0
     resample: Literal["bilinear", "bicubic"] = "bilinear"
     source: Mapping[str, Any] | None = None
+    log: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Dataset:
       (n, views, d), the same of the row as it is and of varied ones, for training alone
     - ``inputs["activations"]``: (n, ...) float16, what its frozen parts say; ``"activations_views"`` likewise
     - ``target``: classification (n,) int64 codes into ``classes``; multilabel (n, labels) float32 of
-      0 and 1; regression (n, values) float64; ``None`` when the rows carry no target
+      0 and 1; regression (n, values) float64, their logarithms where ``schema.log``; ``None`` when the rows
+      carry no target
     """
 
     inputs: Mapping[str, np.ndarray]

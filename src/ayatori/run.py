@@ -80,6 +80,7 @@ class Result:
         sealed = int(self.plan.sealed.sum())
         return {
             "task": self.dataset.task,
+            "log": self.dataset.schema.log,
             "classes": self.dataset.classes,
             "rows": {"development": len(self.dataset) - sealed, "test": sealed},
             "leaderboard": self.leaderboard,

@@ -191,12 +191,14 @@ def as_text(values: Any, rows: int, what: str) -> np.ndarray:
     return array.astype(str)
 
 
-def read_arrays(values: Any, y: Any, task: str, ids: Any = None, groups: Any = None) -> tuple[Rows, Schema]:
-    """Read development rows from arrays and decide their schema."""
+def read_arrays(
+    values: Any, y: Any, task: str, ids: Any = None, groups: Any = None, log: bool = False
+) -> tuple[Rows, Schema]:
+    """Read development rows from arrays and decide their schema; ``log``: see ``Schema``."""
     inputs = inputs_of(values)
     (kind, array), *_ = inputs.items()
     columns = target_columns(y, len(array))
-    decided = targets.decide(columns, task)
+    decided = targets.decide(columns, task, log)
     notes = [decided.note]
     missing = targets.missing_rows(columns)
     kept = np.flatnonzero(~missing)
@@ -211,10 +213,11 @@ def read_arrays(values: Any, y: Any, task: str, ids: Any = None, groups: Any = N
         target=tuple(column.name for column in columns),
         numbers=tuple(f"x{at}" for at in range(array.shape[1])) if kind == "numbers" else (),
         image=array.shape[1:] if kind == "image" else None,
+        log=decided.log,
     )
     rows = Rows(
         inputs,
-        targets.encode(columns, decided.task, decided.classes),
+        targets.encode(columns, decided.task, decided.classes, decided.log),
         row_numbers(kept) if ids is None else as_text(ids, len(missing), "ids")[kept],
         groups=None if groups is None else as_text(groups, len(missing), "groups")[kept],
         notes=tuple(notes),
@@ -264,7 +267,8 @@ def with_target(rows: Rows, y: Any, schema: Schema) -> Rows:
     if missing.all():
         raise SchemaError("y must have values, however all are missing")
     kept = np.flatnonzero(~missing)
-    codes = targets.encode([column.take(kept) for column in columns], schema.task, schema.classes)
+    own = [column.take(kept) for column in columns]
+    codes = targets.encode(own, schema.task, schema.classes, schema.log)
     if not missing.any():
         return replace(rows, target=codes)
     note = f"{missing.sum()} of {len(missing)} rows are left out: {targets.NO_TARGET}"

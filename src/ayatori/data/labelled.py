@@ -40,6 +40,7 @@ def load_pictures(
         ignored=recipe.drop,
         crop=recipe.crop,
         resample=recipe.resample,
+        log=kind.log,
     )
     rows = Rows(
         {"image": store.image},
@@ -76,14 +77,14 @@ def _label(
             f"there must be two folders of pictures or more, one for each class, however {only} "
             "pictures that can be read"
         )
-    kind = targets.decide(columns, recipe.task)
-    encoded = targets.encode(columns, kind.task, kind.classes)
+    kind = targets.decide(columns, recipe.task, recipe.log_target)
+    encoded = targets.encode(columns, kind.task, kind.classes, kind.log)
     if later is None:
         return kind, encoded
     tested = [column.take(kept[kept >= rows] - rows) for column in later.target or ()]
     if not tested or not len(tested[0].values):
         raise AyatoriError("the test must hold labelled pictures, however it has none that can be read")
-    return kind, np.concatenate([encoded, targets.encode(tested, kind.task, kind.classes)])
+    return kind, np.concatenate([encoded, targets.encode(tested, kind.task, kind.classes, kind.log)])
 
 
 def read_pictures_like(
@@ -97,7 +98,7 @@ def read_pictures_like(
     target, notes = None, [*listing.notes, *store.notes]
     try:
         if columns and not targets.missing_rows(columns).any():
-            target = targets.encode(columns, schema.task, schema.classes)
+            target = targets.encode(columns, schema.task, schema.classes, schema.log)
     except AyatoriError as error:
         if need_target:
             raise SchemaError(str(error)) from None

@@ -170,7 +170,7 @@ def _read_arrays(data: Any, y: Any, recipe: DataRecipe) -> tuple[Rows, Schema]:
             task = "classification"  # where torch means a value, it gives a float
     if y is None:
         raise AyatoriError("arrays must come with a target, however y is missing; call load(X, y=y)")
-    return arrays.read_arrays(data, y, task)
+    return arrays.read_arrays(data, y, task, log=recipe.log_target)
 
 
 def _given_target(data: Any, y: Any, recipe: DataRecipe) -> list[Any] | None:
@@ -191,7 +191,9 @@ def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Row
             f"'{path}' must hold 'X_test' and 'y_test' or neither, however it holds one of them"
         )
     y = found["y"] if y is None else y
-    rows, schema = arrays.read_arrays(found["X"], y, recipe.task, found.get("ids"), found.get("groups"))
+    rows, schema = arrays.read_arrays(
+        found["X"], y, recipe.task, found.get("ids"), found.get("groups"), recipe.log_target
+    )
     later = None
     if "X_test" in found:
         later = arrays.read_arrays_like(found["X_test"], found["y_test"], schema, True)

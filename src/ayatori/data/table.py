@@ -115,7 +115,7 @@ def read_table(
         raise AyatoriError(f"the table{opened.called} must hold rows, however it has none")
     columns = y or [target_column(name, table[name], recipe.task) for name in named]
     _same_length(columns, table.num_rows)
-    kind = targets.decide(columns, recipe.task)
+    kind = targets.decide(columns, recipe.task, recipe.log_target)
     notes.append(kind.note)
     kept, table, columns = _with_target(table, columns, notes)
     others = {*named, recipe.groups, recipe.time, recipe.ids}
@@ -132,10 +132,11 @@ def read_table(
         categories=features.categories,
         id_column=recipe.ids or None,
         ignored=(*recipe.drop, *features.ignored),
+        log=kind.log,
     )
     rows = Rows(
         inputs=features.inputs(table.num_rows),
-        target=targets.encode(columns, kind.task, kind.classes),
+        target=targets.encode(columns, kind.task, kind.classes, kind.log),
         ids=row_names(table, recipe.ids, kept),
         groups=texts_of(table, recipe.groups) if recipe.groups else None,
         order=times_of(table, recipe.time, kept),
@@ -418,7 +419,7 @@ def _target_like(
             kept, table, columns = _with_target(table, columns, notes)
         elif missing.any():
             return None, kept, table
-        return targets.encode(columns, schema.task, schema.classes), kept, table
+        return targets.encode(columns, schema.task, schema.classes, schema.log), kept, table
     except AyatoriError as error:
         if need:
             raise SchemaError(str(error)) from None

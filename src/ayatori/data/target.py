@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class TargetKind:
     task: Task
     classes: tuple[str, ...]
     note: str
+    log: bool = False  # the logarithms of values are learned
 
 
 def missing_rows(columns: Sequence[RawColumn]) -> np.ndarray:
@@ -30,8 +31,14 @@ def missing_rows(columns: Sequence[RawColumn]) -> np.ndarray:
     return np.logical_or.reduce([column.missing for column in columns])
 
 
-def decide(columns: Sequence[RawColumn], task: str) -> TargetKind:
-    """The task and classes that the non-missing values of ``columns`` ask for; ``task`` may be "auto"."""
+def decide(columns: Sequence[RawColumn], task: str, log: bool = False) -> TargetKind:
+    """The task and classes that the non-missing values of ``columns`` ask for; ``task`` may be "auto".
+
+    ``log``: they are numbers, whose logarithms are to be learned.
+    """
+    if log and task not in ("auto", "regression"):
+        raise AyatoriError(f"`log_target` is for numbers, however the task is {task}; leave it out")
+    task = "regression" if log else task
     for column in columns:
         if column.kind == "other" or column.missing.all():
             raise AyatoriError(
@@ -42,9 +49,11 @@ def decide(columns: Sequence[RawColumn], task: str) -> TargetKind:
             raise AyatoriError(
                 f"the target '{column.name}' must be finite, however row {row} (the first is 0) is infinite"
             )
-    if len(columns) == 1 and task in ("auto", "classification", "regression"):
-        return _one(columns[0], task)
-    return _several(columns, task)
+    one = len(columns) == 1 and task in ("auto", "classification", "regression")
+    kind = _one(columns[0], task) if one else _several(columns, task)
+    if not log:
+        return kind
+    return replace(kind, note=f"{kind.note}; its logarithm is learned, and all figures are of it", log=True)
 
 
 def _one(column: RawColumn, task: str) -> TargetKind:
@@ -114,6 +123,15 @@ def _several(columns: Sequence[RawColumn], task: str) -> TargetKind:
     return TargetKind("multilabel", names, f"multilabel: {len(names)} labels ({', '.join(names[:5])})")
 
 
+def _need_above_zero(column: RawColumn) -> None:
+    low = np.flatnonzero(column.values <= 0)
+    if len(low):
+        raise AyatoriError(
+            f"the target '{column.name}' must be above 0 to have a logarithm, however row {low[0]} "
+            f"(the first is 0) says {column.values[low[0]]:g}; leave `log_target` out, or add the same to all"
+        )
+
+
 def _need_numbers(column: RawColumn) -> None:
     if column.kind == "text":
         row = int(np.flatnonzero(~column.missing)[0])
@@ -133,16 +151,21 @@ def _words(column: RawColumn) -> tuple[str, ...]:
     return tuple(text_of(bool(value) if column.boolean else value) for value in values)
 
 
-def encode(columns: Sequence[RawColumn], task: Task, classes: tuple[str, ...]) -> np.ndarray:
+def encode(
+    columns: Sequence[RawColumn], task: Task, classes: tuple[str, ...], log: bool = False
+) -> np.ndarray:
     """The target of rows that are not missing: int64 (n,), or float (n, values); see ``Dataset``.
 
-    Raises AyatoriError when a value is none of ``classes``.
+    Raises AyatoriError when a value is none of ``classes``, or has no logarithm.
     """
     if task == "classification":
         return _codes(columns[0], classes)
     for column in columns:
         _need_numbers(column)
+        if log:
+            _need_above_zero(column)
     values = np.stack([column.values for column in columns], axis=1)
+    values = np.log(values) if log else values
     return values.astype(np.float32) if task == "multilabel" else values
 
 

@@ -16,6 +16,7 @@ from ayatori.explore.columns import MAY_BE_GROUPS, odd_columns
 from ayatori.explore.shift import shift
 from ayatori.explore.suspects import (
     Suspicion,
+    dwarfed,
     neighbours_say,
     noise_matrix,
     suspect_classes,
@@ -105,6 +106,7 @@ def audit(
         "sentences": [
             *_of_copies(counts, dataset, twins),
             *_of_labels(counts, floor, len(open_), dataset),
+            *_of_values(labels[open_], dataset),
             *(one["sentence"] for one in columns if one["what"] in ("gives the target away", MAY_BE_GROUPS)),
             *(one["sentence"] for one in (classes, moved) if one and one.get("alarm", one["sentence"])),
             *_of_outliers(counts, representation),
@@ -291,6 +293,19 @@ def _of_labels(counts: dict[str, int], floor: float, rows: int, dataset: Dataset
         )
         found.append(f"{counts['suspects']:,} of {rows:,} {what} {look}: look at the suspects, worst first")
     return found
+
+
+def _of_values(values: np.ndarray, dataset: Dataset) -> list[str]:
+    """Numbers of which a few dwarf the others are better learned as logarithms."""
+    if dataset.task != "regression" or dataset.schema.log:
+        return []
+    names = dataset.schema.target or ("y",) * values.shape[1]
+    return [
+        f"of '{name}', one value in a hundred is {np.quantile(own, 0.99) / np.median(own):,.0f} times the "
+        "middle one or more, and a few rows decide every score: --log-target has the logarithms learned"
+        for name, own in zip(names, values.T, strict=True)
+        if dwarfed(own)
+    ]
 
 
 def _classes(labels: np.ndarray, dataset: Dataset) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import numpy as np
 from ayatori.records import Graph
 
 RESIDUAL = 6.0  # robust standard deviations at which a value is suspected
+DWARFED = 20.0  # times the median, which a hundredth of the values exceed where a few dwarf the others
 SIDED = 0.6  # share of the neighbours' votes that is as good as a confident probability
 SEPARATED = 0.15  # share of wrong predictions beyond which classes overlap, and only the confident count
 UNLIKELY = 0.15  # probability of the own label of those
@@ -130,9 +131,22 @@ def suspect_sets(
     return Suspicion(worst, likely, np.any(flagged, axis=1).astype(bool))
 
 
+def dwarfed(values: np.ndarray) -> bool:
+    """Whether a few of the values (n,), all above 0, are so large that they decide every mean of squares.
+
+    >>> dwarfed(np.linspace(1, 100, 100)), dwarfed(np.logspace(0, 5, 100))
+    (False, True)
+    """
+    if not len(values) or values.min() <= 0:
+        return False
+    middle, high = np.quantile(values, (0.5, 0.99))
+    return bool(high > DWARFED * middle)
+
+
 def suspect_values(values: np.ndarray, said: np.ndarray) -> Suspicion:
     """Suspected values (n, v) by predictions ``said`` (n, v) that never saw the row: residuals far beyond the
-    others'. The score is 1/2 at ``RESIDUAL`` robust standard deviations; ``likely`` is what was said.
+    others', of logarithms where a few values dwarf the others. The score is 1/2 at ``RESIDUAL`` robust
+    standard deviations; ``likely`` is what was said.
 
     >>> truth = np.arange(50.0)[:, None]
     >>> said = truth + np.tile([-0.1, 0.1], 25)[:, None]
@@ -144,11 +158,14 @@ def suspect_values(values: np.ndarray, said: np.ndarray) -> Suspicion:
     score = np.full(len(said), np.nan)
     if known.sum() < 8:
         return Suspicion(score, said, np.zeros(len(said), bool))
-    residuals = (values - said)[known]
+    own, told = values[known].astype(np.float64), said[known].astype(np.float64)
+    for column in range(own.shape[1]):
+        if dwarfed(own[:, column]):
+            least = own[:, column].min()
+            own[:, column], told[:, column] = np.log(own[:, column]), np.log(told[:, column].clip(least))
+    residuals = own - told
     centred = np.abs(residuals - np.median(residuals, axis=0))
-    spread = np.maximum(
-        1.4826 * np.median(centred, axis=0), 1e-9 * np.abs(values[known]).max(axis=0) + 1e-300
-    )
+    spread = np.maximum(1.4826 * np.median(centred, axis=0), 1e-9 * np.abs(own).max(axis=0) + 1e-300)
     apart = (centred / spread).max(axis=1)
     score[known] = apart / (apart + RESIDUAL)
     return Suspicion(score, said, np.asarray(np.nan_to_num(score) > 0.5))

@@ -13,7 +13,7 @@ from ayatori.ensemble.say import TINY
 from ayatori.model import Model
 from ayatori.nets import HEADS
 from ayatori.nets.table_front import TableFront
-from ayatori.records import AyatoriError, Group, Schema, Task, Vote
+from ayatori.records import LARGEST_LOG, AyatoriError, Group, Schema, Task, Vote
 
 TOLD = ("mean", "geometric", "sum")  # ways to vote that a graph can hold
 
@@ -36,6 +36,7 @@ class Whole(nn.Module):
         super().__init__()
         schema = model.schema
         self.task: Task = schema.task
+        self.log = schema.log
         self.names = names_of(schema)
         self.networks = nn.ModuleList(model.networks)
         self.answers = [network.answer for network in model.networks]
@@ -67,6 +68,8 @@ class Whole(nn.Module):
         else:
             terms = [w * _evidence(g, self.task) for w, g in zip(last.weights, groups, strict=True)]
             values = _squashed(torch.stack(terms).sum(0) + torch.tensor(last.bias), self.task)
+        if self.log:
+            values = values.clamp(-LARGEST_LOG, LARGEST_LOG).exp()
         if self.task == "regression":
             return (values,)
         if self.task == "classification":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ayatori.records import LARGEST_LOG
 from ayatori.report.lines import brief, line_of, several, spoken
 from ayatori.report.words import count, interval, number, percent, plural, rounded, said, where
 
@@ -42,7 +44,7 @@ def answer(
     parts = [part for sentence in sentences for part in sentence]
     return {
         "level": level,
-        "headline": _headline(result["task"], level, entry),
+        "headline": _headline(result, level, entry),
         "parts": parts,
         "text": "".join(text for text, _ in parts).strip(),
     }
@@ -113,7 +115,8 @@ def _level(task: str, entry: Entry, rivals: Sequence[Entry], chance: Entry | Non
     return "ranks" if ranks else "no"
 
 
-def _headline(task: str, level: str, entry: Entry) -> str:
+def _headline(result: Mapping[str, Any], level: str, entry: Entry) -> str:
+    task = result["task"]
     if level == "unknown":
         return "Not known: there is nothing to compare it with."
     if level == "no":
@@ -129,6 +132,9 @@ def _headline(task: str, level: str, entry: Entry) -> str:
     begin = {"yes": "Yes", "little": "A little"}[level]
     scores = entry["scores"]
     if task == "regression":
+        if "mae" in scores and result.get("log"):
+            factor = math.exp(min(scores["mae"]["value"], LARGEST_LOG))
+            return f"{begin}: expect to be off by a factor of about {_rough(factor)}."
         if "mae" in scores:
             return f"{begin}: expect to be off by about {_rough(scores['mae']['value'])} on average."
         return f"{begin}: it explains {percent(scores['r2']['value'], 0)} of the variance."
@@ -159,6 +165,7 @@ def _how_well(
     if task == "regression":
         verb = f" {'have' if many else 'has'} an R² of " if metric == "r2" else f" {be} off by "
         value = f"{value} on average" if metric == "mae" else value
+        value += " in logarithms" if metric == "mae" and result.get("log") else ""
         if "r2" in scores and metric != "r2":
             r2 = scores["r2"]
             tail += f" and explain{'' if many else 's'} {said('accuracy', r2)} of the variance"

@@ -179,7 +179,8 @@ def _summary(
     elif result["task"] == "multilabel":
         parts.append(plural(len(result["classes"]), "label"))
     else:
-        parts.append(f"predicting {', '.join(schema.get('target') or ['a value'])}")
+        what = ", ".join(schema.get("target") or ["a value"])
+        parts.append(f"predicting {'the logarithm of ' if result.get('log') else ''}{what}")
     nets = list(dict.fromkeys(member["net"] for member in members)) or [recipe["net"]["name"]]
     parts.append(f"{plural(len(members), 'network')} ({', '.join(nets)})")
     return [*parts, duration(result["seconds"].get("total", 0.0))]

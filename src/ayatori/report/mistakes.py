@@ -65,6 +65,7 @@ def mistakes(
     else:
         said = None
         truth, values, classes = value_table(table, data["schema"].get("target") or ())
+        classes = [f"log {name}" for name in classes] if result.get("log") else classes
         drawn = [_cloud(truth[:, k], values[:, k]) for k in range(min(len(classes), VALUES))]
         found = {"targets": [{"name": name, **cloud} for name, cloud in zip(classes, drawn, strict=False)]}
         unit = np.maximum(truth.std(axis=0), 1e-12)
