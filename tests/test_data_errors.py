@@ -46,7 +46,8 @@ def with_cell(row: int, column: int, text: str) -> str:
         (b"a,b,y\n1,2,0\n3,4,1,9\n", ["must have 3 values", "one has 4"]),
         ("a,b,y\nä,2,0\n".encode("latin-1"), ["UTF-8"]),
         (b"a,y\n" + b"1,0\n2,1\n" * 20_000 + "ö,1\n".encode("latin-1"), ["UTF-8"]),
-        ("a,y\n1,0\n".encode("utf-16"), ["UTF-8"]),
+        ("a,y\n1,0\n".encode("utf-16"), ["two values"]),  # read, as its mark says how
+        ("a,y\n1,0\n".encode("utf-16")[:-1], ["utf-16", "0x0a"]),
         (b"PK\x03\x04\0\0\0\0", ["Excel workbook", "save its sheet as CSV"]),
         (b"\x89PNG\r\n\0\0\0", ["another kind of binary file"]),
         (b'{"a": 1, "y": 0}\n{"a": 2, "y": 1}\n', ["it is JSON", "to_csv"]),

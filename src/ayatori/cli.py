@@ -270,7 +270,7 @@ def predict(
 
     def tables() -> Iterator[pd.DataFrame]:
         nonlocal notes
-        ids = "" if sample is None else id_column(sample, data)
+        ids = "" if sample is None else id_column(sample, data, model.schema)
         for block in model.blocks(str(data), ids, lambda stage, share: show(Event(stage, share=share))):
             notes = block.notes
             yield model.predict_table(block)

@@ -173,11 +173,11 @@ def read_sample(path: str | Path) -> pd.DataFrame:
         raise AyatoriError(f"a sample submission must be a CSV, however '{path}': {error}") from None
 
 
-def id_column(sample: pd.DataFrame, data: Path) -> str:
+def id_column(sample: pd.DataFrame, data: Path, schema: Schema) -> str:
     """The sample's id column, where a table of new rows has a column of that name; else ""."""
     name = str(sample.columns[0])
     is_table = data.is_file() and data.suffix.lower() != ".npz"
-    return name if is_table and name in open_table(data).names else ""
+    return name if is_table and name in open_table(data, schema.encoding).names else ""
 
 
 def submission(table: pd.DataFrame, like: pd.DataFrame, schema: Schema) -> pd.DataFrame:

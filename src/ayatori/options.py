@@ -21,6 +21,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "time": ("data", "time"),
     "ids": ("data", "ids"),
     "drop": ("data", "drop"),
+    "encoding": ("data", "encoding"),
     "size": ("data", "size"),
     "strict": ("data", "strict"),
     "test": ("plan", "test"),
@@ -161,6 +162,8 @@ class RunOptions:
         Column that names the rows.
     drop
         Columns to leave out, with commas.
+    encoding
+        Of a table that is not UTF-8, such as cp932 or cp1252.
     size
         Side of the square pictures in pixels.
     strict
@@ -262,6 +265,7 @@ class RunOptions:
     time: str | None = None
     ids: str | None = None
     drop: str | None = None
+    encoding: str | None = None
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     ensemble: Annotated[str | None, ENSEMBLE] = None
@@ -320,6 +324,8 @@ class ExploreOptions:
         Column that names the rows.
     drop
         Columns to leave out, with commas.
+    encoding
+        Of a table that is not UTF-8, such as cp932 or cp1252.
     size
         Side of the square pictures in pixels.
     strict
@@ -341,6 +347,7 @@ class ExploreOptions:
     time: str | None = None
     ids: str | None = None
     drop: str | None = None
+    encoding: str | None = None
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     pretrained: str | None = None

@@ -53,6 +53,7 @@ class Schema:
     of ``DataRecipe``. ``source``: facts of the pretrained network that the rows pass through, ``cut``, how
     many of its parts are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
     logarithms of the values; what a model says of new rows are values.
+    ``encoding``: of tables that are not UTF-8.
     """
 
     kind: Literal["table", "pictures", "arrays"]
@@ -70,6 +71,7 @@ class Schema:
     resample: Literal["bilinear", "bicubic"] = "bilinear"
     source: Mapping[str, Any] | None = None
     log: bool = field(default=False, repr=False)
+    encoding: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def read_blocks(
     elif source is not None:
         total, blocks = source.shape[0], _array_blocks(source, schema)
     elif is_table(data, path):
-        total, blocks = _table_blocks(open_table(path or data), schema, ids, progress)
+        total, blocks = _table_blocks(open_table(path or data, schema.encoding), schema, ids, progress)
     else:
         whole = load_like(data, schema, ids=ids)
         total, blocks = len(whole), _parts(whole)

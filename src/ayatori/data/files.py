@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,11 +80,14 @@ class TableSource:
         return f" '{self.source}'" if self.source else ""
 
 
-def open_table(data: Any) -> TableSource:
-    """Open a path to a CSV or Parquet file, a DataFrame or anything that Arrow can import."""
+def open_table(data: Any, encoding: str = "") -> TableSource:
+    """Open a path to a CSV or Parquet file, a DataFrame or anything that Arrow can import.
+
+    ``encoding`` is that of a CSV that is not UTF-8, by its name in Python; a mark of UTF-16 needs none.
+    """
     if isinstance(data, str | Path):
         path = Path(data)
-        opened = _open_parquet(path) if _is_parquet(path) else _open_csv(path)
+        opened = _open_parquet(path) if _is_parquet(path) else _open_csv(path, encoding)
     else:
         opened = _open_frame(data)
     _check_names(opened)
@@ -163,8 +167,9 @@ def _not_parquet(path: Path, error: Exception) -> AyatoriError:
     return AyatoriError(f"'{path}' must be a whole Parquet file, however: {reason}; write it again")
 
 
-def _open_csv(path: Path) -> TableSource:
-    head, complete = _head(path)
+def _open_csv(path: Path, encoding: str = "") -> TableSource:
+    head, complete, encoding = _head(path, encoding)
+    text_of = _opener(path, encoding)
     lines = list(io.StringIO(head, newline=""))
     if len(lines) > 1 and not complete:
         lines = lines[:-1]
@@ -188,7 +193,8 @@ def _open_csv(path: Path) -> TableSource:
     def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
         types = {name: pa.string() for name in columns if name in text}
         try:
-            table = pacsv.read_csv(path, **options(columns, types))
+            with text_of() as source:
+                table = pacsv.read_csv(source, **options(columns, types))
         except (pa.ArrowException, OSError) as error:
             raise _bad_csv(path, error) from None
         _check_text(path, table.schema)
@@ -196,10 +202,10 @@ def _open_csv(path: Path) -> TableSource:
 
     def stream(columns: Sequence[str], text: Collection[str], check: Check | None) -> Stream:
         types = {name: pa.string() for name in columns if name in text}
-        rows, schema = _settle(path, names, lambda known: options(columns, known), types, check)
+        rows, schema = _settle(path, text_of, names, lambda known: options(columns, known), types, check)
         _check_text(path, schema)
         settled = {field.name: field.type for field in schema}
-        return Stream(rows, _csv_pieces(path, options(columns, settled)))
+        return Stream(rows, _csv_pieces(path, text_of, options(columns, settled)))
 
     def sample() -> dict[str, list[str]]:
         rows = list(csv.reader(lines[skipped : skipped + _SAMPLE_ROWS], delimiter=separator))
@@ -211,6 +217,35 @@ def _open_csv(path: Path) -> TableSource:
     return TableSource(tuple(names), read, sample, str(path), path.parent, stream)
 
 
+def _opener(path: Path, encoding: str) -> Callable[[], pa.NativeFile]:
+    """How a CSV is opened as UTF-8: as it is, or a copy of it, which is made when it is first asked for."""
+    if encoding == "utf8":
+        return lambda: pa.input_stream(str(path), compression="detect")
+    made: list[pa.Buffer] = []
+
+    def copied() -> pa.NativeFile:
+        if not made:
+            made.append(_as_utf8(path, encoding))
+        return pa.BufferReader(made[0])
+
+    return copied
+
+
+def _as_utf8(path: Path, encoding: str) -> pa.Buffer:
+    """The text of a file, mapped from a copy that goes with it.
+
+    Arrow would decode in a thread of its own, and what cannot be decoded there ends the process.
+    """
+    decoder = _decoder(encoding)
+    with tempfile.TemporaryDirectory(prefix="ayatori-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / "table.csv"
+        with pa.input_stream(str(path), compression="detect") as source, copy.open("wb") as file:
+            while raw := source.read(_CSV_BLOCK):
+                file.write(_decoded(path, raw, False, encoding, decoder).encode())
+            file.write(_decoded(path, b"", True, encoding, decoder).encode())
+        return pa.memory_map(str(copy)).read_buffer()
+
+
 def _check_text(path: Path, schema: pa.Schema) -> None:
     for field in schema:
         if pa.types.is_binary(field.type):
@@ -219,6 +254,7 @@ def _check_text(path: Path, schema: pa.Schema) -> None:
 
 def _settle(
     path: Path,
+    text_of: Callable[[], pa.NativeFile],
     names: Sequence[str],
     options: Callable[[Mapping[str, pa.DataType]], dict[str, Any]],
     types: Mapping[str, pa.DataType],
@@ -233,10 +269,7 @@ def _settle(
     while True:
         rows = 0
         try:
-            with (
-                pa.input_stream(str(path), compression="detect") as source,
-                pacsv.open_csv(source, **options(known)) as reader,
-            ):
+            with text_of() as source, pacsv.open_csv(source, **options(known)) as reader:
                 known = {field.name: field.type for field in reader.schema}
                 for number, batch in enumerate(reader, 1):
                     rows += batch.num_rows
@@ -252,31 +285,33 @@ def _settle(
             known[name] = _KINDS[_KINDS.index(known[name]) + 1 if known[name] in _KINDS else 0]
 
 
-def _csv_pieces(path: Path, options: dict[str, Any]) -> Iterator[pa.Table]:
+def _csv_pieces(
+    path: Path, text_of: Callable[[], pa.NativeFile], options: dict[str, Any]
+) -> Iterator[pa.Table]:
     try:
-        with (
-            pa.input_stream(str(path), compression="detect") as source,
-            pacsv.open_csv(source, **options) as reader,
-        ):
+        with text_of() as source, pacsv.open_csv(source, **options) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise _bad_csv(path, error) from None
 
 
-def _head(path: Path) -> tuple[str, bool]:
-    """The first lines of a text file, and whether they are all of it."""
+def _head(path: Path, encoding: str) -> tuple[str, bool, str]:
+    """The first lines of a text file, whether they are all of it, and its encoding.
+
+    What is no UTF-8 has the ``encoding``: other text is never UTF-8 by chance.
+    """
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
             raw = stream.read(_HEAD_BYTES)
             complete = not stream.read(1)
     except OSError as error:
         raise AyatoriError(f"'{path}' must be readable, however: {error}") from None
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _not_utf8(path, "it begins with the mark of UTF-16")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decoded(path, raw, complete, "utf-16", _decoder("utf-16")), complete, "utf-16"
     if kind := next((kind for start, kind in _OTHERS.items() if raw.lstrip().lower().startswith(start)), ""):
         raise AyatoriError(f"'{path}' must be a CSV or Parquet table, however it is {kind}")
-    if b"\0" in raw:
+    if b"\0" in raw and not encoding:
         raise AyatoriError(
             f"'{path}' must be a CSV or Parquet table, an .npz or a folder of pictures, "
             "however it is another kind of binary file"
@@ -284,14 +319,41 @@ def _head(path: Path) -> tuple[str, bool]:
     if not raw.strip():
         raise AyatoriError(f"'{path}' must hold a table, however it is empty")
     try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(raw, final=complete), complete
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(raw, final=complete)
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, f"byte {error.start} is 0x{raw[error.start]:02x}") from None
+        if not encoding:
+            raise _not_utf8(path, f"byte {error.start} is 0x{raw[error.start]:02x}") from None
+        return _decoded(path, raw, complete, encoding, _decoder(encoding)), complete, encoding
+    if encoding and ("\0" in text or (text.isascii() and not complete)):  # more of the file may tell
+        return _decoded(path, raw, complete, encoding, _decoder(encoding)), complete, encoding
+    return text, complete, "utf8"
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    try:
+        "".encode(encoding)  # refuses what is no encoding of text
+        return codecs.getincrementaldecoder(encoding)()
+    except (LookupError, ValueError):
+        raise AyatoriError(
+            f"`encoding` must be one that Python knows, such as cp932 or cp1252, however: {encoding!r}"
+        ) from None
+
+
+def _decoded(path: Path, raw: bytes, last: bool, encoding: str, decoder: codecs.IncrementalDecoder) -> str:
+    try:
+        return decoder.decode(raw, final=last)
+    except UnicodeDecodeError as error:
+        found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : error.start + 2])
+        raise AyatoriError(
+            f"'{path}' must be text in {encoding}, however it holds {found}: {error.reason}; name another "
+            "--encoding, or mend the file"
+        ) from None
 
 
 def _not_utf8(path: Path, found: str) -> AyatoriError:
     return AyatoriError(
-        f"'{path}' must be text in UTF-8, however {found}; save it as UTF-8 (in Excel: 'CSV UTF-8')"
+        f"'{path}' must be text in UTF-8, however {found}; save it as UTF-8 (in Excel: 'CSV UTF-8'), or name "
+        "its encoding, such as --encoding cp932 or cp1252"
     )
 
 

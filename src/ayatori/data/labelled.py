@@ -41,6 +41,7 @@ def load_pictures(
         crop=recipe.crop,
         resample=recipe.resample,
         log=kind.log,
+        encoding=recipe.encoding,
     )
     rows = Rows(
         {"image": store.image},

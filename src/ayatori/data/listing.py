@@ -84,7 +84,7 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     """The pictures of a test folder or table, labelled as those of ``like`` are."""
     if path.is_dir():
         return list_folder(path)
-    opened = open_table(path)
+    opened = open_table(path, recipe.encoding)
     paths = path_column(opened, recipe.drop)
     if paths is None:
         raise AyatoriError(

@@ -77,7 +77,7 @@ def load(
             rows, schema, within if test is None else _read_test(test, schema, recipe), source
         )
     if is_table(data, path):
-        opened = open_table(path or data)
+        opened = open_table(path or data, recipe.encoding)
         paths = path_column(opened, recipe.drop) if y is None else None
         if paths:
             listing = list_table(opened, paths, recipe, None)
@@ -123,7 +123,9 @@ def load_like(
         y = found.get("y") if y is None else y
         rows = arrays.read_arrays_like(found["X"], y, schema, need_target, found.get("ids"))
     elif is_table(data, path):
-        rows = read_table_like(open_table(path or data), schema, need_target and y is None, ids)
+        rows = read_table_like(
+            open_table(path or data, schema.encoding), schema, need_target and y is None, ids
+        )
         rows = rows if y is None else arrays.with_target(rows, y, schema)
     else:
         values, y = arrays.from_torch_dataset(data) if arrays.is_torch_dataset(data) else (data, y)
@@ -141,7 +143,7 @@ def listing_like(
         return list_folder(path, need_target) if path.is_dir() else list_one(path)
     if schema.image is None or not is_table(data, path):
         return None
-    opened = open_table(path or data)
+    opened = open_table(path or data, schema.encoding)
     paths = path_column(opened)
     if not paths:
         return None
@@ -207,7 +209,7 @@ def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe, blind: bool
     if path.suffix.lower() == ".npz":
         found = arrays.read_npz(path)
         return arrays.read_arrays_like(found["X"], found.get("y"), schema, True, found.get("ids"))
-    opened = open_table(path)
+    opened = open_table(path, recipe.encoding)
     blind = blind and not set(schema.target) & set(opened.names)
     rows = read_table_like(opened, schema, not blind, groups=recipe.groups, time=recipe.time)
     if not blind:

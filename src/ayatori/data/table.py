@@ -133,6 +133,7 @@ def read_table(
         id_column=recipe.ids or None,
         ignored=(*recipe.drop, *features.ignored),
         log=kind.log,
+        encoding=recipe.encoding,
     )
     rows = Rows(
         inputs=features.inputs(table.num_rows),

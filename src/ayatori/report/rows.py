@@ -127,7 +127,7 @@ def _from_table(
     schema = data["schema"]
     wanted = [*schema["numbers"], *schema["dates"], *schema["categories"]]
     try:
-        opened = open_table(path)
+        opened = open_table(path, schema.get("encoding", ""))
         columns = [name for name in opened.names if name in wanted][:COLUMNS]
         key = schema.get("id_column")
         table = opened.read([*columns, *([key] if key and key not in columns else [])], {key} - {None})

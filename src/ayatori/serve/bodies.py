@@ -276,7 +276,7 @@ def _read_csv(upload: Upload, schema: Schema, limits: Limits) -> Dataset:
         path = Path(folder) / "rows.csv"
         path.write_bytes(upload.content)
         try:
-            names = [name for name in open_table(path).names if not name.startswith(UNNAMED)]
+            names = [name for name in open_table(path, schema.encoding).names if not name.startswith(UNNAMED)]
             check_names(names, columns_of(schema), others_of(schema), f"'{upload.name}'")
             parts: list[Dataset] = []
             for part in read_blocks(path, schema):
