@@ -318,6 +318,15 @@ def test_the_verdict_follows_from_the_figures(target: float | None, p: float, ro
     assert "impossible" not in json.dumps(said).lower()
 
 
+def test_where_nobody_named_a_target_an_undecided_verdict_says_what_was_asked_for() -> None:
+    ends = (0.6, 0.65, 0.7), (0.65, 0.7, 0.8)
+    said = verdict(Evidence("classification", 1000, 2, 0.5, 0.64, "trees", 0.0005, *ends))
+    assert said["word"] == "undecided"
+    assert "--target-accuracy" in " ".join(said["reasons"])
+    clear = verdict(Evidence("classification", 1000, 2, 0.5, 0.92, "trees", 0.0005, *GOOD))
+    assert "--target-accuracy" not in " ".join(clear["reasons"])
+
+
 def test_rows_are_drawn_in_proportion() -> None:
     kinds = np.repeat([0, 1, 2], [600, 300, 100])
     drawn = sample_rows(kinds, np.arange(1000), 100, 0)

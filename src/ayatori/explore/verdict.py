@@ -121,6 +121,11 @@ def _reasons(word: str, seen: Evidence) -> list[str]:
         )
     if seen.worst:
         found.append(f"Most often mixed up: {seen.worst[0]} and {seen.worst[1]}.")
+    if seen.target is None and word == "undecided":
+        found.append(
+            "Whether that is enough, only you can say: --target-accuracy judges it by what you need. Without one, "
+            "half of the way from chance to perfect is asked for."
+        )
     found += [f"{name} was not there to be tried, which widens the interval." for name in seen.untried]
     return found
 
