@@ -325,7 +325,7 @@ def test_odd_files_and_folders_are_left_out_and_said(tmp_path: Path) -> None:
         "three/más adentro/日本/a b.PNG",
     ]
     said = " ".join(dataset.notes)
-    for words in ("'empty' is left out", "1 pictures outside", "1 files that are not", "2 links"):
+    for words in ("'empty' is left out", "1 picture outside", "1 file that is no picture", "2 links lead"):
         assert words in said
 
 

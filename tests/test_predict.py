@@ -349,7 +349,7 @@ def test_blocks_of_pictures_are_what_is_read_at_once_and_broken_ones_are_named_o
     for path in folder.rglob("*.png"):
         path.write_bytes(b"no picture")
     said = told(lambda: list(read_blocks(folder, trained)))
-    assert "however 45 are not" in said
+    assert "however 45 of them cannot be read" in said
     assert said == told(lambda: load_like(folder, trained))
 
 

@@ -283,7 +283,7 @@ def predict(
             rows = write_csv(out, [submission(table, sample, model.schema)])
     for note in notes:
         _print(f"  {note}")
-    _print(f"{rows} rows -> {out}")
+    _print(f"{rows} row{'s' * (rows != 1)} -> {out}")
 
 
 @app.command

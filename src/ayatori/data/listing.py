@@ -112,13 +112,17 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         else:
             loose += [(path, "") for path in _one(entry, root, counts)]
     if loose and found:
-        notes.append(f"{len(loose)} pictures outside the class folders are left out")
+        what = "1 picture" if len(loose) == 1 else f"{len(loose)} pictures"
+        notes.append(f"left out: {what} outside the class folders")
     if not found and not need_classes:
         found = loose
     if counts["other"]:
-        notes.append(f"{counts['other']} files that are not pictures are left out")
+        other = counts["other"]
+        what = "1 file that is no picture" if other == 1 else f"{other} files that are no pictures"
+        notes.append(f"left out: {what}")
     if counts["links"]:
-        notes.append(f"{counts['links']} links are skipped: they lead out of the folder, or to a folder")
+        what = "1 link leads" if counts["links"] == 1 else f"{counts['links']} links lead"
+        notes.append(f"left out: {what} out of the folder, or to a folder")
     if not found:
         what = "pictures in subfolders, one per class" if need_classes else "pictures"
         seen = f"it holds {len(loose)} pictures without a class" if loose else "it holds no pictures"

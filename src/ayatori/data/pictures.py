@@ -313,6 +313,8 @@ def broken_notes(broken: Mapping[int, str], names: Sequence[str] | np.ndarray, s
     listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
     if strict and broken:
         raise AyatoriError(
-            f"every picture must be readable, however {len(broken)} are not: {listed}; mend or remove them"
+            f"every picture must be readable, however {len(broken)} of them cannot be read: {listed}; "
+            "mend or remove them"
         )
-    return [f"{len(broken)} broken pictures are skipped: {listed}"] if broken else []
+    what = "1 broken picture is" if len(broken) == 1 else f"{len(broken)} broken pictures are"
+    return [f"{what} skipped: {listed}"] if broken else []

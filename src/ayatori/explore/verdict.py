@@ -123,7 +123,7 @@ def _reasons(word: str, seen: Evidence) -> list[str]:
         found.append(f"Most often mixed up: {seen.worst[0]} and {seen.worst[1]}.")
     if seen.target is None and word == "undecided":
         found.append(
-            "Whether that is enough, only you can say: --target-accuracy judges it by what you need. Without one, "
+            "Whether that is enough, only you can say: --target-accuracy judges by what you need. Without, "
             "half of the way from chance to perfect is asked for."
         )
     found += [f"{name} was not there to be tried, which widens the interval." for name in seen.untried]
