@@ -12,9 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 
+from ayatori.data import load
 from ayatori.ensemble import blends
 from ayatori.evaluate import fit_baselines, leaderboard
-from ayatori.evaluate.baselines import Trees, _pool, _subsample
+from ayatori.evaluate.baselines import Trees, _most, _pool, _subsample
 from ayatori.plan import make_plan
 from ayatori.recipe import EvaluateRecipe, PlanRecipe
 from ayatori.records import (
@@ -239,8 +240,22 @@ def test_many_rows_are_thinned_in_proportion_and_said() -> None:
     assert not np.array_equal(picked, _subsample(data, np.arange(1000), 100, seed=2))
     plan = make_plan(data, PlanRecipe(folds=2))
     recipe = EvaluateRecipe(baselines=("majority", "linear", "neighbours"), baseline_rows=100)
-    _, notes = fit_baselines(data, plan, recipe)
+    found, notes = fit_baselines(data, plan, recipe)
     assert notes == ["of the 400 rows of a fold, 100 are drawn for: logistic regression, nearest neighbours"]
+    assert [one.drawn for one in found] == [0, 100, 100]
+    assert found[1].only([0]).drawn == 100
+    board = leaderboard(blends(found[1], plan), data, plan)
+    assert {entry.drawn for entry in board} == {100}
+
+
+def test_rivals_that_are_quick_learn_from_far_more_rows_than_slow_ones() -> None:
+    two, many = (load(np.arange(400.0)[:, None], y=(np.arange(400) % n).astype(str)) for n in (2, 20))
+    narrow = {"numbers": slice(0, 16), "categories": slice(16, 18)}
+    assert _most("boosting", two, narrow) == 333_333
+    assert _most("boosting", many, narrow) == 83_333
+    assert _most("linear", two, narrow) == 169_491  # two categories are a hundred columns
+    assert [_most(name, two, narrow) for name in ("neighbours", "trees", "perceptron")] == [20_000] * 3
+    assert _most("boosting", two, {"pixels": slice(0, 3000)}) == 20_000  # never fewer
 
 
 def test_an_unknown_rival_is_refused_with_a_hint() -> None:

@@ -469,6 +469,15 @@ def test_the_strongest_rival_is_the_one_the_network_is_compared_with() -> None:
     assert "not worth it" in found["text"]
 
 
+def test_a_rival_that_was_taught_by_a_part_of_the_rows_is_named_so() -> None:
+    chosen = entry("mean of 5 folds", 0.9, 0.87, 0.93, True)
+    part = entry("boosting, mean of 5 folds", 0.8, 0.77, 0.83, **gap(-0.1, -0.12, -0.08), drawn=20_000)
+    floor = entry("majority", 0.5, 0.4, 0.6, **gap(-0.4, -0.5, -0.3))
+    told = "rival, boosting (taught by 20 000 rows of a fold), gets"
+    assert told in answer(RESULT, chosen, [part], floor)["text"].replace("\u202f", " ").replace("\xa0", " ")
+    assert "taught" not in answer(RESULT, chosen, [{**part, "drawn": 0}], floor)["text"]
+
+
 def test_where_the_test_cannot_tell_the_held_out_rows_are_asked() -> None:
     chosen = entry("mean of 5 folds", 0.9, 0.87, 0.93, True)
     unsure = entry("boosting, mean of 5 folds", 0.89, 0.86, 0.92, **gap(-0.01, -0.03, 0.01))

@@ -241,6 +241,7 @@ class Predictions:
     seconds: float = 0.0  # prediction time of all rows by all members
     seconds_train: float = 0.0  # training time of all members
     models: tuple[Any, ...] = ()  # the fitted rivals, where they are kept
+    drawn: int = 0  # rows of a fold that a rival learned from, where they are not all
 
     def only(self, members: Sequence[int]) -> Predictions:
         """What some of the members say."""
@@ -252,6 +253,7 @@ class Predictions:
             self.seconds * part,
             self.seconds_train * part,
             tuple(self.models[member] for member in picked) if self.models else (),
+            self.drawn,
         )
 
 
@@ -331,6 +333,7 @@ class Blend:
     vote: Vote | None = None  # on the test: how new rows are answered; None = the mean of ``members``
     decided: np.ndarray | None = None  # (n, c) whose largest is what is said; None = that of ``values``
     rule: np.ndarray | None = None  # how new rows are decided, see ``evaluate.decision``
+    drawn: int = 0  # see ``Predictions``
 
 
 @dataclass(frozen=True)
@@ -358,6 +361,7 @@ class Entry:
     seconds: Mapping[str, float]  # "train", "predict"
     paired: Mapping[str, float] = field(default_factory=dict)  # difference, low, high, p, n; loss, ...
     against: str = ""
+    drawn: int = 0  # see ``Predictions``
 
 
 @dataclass(frozen=True)

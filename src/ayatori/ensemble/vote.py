@@ -88,6 +88,7 @@ def _blend(
         seconds_train=predictions.seconds_train * share,
         seconds_predict=predictions.seconds * share,
         single=single,
+        drawn=predictions.drawn,
     )
 
 

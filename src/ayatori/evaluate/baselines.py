@@ -66,6 +66,9 @@ FEATURES = 128  # components of what a frozen network says, for trees
 NEIGHBOURS = 10
 CELLS = 100_000  # rows times columns from which on folds side by side are faster than in turn
 DISTANCES = 1_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
+LEARNED = 20_000  # rows of a fold that every rival may learn from, and more as long as ...
+VALUES = {"linear": 20_000_000, "boosting": 6_000_000}  # ... rows times columns are no more
+ONE_HOT = 50  # columns that one of categories becomes at most
 
 
 def check_baselines(recipe: EvaluateRecipe) -> None:
@@ -93,10 +96,10 @@ def fit_baselines(
 ) -> tuple[list[Predictions], list[str]]:
     """Fit every rival of the recipe on every column of the Plan; and notes on what was left out.
 
-    Predictions are (m members, n rows, c outputs) as those of the networks, and NaN except on
-    the SCORE and SEALED rows of a column. At most ``recipe.baseline_rows`` rows of a column are learned
-    from, classes in proportion. ``points`` (n, features) stand in for the inputs, and keep their scale.
-    Errors: an unknown rival.
+    Predictions are (m members, n rows, c outputs) as those of the networks, and NaN except on the SCORE and
+    SEALED rows of a column. At most ``recipe.baseline_rows`` rows of a column are learned from (0: as many as
+    take seconds), classes in proportion. ``points`` (n, features) stand in for the inputs, and keep their
+    scale. Errors: an unknown rival.
     """
     check_baselines(recipe)
     if not recipe.baselines:
@@ -114,7 +117,8 @@ def fit_baselines(
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50")
         for name in recipe.baselines:
             try:
-                rival, most = _rival(name, dataset, plan, recipe.baseline_rows, table, kinds, progress, keep)
+                most = recipe.baseline_rows or _most(name, dataset, kinds)
+                rival, most = _rival(name, dataset, plan, most, table, kinds, progress, keep)
             except _CannotFitError as error:
                 notes.append(f"{NAMES[name][dataset.task]} is left out: {error}")
                 continue
@@ -124,6 +128,17 @@ def fit_baselines(
     for most, names in thinned.items():
         notes.append(f"of the {largest:,} rows of a fold, {most:,} are drawn for: {', '.join(names)}")
     return found, notes
+
+
+def _most(name: str, dataset: Dataset, kinds: Mapping[str, slice]) -> int:
+    """Rows of a fold that a rival learns from: it must not lose for want of rows that it has seconds for."""
+    width = max(part.stop for part in kinds.values())
+    coded = kinds["categories"].stop - kinds["categories"].start if "categories" in kinds else 0
+    trees = (
+        4 if len(dataset.classes) > 2 else dataset.labels[:1].size
+    )  # as many as of two classes, or 4 times
+    wide = {"linear": width + ONE_HOT * coded, "boosting": width * trees}
+    return max(LEARNED, VALUES[name] // wide[name]) if name in wide else LEARNED
 
 
 class _CannotFitError(Exception):
@@ -181,7 +196,9 @@ def _rival(
             fitting, predicting = fitting + seconds[0], predicting + seconds[1]
             if progress is not None:
                 progress(f"{title}, {done} of {len(jobs)}")
-    return Predictions(values, spoken, title, predicting, fitting, tuple(models)), most
+    largest = max(len(_learn_rows(plan, members[0])) for members in jobs.values())
+    drawn = most if name != "majority" and largest > most else 0
+    return Predictions(values, spoken, title, predicting, fitting, tuple(models), drawn), most
 
 
 def _learn_rows(plan: Plan, member: int) -> np.ndarray:
@@ -448,7 +465,9 @@ def scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> Colu
             ("pixels", _components(kinds["pixels"], rows) if pca else "passthrough", kinds["pixels"])
         )
     if "categories" in kinds:
-        encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50, sparse_output=False)
+        encode = OneHotEncoder(
+            handle_unknown="infrequent_if_exist", max_categories=ONE_HOT, sparse_output=False
+        )
         steps.append(("categories", encode, kinds["categories"]))
     return ColumnTransformer(steps)
 

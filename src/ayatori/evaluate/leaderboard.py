@@ -91,7 +91,7 @@ def _entry(blend: Blend, truth: np.ndarray, dataset: Dataset) -> Entry:
     else:
         scores = score(truth[rows], values, dataset.task, dataset.classes, groups, decided)
     seconds = {"train": blend.seconds_train, "predict": blend.seconds_predict}
-    return Entry(blend.name, blend.split, scores, blend.network, seconds)
+    return Entry(blend.name, blend.split, scores, blend.network, seconds, drawn=blend.drawn)
 
 
 def _rank(entry: Entry, task: Task) -> float:

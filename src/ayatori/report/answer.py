@@ -203,7 +203,10 @@ def _against(
     if best is None:
         return []
     verb = "is off by" if task == "regression" else "gets"
-    begin = f"The strongest simple rival, {_kind(best)}, {verb} {said(metric, best['scores'][metric])} "
+    kind = _kind(best)
+    if best.get("drawn"):
+        kind += f" (taught by {plural(best['drawn'], 'row')} of a fold)"
+    begin = f"The strongest simple rival, {kind}, {verb} {said(metric, best['scores'][metric])} "
     begin += "on the same rows"
     other = best.get("against", chosen)  # whom the rival was compared with
     than = "" if other == chosen else brief(other)
