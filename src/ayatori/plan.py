@@ -42,8 +42,8 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
     development = np.flatnonzero(~sealed)
     if len(development) < 4:
         raise AyatoriError(
-            f"training needs at least 4 rows besides the test rows, however {len(development)} are left of "
-            f"{len(dataset)}; bring more rows or seal fewer with --test"
+            f"training needs at least 4 rows besides the test rows, however of {len(dataset)} in all it has "
+            f"{len(development)}; bring more rows or seal fewer with --test"
         )
     roles, columns = [], []
     for repeat in range(recipe.repeats):
