@@ -127,6 +127,8 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
     say("neighbours", 0.08)
     own = {name: np.asarray(values)[rows.drawn] for name, values in given.items()}
     ways = representations(rows.dataset, rows.known, recipe.seed, own)
+    # of pictures the quick models see the points that turn out best, else they need not wait for neighbours
+    early = None if "image" in rows.open.inputs else _probes(rows, ways[0], recipe)
     graphs = [find_neighbours(way.values[rows.known], NEIGHBOURS, rows.asked) for way in ways]
     apart = graphs  # rows of a group, or copies, are no evidence for one another
     if rows.open.groups is not None:
@@ -136,7 +138,7 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
     best = int(np.argmax([np.nan_to_num(one["agreement"]) for one in structures]))
     clock.lap("neighbours")
     with threadpool_limits(1):
-        probes = _probes(rows, ways[best], recipe)
+        probes = early or _probes(rows, ways[best], recipe)
         maps = _maps(rows, ways[best], recipe, say)
         clock.lap("maps")
         bounds, notes = _bounds(rows, probes, apart, recipe, say)
