@@ -93,6 +93,38 @@ def test_members_learn_from_the_past_and_are_scored_on_the_future(strategy: str)
         assert stopped.max() < order[plan.rows(member, SCORE)].min()
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    folds=st.integers(2, 4),
+    strategy=st.sampled_from(["kfold", "holdout", "rotate"]),
+    last=st.floats(0, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_in_time_order_no_group_is_judged_by_what_it_taught(
+    seed: int, folds: int, strategy: str, last: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    order = chance.permutation(240).astype(float)
+    groups = ((order + chance.uniform(0, last, 240)) // 10).astype(np.int64)  # they come, stay a while and go
+    dataset = rows(240, order=order, groups=groups)
+    plan = make_plan(dataset, PlanRecipe(strategy=strategy, folds=folds))  # type: ignore[arg-type]
+    for member in range(plan.members):
+        learned, stopped = plan.train_rows(member), plan.rows(member, STOP)
+        seen = np.concatenate([learned, stopped])
+        judged = np.concatenate([plan.rows(member, SCORE), np.flatnonzero(plan.sealed)])
+        assert order[seen].max() < order[judged].min()
+        assert not set(groups[seen]) & set(groups[judged])
+        assert not set(groups[learned]) & set(groups[stopped])
+        assert len(learned) >= 4
+
+
+def test_groups_that_last_all_the_time_are_refused_in_a_sentence() -> None:
+    order = np.arange(200.0)
+    dataset = rows(200, order=order, groups=np.arange(200) % 7)
+    with pytest.raises(AyatoriError, match="only 0 of 160 rows are of other groups; leave out --time or"):
+        make_plan(dataset, PlanRecipe(folds=3))
+
+
 def test_rows_of_one_moment_are_never_split_between_past_and_future() -> None:
     order = np.repeat(np.arange(20.0), 10)
     dataset = rows(200, order=order)

@@ -40,6 +40,9 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
     _check_recipe(recipe)
     sealed = seal(dataset, recipe, seed)
     development = np.flatnonzero(~sealed)
+    by_time = dataset.order is not None and recipe.splitter is None
+    if by_time and dataset.fixed_test is None:
+        development = _apart(dataset, development, np.flatnonzero(sealed))
     if len(development) < 4:
         raise AyatoriError(
             f"training needs at least 4 rows besides the test rows, however of {len(dataset)} in all it has "
@@ -49,6 +52,7 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
     for repeat in range(recipe.repeats):
         splits = _splits(dataset, development, recipe, seed + 7919 * repeat)
         for fold, (own, judge) in enumerate(splits):
+            own = _apart(dataset, own, judge) if by_time else own
             column = np.zeros(len(dataset), np.uint8)
             column[sealed] = SEALED
             member_seed = int(np.random.default_rng([seed, repeat, fold]).integers(2**31))
@@ -56,6 +60,7 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
                 column[own], column[judge] = 1, STOP
             else:
                 learn, stop = stop_rows(dataset, own, recipe.stop, member_seed)
+                learn = _apart(dataset, learn, stop) if by_time else learn
                 column[learn], column[stop], column[judge] = 1, STOP, SCORE
             roles.append(column)
             columns.append(Column(fold=fold, repeat=repeat, net=net, seed=member_seed))
@@ -76,6 +81,23 @@ def seal(dataset: Dataset, recipe: PlanRecipe, seed: int) -> np.ndarray:
     everything = np.arange(len(dataset))
     sealed[_share(dataset, everything, recipe.test, seed)] = True
     return sealed
+
+
+def _apart(dataset: Dataset, own: np.ndarray, judge: np.ndarray) -> np.ndarray:
+    """The rows of ``own`` whose group has none in ``judge``: splits by time part rows, whosever they are.
+
+    Who comes back later is left out earlier, rather than judged by what is known of him.
+    """
+    if dataset.groups is None or not len(judge):
+        return own
+    kept = own[~np.isin(dataset.groups[own], dataset.groups[judge])]
+    if len(kept) < 4:
+        raise AyatoriError(
+            "in time order, rows whose group comes back in later ones cannot be learned from, however only "
+            f"{len(kept)} of {len(own)} rows are of other groups; leave out --time or --groups, or use fewer "
+            "--folds"
+        )
+    return kept
 
 
 def check_plan(plan: Plan, dataset: Dataset) -> None:

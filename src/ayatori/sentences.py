@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ayatori.pretrained import source_name
 from ayatori.recipe import Recipe
-from ayatori.records import STOP, Dataset, Plan
+from ayatori.records import STOP, UNUSED, Dataset, Plan
 from ayatori.train import balances, sentence, split
 
 Said = Iterator[tuple[str, str]]
@@ -40,8 +40,17 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
         words["plain"] = "with no class balanced, to compare with"
         told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
         yield "plan", f"{plan.members - own} networks beside them: {told}"
-    learn, stop = len(plan.train_rows(0)), len(plan.rows(0, STOP))
-    yield "plan", f"a network trains on about {learn:,} rows and stops by {stop:,} others"
+    if idle := int((plan.roles == UNUSED).all(axis=1).sum()):
+        yield (
+            "plan",
+            f"{idle:,} rows teach and judge nobody: their groups come back in the test, which is later",
+        )
+    learn = [len(plan.train_rows(member)) for member in range(own)]
+    stop = len(plan.rows(0, STOP))
+    if max(learn) > 1.2 * min(learn):  # in time order each has more than the one before
+        yield "plan", f"the networks train on {min(learn):,} to {max(learn):,} rows, later ones on more"
+    else:
+        yield "plan", f"a network trains on about {learn[0]:,} rows and stops by {stop:,} others"
 
 
 def of_training(plan: Plan, recipe: Recipe) -> Said:
