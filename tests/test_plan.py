@@ -118,6 +118,15 @@ def test_in_time_order_no_group_is_judged_by_what_it_taught(
         assert len(learned) >= 4
 
 
+def test_a_test_of_groups_that_others_are_of_is_refused_in_a_sentence() -> None:
+    fixed = np.arange(100) >= 80
+    groups = np.arange(100) // 5
+    assert make_plan(rows(100, fixed_test=fixed, groups=groups), PlanRecipe(folds=3)).sealed.sum() == 20
+    groups[[0, 1, 2]] = groups[-1]
+    with pytest.raises(AyatoriError, match="however 1 of its 4 groups have rows to learn from too"):
+        make_plan(rows(100, fixed_test=fixed, groups=groups), PlanRecipe(folds=3))
+
+
 def test_groups_that_last_all_the_time_are_refused_in_a_sentence() -> None:
     order = np.arange(200.0)
     dataset = rows(200, order=order, groups=np.arange(200) % 7)

@@ -74,6 +74,7 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
 def seal(dataset: Dataset, recipe: PlanRecipe, seed: int) -> np.ndarray:
     """(n,) bool: the rows of the test file, or a share of all rows (the latest ones where there is time)."""
     if dataset.fixed_test is not None:
+        _check_groups(dataset, dataset.fixed_test)
         return dataset.fixed_test
     sealed = np.zeros(len(dataset), bool)
     if isinstance(recipe.test, str) or recipe.test == 0:
@@ -81,6 +82,18 @@ def seal(dataset: Dataset, recipe: PlanRecipe, seed: int) -> np.ndarray:
     everything = np.arange(len(dataset))
     sealed[_share(dataset, everything, recipe.test, seed)] = True
     return sealed
+
+
+def _check_groups(dataset: Dataset, sealed: np.ndarray) -> None:
+    if dataset.groups is None:
+        return
+    tested = np.unique(dataset.groups[sealed])
+    shared = int(np.isin(tested, dataset.groups[~sealed]).sum())
+    if shared:
+        raise AyatoriError(
+            f"the test must be of groups that no other row is of, however {shared} of its {len(tested)} "
+            "groups have rows to learn from too; give other test rows, or leave out --groups"
+        )
 
 
 def _apart(dataset: Dataset, own: np.ndarray, judge: np.ndarray) -> np.ndarray:
