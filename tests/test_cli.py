@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from ayatori import cli
+from tests.helpers import command
 
 QUICK = ("--epochs", "2", "--folds", "2", "--baselines", "none", "--no-look", "--quiet")
 Ayatori = Callable[..., tuple[int, str, str]]
@@ -462,3 +463,21 @@ def test_random_labels_are_scored_at_chance(ayatori: Ayatori) -> None:
         for name in ("roc_auc", "balanced_accuracy"):
             score = entry["scores"][name]
             assert score["low"] <= 0.5 <= score["high"], (entry["name"], name)
+
+
+def test_names_with_commas_and_folders_with_spaces_can_be_written_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chance = np.random.default_rng(0)
+    table = pd.DataFrame({"size, cm": chance.normal(size=60), "b": chance.normal(size=60)})
+    table.assign(**{"price, €": 3 * table.b, "c": table.b}).to_csv(tmp_path / "t.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    few = ("--no-look", "--folds", 2, "--epochs", 1, "--baselines", "none", "--out", "a run")
+    assert command(monkeypatch, "run", "t.csv", "--target", "price, €", *few) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'price, €'? (a comma parts two names, unless the name that has it stands in" in said
+    words = ("run", "t.csv", "--target", '"price, €"', "--drop", 'c,"size, cm"', *few)
+    assert command(monkeypatch, *words) == 0
+    assert "ayatori predict 'a run' NEW_DATA" in capsys.readouterr().out
+    schema = json.loads((tmp_path / "a run" / "data.json").read_text(encoding="utf-8"))["schema"]
+    assert (schema["target"], schema["numbers"]) == (["price, €"], ["b"])

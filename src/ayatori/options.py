@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class RunOptions:
     Parameters
     ----------
     target
-        The column to predict (several, with commas); by default the last one.
+        The column to predict (several, with commas; a name that has one in quotes); by default the last one.
     test
         A file or folder of test rows, or the share of rows to seal (0.2); 0 for none.
     folds
@@ -307,7 +308,7 @@ class ExploreOptions:
     Parameters
     ----------
     target
-        The column to predict (several, with commas); by default the last one.
+        The column to predict (several, with commas; a name that has one in quotes); by default the last one.
     target_accuracy
         The accuracy (R2 for numbers) that you need: can it be reached?
     test
@@ -377,7 +378,8 @@ def recipe_of(options: RunOptions | ExploreOptions) -> Recipe:
 
 def _meant(option: str, said: Any) -> Any:
     if option == "target" and "," in said:
-        return _listed(said)
+        names = _listed(said)
+        return names[0] if len(names) == 1 else names
     if option in LISTS or option in OR_NONE:
         return () if option in OR_NONE and said == "none" else _listed(said)
     if option in ("class_weights", "costs", "balance_shares"):
@@ -406,7 +408,13 @@ def _numbers(option: str, said: str) -> tuple[float, ...] | dict[str, float]:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Parts with commas between, as in a line of CSV: one with a comma of its own stands in quotes.
+
+    >>> _listed('age, "price, in €"')
+    ('age', 'price, in €')
+    """
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def sentence(error: Exception) -> str:

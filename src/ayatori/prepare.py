@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from ayatori import sentences
@@ -209,7 +210,8 @@ def desk_of(folder: RunFolder | None, show: Show) -> Desk:
 
 def how_to_go_on(folder: RunFolder | None) -> str:
     """What is said at Ctrl-C; "" where nothing was saved yet."""
-    return f"go on with: ayatori resume {folder.path}" if folder and folder.has_checkpoint else ""
+    saved = folder is not None and folder.has_checkpoint
+    return f"go on with: ayatori resume {quote(str(folder.path))}" if folder and saved else ""
 
 
 def tell(show: Show, said: sentences.Said) -> None:

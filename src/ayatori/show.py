@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -134,7 +135,7 @@ class Terminal:
         self.console.print(Text.assemble("page  ", (plain(str(page)), "bold")), soft_wrap=True)
         if result.folder is not None:
             self.console.print(
-                Text(plain(f"use   ayatori predict {result.folder} NEW_DATA -o predictions.csv")),
+                Text(plain(f"use   ayatori predict {quote(str(result.folder))} NEW_DATA -o predictions.csv")),
                 soft_wrap=True,
             )
 

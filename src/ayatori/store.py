@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class RunFolder:
         if path.exists():
             raise AyatoriError(
                 f"the output folder must be new, however '{path}' exists; choose another with --out, "
-                f"or go on with it by: ayatori resume {path}"
+                f"or go on with it by: ayatori resume {quote(str(path))}"
             )
         draft = path.with_name(f".{path.name}.new-{os.getpid()}")
         with _said(path):

@@ -67,9 +67,11 @@ def check_names(opened: TableSource, wanted: Sequence[str]) -> None:
         if name and name not in opened.names:
             shown = ", ".join(f"'{known}'" for known in opened.names[:8])
             more = f" and {len(opened.names) - 8} more" if len(opened.names) > 8 else ""
+            hint = nearest(name, list(opened.names))
+            if "," in hint:
+                hint += " (a comma parts two names, unless the name that has it stands in double quotes)"
             raise AyatoriError(
-                f"column '{name}' must be in the table{opened.called}, however it holds {shown}{more}"
-                f"{nearest(name, list(opened.names))}"
+                f"column '{name}' must be in the table{opened.called}, however it holds {shown}{more}{hint}"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -386,4 +387,4 @@ def _student(
         if whole["times"].get("predict"):
             text += f", {fold(whole['times']['predict'])} times cheaper"
         text += "."
-    return {"text": text.strip(), "folder": f"{run.name}/distilled"}
+    return {"text": text.strip(), "folder": quote(f"{run.name}/distilled")}

@@ -60,7 +60,7 @@ def facts(run: str | Path) -> dict[str, Any]:
     run = Path(run)
     if not (run / "result.json").is_file():
         what = "a run folder" if not (run / "recipe.toml").is_file() else "a finished run"
-        hint = "" if what == "a run folder" else f"; go on with it by: ayatori resume {run}"
+        hint = "" if what == "a run folder" else f"; go on with it by: ayatori resume {shlex.quote(str(run))}"
         raise AyatoriError(f"'{run}' must be {what}, however it has no result.json{hint}")
     result, data = read_json(run / "result.json"), read_json(run / "data.json")
     recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
