@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import ipaddress
@@ -69,8 +70,16 @@ def serve(
         logging.getLogger("uvicorn.error").addFilter(lambda record: "Cancel" not in str(record.msg))
         for name in ("python_multipart", "PIL"):  # what is wrong with a request is said to who sent it
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().shutdown(sockets)
+                for connection in list(self.server_state.connections):  # who came while it ended
+                    connection.transport.abort()
+                await asyncio.sleep(0)  # they close at the loop's next turn
+
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended calmly, and raises it again
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(config).run(sockets=[listening])
 
 
 def make_app(model: Model, *, max_rows: int, max_bytes: int, local: bool = True) -> Starlette:
