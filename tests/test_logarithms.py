@@ -47,7 +47,7 @@ def test_a_run_of_logarithms_is_that_of_a_target_of_logarithms(tmp_path: Path) -
     np.testing.assert_allclose(said, np.exp(expected), rtol=1e-6)
     page = values.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "predicting the logarithm of y" in page
-    assert "off by a factor of about" in page or "No: no better than chance" in page
+    assert "off by a factor of about" in page
 
 
 def test_an_exported_graph_says_values_too(tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_an_exported_graph_says_values_too(tmp_path: Path) -> None:
         (
             {"y": 0.0},
             [],
-            "the target 'y' must be above 0 to have a logarithm, however row 7 (the first is 0)",
+            "'y' must be above 0 to have a logarithm, however 1 of its 160 values are not, such as 0;",
         ),
-        ({"y": -2.5}, [], "says -2.5; leave `log_target` out, or add the same to all"),
+        ({"y": -2.5}, [], "such as -2.5; leave `log_target` out, or add the same to all"),
         ({}, ["--task", "classification"], "`log_target` is for numbers, however the task is classification"),
     ],
 )

@@ -14,6 +14,7 @@ from ayatori.data import load
 from ayatori.plan import check_plan, make_plan, strata
 from ayatori.recipe import PlanRecipe
 from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Dataset, Plan
+from ayatori.sentences import of_rows
 
 
 def rows(n: int = 100, classes: int = 2, **columns: np.ndarray) -> Dataset:
@@ -125,6 +126,22 @@ def test_a_test_of_groups_that_others_are_of_is_refused_in_a_sentence() -> None:
     groups[[0, 1, 2]] = groups[-1]
     with pytest.raises(AyatoriError, match="however 1 of its 4 groups have rows to learn from too"):
         make_plan(rows(100, fixed_test=fixed, groups=groups), PlanRecipe(folds=3))
+
+
+def test_only_rows_that_time_and_groups_leave_out_are_said_to_be() -> None:
+    order, groups = np.arange(240.0), (np.arange(240) + 7) // 12
+    by_time = rows(240, order=order, groups=groups)
+    said = " ".join(text for _, text in of_rows(by_time, make_plan(by_time, PlanRecipe(folds=3)), ()))
+    assert "rows teach and judge nobody: their groups come back" in said
+    assert "rows, later ones on more" in said
+    few = rows(240, groups=np.arange(240) // 4)  # a splitter of the user's own may leave out what it likes
+    own = make_plan(
+        few, PlanRecipe(splitter=GroupShuffleSplit(2, test_size=0.1, train_size=0.2, random_state=0))
+    )
+    assert (own.roles == 0).all(axis=1).any()
+    said = " ".join(text for _, text in of_rows(few, own, ()))
+    assert "teach and judge nobody" not in said
+    assert "later ones" not in said
 
 
 def test_groups_that_last_all_the_time_are_refused_in_a_sentence() -> None:

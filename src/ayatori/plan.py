@@ -104,7 +104,7 @@ def _apart(dataset: Dataset, own: np.ndarray, judge: np.ndarray) -> np.ndarray:
     if dataset.groups is None or not len(judge):
         return own
     kept = own[~np.isin(dataset.groups[own], dataset.groups[judge])]
-    if len(kept) < 4:
+    if len(kept) < min(4, len(own)):
         raise AyatoriError(
             "in time order, rows whose group comes back in later ones cannot be learned from, however only "
             f"{len(kept)} of {len(own)} rows are of other groups; leave out --time or --groups, or use fewer "

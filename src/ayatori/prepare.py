@@ -210,8 +210,9 @@ def desk_of(folder: RunFolder | None, show: Show) -> Desk:
 
 def how_to_go_on(folder: RunFolder | None) -> str:
     """What is said at Ctrl-C; "" where nothing was saved yet."""
-    saved = folder is not None and folder.has_checkpoint
-    return f"go on with: ayatori resume {quote(str(folder.path))}" if folder and saved else ""
+    if folder is None or not folder.has_checkpoint:
+        return ""
+    return f"go on with: ayatori resume {quote(str(folder.path))}"
 
 
 def tell(show: Show, said: sentences.Said) -> None:

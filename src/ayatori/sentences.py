@@ -40,14 +40,16 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
         words["plain"] = "with no class balanced, to compare with"
         told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
         yield "plan", f"{plan.members - own} networks beside them: {told}"
-    if idle := int((plan.roles == UNUSED).all(axis=1).sum()):
+    by_time = dataset.order is not None
+    idle = int((plan.roles == UNUSED).all(axis=1).sum())
+    if by_time and dataset.groups is not None and idle:
         yield (
             "plan",
-            f"{idle:,} rows teach and judge nobody: their groups come back in the test, which is later",
+            f"{idle:,} rows teach and judge nobody: their groups come back in rows that are judged later",
         )
     learn = [len(plan.train_rows(member)) for member in range(own)]
     stop = len(plan.rows(0, STOP))
-    if max(learn) > 1.2 * min(learn):  # in time order each has more than the one before
+    if by_time and max(learn) > min(learn):
         yield "plan", f"the networks train on {min(learn):,} to {max(learn):,} rows, later ones on more"
     else:
         yield "plan", f"a network trains on about {learn[0]:,} rows and stops by {stop:,} others"

@@ -124,11 +124,12 @@ def _several(columns: Sequence[RawColumn], task: str) -> TargetKind:
 
 
 def _need_above_zero(column: RawColumn) -> None:
-    low = np.flatnonzero(column.values <= 0)
+    low = column.values[column.values <= 0]
     if len(low):
         raise AyatoriError(
-            f"the target '{column.name}' must be above 0 to have a logarithm, however row {low[0]} "
-            f"(the first is 0) says {column.values[low[0]]:g}; leave `log_target` out, or add the same to all"
+            f"the target '{column.name}' must be above 0 to have a logarithm, however {len(low)} of its "
+            f"{len(column.values)} values are not, such as {low[0]:g}; leave `log_target` out, or add the "
+            "same to all"
         )
 
 

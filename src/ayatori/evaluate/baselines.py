@@ -134,9 +134,8 @@ def _most(name: str, dataset: Dataset, kinds: Mapping[str, slice]) -> int:
     """Rows of a fold that a rival learns from: it must not lose for want of rows that it has seconds for."""
     width = max(part.stop for part in kinds.values())
     coded = kinds["categories"].stop - kinds["categories"].start if "categories" in kinds else 0
-    trees = (
-        4 if len(dataset.classes) > 2 else dataset.labels[:1].size
-    )  # as many as of two classes, or 4 times
+    # of many classes four times as many trees are grown as of two
+    trees = 4 if len(dataset.classes) > 2 else dataset.labels[:1].size
     wide = {"linear": width + ONE_HOT * coded, "boosting": width * trees}
     return max(LEARNED, VALUES[name] // wide[name]) if name in wide else LEARNED
 

@@ -20,7 +20,7 @@ BODIES = {"mlp": TableMLP, "linear": TableLinear}
 EPOCHS = {"quick": 10, "good": 24, "best": 64}  # at least, unless ...
 VISITS = {"quick": 3_000_000, "good": 8_000_000, "best": 20_000_000}  # ... rows are seen so often in all
 STEPS = {"quick": 300, "good": 1000, "best": 3000}  # at least, for few rows
-QUICK_VISITS = 200_000  # at least, in at most twice the epochs of the quick preset (dev/LOG.md, 2026-11-27)
+QUICK_VISITS = 200_000  # at least, in at most twice the epochs of the quick preset (dev/LOG.md, 2026-11-28)
 QUICK_DRY = 3000  # rows from which the quick preset leaves out dropout (dev/LOG.md, 2026-11-27)
 
 
