@@ -122,7 +122,7 @@ def inputs_of(values: Any, start: int = 0, scale: float | None = None) -> dict[s
 
 
 def _numbers(array: np.ndarray, start: int) -> np.ndarray:
-    numbers = array.astype(np.float64)
+    numbers = array.astype(np.float64, order="C")  # batches are picked by rows
     infinite = np.isinf(numbers)
     if infinite.any():
         row, column = np.argwhere(infinite)[0]

@@ -124,13 +124,13 @@ class TableFront(nn.Module):
         """Fill the buffers from a member's own training rows (raw, row first)."""
         numbers, categories = _columns(inputs)
         hidden = self.hidden.tolist() if self.hides else [False] * (self.numbers + len(self.vocabulary))
-        for column, values in enumerate(numbers.T):
-            # a scale of 0 makes a 0 of everything
-            known = values[~np.isnan(values)] if not hidden[column] else values[:0]
-            centre, scale = _centre_and_scale(known)
-            high = np.float32(centre)
-            self.centre[:, column] = torch.tensor([float(high), float(np.float32(centre - float(high)))])
-            self.scale[column] = scale
+        # a scale of 0 makes a 0 of everything
+        shown = [values if not hidden[column] else values[:0] for column, values in enumerate(numbers.T)]
+        found = np.array([_centre_and_scale(values) for values in shown]).reshape(-1, 2)
+        centre, scale = torch.from_numpy(found).unbind(1)
+        high = centre.float()
+        self.centre.copy_(torch.stack([high, (centre - high.double()).float()]))
+        self.scale.copy_(scale)
         self.lookup.zero_()
         for column, (start, values) in enumerate(zip(self.start.tolist(), categories.T, strict=True)):
             if hidden[self.numbers + column]:
@@ -142,7 +142,8 @@ class TableFront(nn.Module):
         raw = inputs["numbers"] if self.numbers else self.scale.new_zeros(_rows(inputs), 0)
         high, low = self.centre.to(raw.dtype)
         # once it is near zero, the rest of a number's digits does not matter
-        scaled = ((raw - high) - low).float() * self.scale
+        near = raw - (high + low) if raw.dtype == torch.float64 else (raw - high) - low
+        scaled = near.float() * self.scale
         numbers = scaled.nan_to_num(0.0, LARGEST, -LARGEST).clamp(-LARGEST, LARGEST)
         numbers = numbers * torch.rsqrt(torch.addcmul(self.one, numbers, numbers, value=1 / 9))
         flags = [self._gaps(raw)] if self.missing else []
@@ -182,10 +183,17 @@ def _common(rows: int) -> int:
 
 
 def _centre_and_scale(values: np.ndarray) -> tuple[float, float]:
-    """Median and 1 / interquartile range; 2 / range where half of the values are equal; 0 where all are."""
+    """Median and 1 / interquartile range; 2 / range where half of the values are equal; 0 where all are.
+
+    Of those ``values`` that are not missing.
+    """
+    values = np.sort(values)  # NaN last
+    values = values[: len(values) - np.isnan(values).sum()]
     if not len(values):
         return 0.0, 0.0
-    low, centre, high = np.quantile(values, [0.25, 0.5, 0.75])
+    # by sorting: np.quantile, which looks for few places, takes three times as long
+    places = np.multiply([0.25, 0.5, 0.75], len(values) - 1)
+    low, centre, high = np.interp(places, np.arange(len(values)), values)
     spread = high - low
     if spread == 0:
         spread = (values.max() - values.min()) / 2

@@ -107,22 +107,27 @@ def fresh_moments(network: Network) -> State:
     }
 
 
-def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int, factor: float) -> Epoch:
-    """Note the epoch, keep the best weights, decide whether to go on."""
+def finish_epoch(
+    learner: Learner, state: tuple[State, State], stop_loss: float, seconds: float, epochs: int, factor: float
+) -> Epoch:
+    """Note the epoch, keep the best weights, decide whether to go on.
+
+    ``state``: a copy of the weights and of the moments that the epoch ended with.
+    """
     progress, recipe = learner.progress, learner.recipe
     rate = learner.learning_rate * factor
     finite = bool(np.isfinite(learner.train_loss) and np.isfinite(stop_loss))
     note, learner.note = learner.note, ""
     if not finite:
         note = _step_back(learner)
-        progress = learner.progress
+        progress, state = learner.progress, learner.good[:2]
     progress.epoch += 1
     progress.seconds += seconds
     line = Epoch(learner.index, progress.epoch, learner.train_loss, stop_loss, rate, seconds, note)
     progress.history.append(line)
     if finite and (recipe.keep == "last" or stop_loss < progress.best_loss - recipe.min_delta):
         progress.best_loss, progress.best_epoch = stop_loss, progress.epoch
-        learner.best = clone(learner.network.state_dict())
+        learner.best = clone(state[0])  # of its own: a state may lie in one piece with those of a whole stack
     if progress.strikes > STRIKES:
         progress.reason = f"the loss was not finite {progress.strikes} times"
     elif progress.epoch - max(progress.best_epoch, 0) >= recipe.patience:
@@ -130,14 +135,14 @@ def finish_epoch(learner: Learner, stop_loss: float, seconds: float, epochs: int
     elif progress.epoch >= epochs:
         kept = ", and the last one is kept" if recipe.keep == "last" else ""
         progress.reason = f"all {epochs} epochs were done{kept}"
-    remember(learner)
+    learner.good = (*state, _noted(progress))
     return line
 
 
 def retire(learner: Learner) -> None:
     """A learner that is done keeps its best weights, in memory of its own, and nothing else."""
     # a member that never had a finite loss keeps its first weights, and its reason says so
-    learner.best = learner.best or learner.good[0]
+    learner.best = learner.best or clone(learner.good[0])
     for name, value in [*learner.network.named_parameters(), *learner.network.named_buffers()]:
         # not a part of a stack's memory any more; what is not in a state is the same for all
         # as it lies in memory, and not as a file has it: products would differ in the last digit
@@ -147,12 +152,13 @@ def retire(learner: Learner) -> None:
 
 
 def remember(learner: Learner) -> None:
-    """Keep the state at the end of an epoch: to go back to, and to save."""
-    learner.good = (
-        clone(learner.network.state_dict()),
-        clone(learner.moments),
-        _noted(learner.progress),
-    )
+    """Keep the state as it is: to go back to, and to save."""
+    learner.good = (*copied(learner), _noted(learner.progress))
+
+
+def copied(learner: Learner) -> tuple[State, State]:
+    """A copy of the weights, and of the optimizer's moments."""
+    return clone(learner.network.state_dict()), clone(learner.moments)
 
 
 def _noted(progress: Progress) -> dict[str, Any]:

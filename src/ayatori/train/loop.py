@@ -148,8 +148,8 @@ def _epochs(
             losses = {index: loss for future in judged for index, loss in future.result().items()}
             factor = schedule((epoch + 1) / settings.epochs, settings.warmup)
             seconds = (time.monotonic() - start) / len(active)
-            for learner in active:
-                line = finish_epoch(learner, losses[learner.index], seconds, settings.epochs, factor)
+            for learner, state in (pair for stack in stacks for pair in stack.states()):
+                line = finish_epoch(learner, state, losses[learner.index], seconds, settings.epochs, factor)
                 if on_epoch and on_epoch(line) and not learner.done:
                     learner.progress.reason = "it was asked to stop"
             if recipe.time_limit and spent + time.monotonic() - began > recipe.time_limit:

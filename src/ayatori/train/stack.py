@@ -22,7 +22,7 @@ from ayatori.nets.noted import UNNOTED, noted
 from ayatori.recipe import EngineRecipe
 from ayatori.records import AyatoriError
 from ayatori.train.adamw import Group
-from ayatori.train.learner import Learner
+from ayatori.train.learner import Learner, State, clone, copied
 from ayatori.train.loss import Loss
 from ayatori.train.memory import is_out_of_memory
 from ayatori.train.stream import Given
@@ -41,6 +41,7 @@ class Stack:
         self._scale = torch.stack([one.network.scale for one in learners])[:, None]
         self._regression = learners[0].network.spec.task == "regression"
         self._recipe = learners[0].recipe
+        self._moments: State = {}
         self._groups = self._make_groups()
         self._wanted = [value for value in self.joined.parameters.values() if value.requires_grad]
         self._noted: tuple[Callable[..., Any], list[Any]] | None = None
@@ -87,6 +88,7 @@ class Stack:
         stacked = torch.stack(own)
         for learner, view in zip(self.learners, stacked, strict=True):
             learner.moments[key] = view
+        self._moments[key] = stacked
         return stacked
 
     def standardise(self, target: Tensor) -> Tensor:
@@ -258,6 +260,25 @@ class Stack:
             for value, old in zip(moved, before, strict=True):
                 value.copy_(torch.lerp(old, value, _beside(self._share, value)))
 
+    def states(self) -> list[tuple[Learner, tuple[State, State]]]:
+        """Each learner, and a copy of its weights and moments.
+
+        Those of a stack are copied in one piece: of fifty small networks in a third of the time.
+        """
+        first = self.learners[0]
+        if self.joined.alone:
+            return [(first, copied(first))]
+        stacked = self.joined.parameters | self.joined.buffers
+        place = {
+            id(value): name
+            for name, value in [*first.network.named_parameters(), *first.network.named_buffers()]
+        }
+        names = {name: place[id(value)] for name, value in first.network.state_dict(keep_vars=True).items()}
+        weights = {name: stacked[own].detach().clone() for name, own in names.items()}
+        moments = clone(self._moments)
+        own = zip(_unbind(weights), _unbind(moments), strict=True)
+        return list(zip(self.learners, own, strict=True))
+
     def end_epoch(self) -> None:
         """Tell the learners their mean training loss, and how many steps they made."""
         means = (self._sum / self._rows).tolist() if self._steps else [0.0] * len(self.learners)
@@ -269,6 +290,12 @@ class Stack:
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _unbind(stacked: State) -> list[State]:
+    """What each learner has of it."""
+    parts = [value.unbind() for value in stacked.values()]
+    return [dict(zip(stacked, own, strict=True)) for own in zip(*parts, strict=True)]
 
 
 def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
@@ -297,7 +324,7 @@ def row_losses(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     """
     if len(logits) == 1 or not getattr(loss, "of_rows", False):
         return torch.stack([loss(own, wanted) for own, wanted in zip(logits, target, strict=True)])
-    return loss(logits.flatten(0, 1), target.flatten(0, 1)).unflatten(0, logits.shape[:2])
+    return loss(logits, target)
 
 
 def _slices(rows: int, parts: int) -> list[slice]:

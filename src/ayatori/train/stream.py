@@ -17,6 +17,7 @@ from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Plan
 
 FIT_BYTES = 256 * 2**20  # of pictures that a front's statistics come from
+EXACT_FROM = 16  # steps of an epoch; with fewer, half of one would be felt
 VIEWS = "_views"  # ends the name of an input that holds several views of each row
 
 
@@ -77,6 +78,8 @@ class Given:
 def make_stream(dataset: Dataset, plan: Plan, recipe: Recipe) -> Stream:
     """About ``batch_size`` rows of each member a step; pictures are shared, rows of a table are not.
 
+    Of a table an epoch of many steps has exactly ``batch_size`` rows in each, and may so be half a step
+    shorter or longer than all rows: products of 128 rows are a tenth faster than of 129.
     A shared row that counts twice for a member weighs twice; of a table it is drawn twice as often. Where
     rare rows are drawn more often, nothing is shared: which ones are rare only a member's own rows may say.
     """
@@ -87,7 +90,8 @@ def make_stream(dataset: Dataset, plan: Plan, recipe: Recipe) -> Stream:
     rows = [int(own.sum(dtype=np.int64) if shared is None else np.count_nonzero(own)) for own in counts]
     own = round(float(np.median(rows)))
     steps = max(1, round(own / batch_size))
-    return Stream(steps, max(1, round(own / steps)), shared)
+    exact = shared is None and steps >= EXACT_FROM
+    return Stream(steps, batch_size if exact else max(1, round(own / steps)), shared)
 
 
 def read_batch(
@@ -169,11 +173,18 @@ def take(
         if name.endswith(VIEWS):
             continue
         varied = None if views is None else inputs.get(name + VIEWS)
-        picked = values[flat] if varied is None or views is None else varied[flat, views[flat]]
+        picked = pick(values, flat) if varied is None or views is None else varied[flat, views[flat]]
         batch[name] = to_device(picked, device)
     if "image" in batch and layout == "channels_last":
         batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
     return {name: value.unflatten(0, rows.shape) for name, value in batch.items()}
+
+
+def pick(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``values[rows]``, by torch: two to three times as fast, but it warns of what may not be written to."""
+    if not values.flags.writeable or not values.flags.c_contiguous or rows.dtype.kind != "i":
+        return values[rows]
+    return torch.from_numpy(values).index_select(0, torch.from_numpy(rows)).numpy()
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
