@@ -20,6 +20,7 @@ from ayatori.records import SCORE, SEALED, STOP, UNUSED, Dataset, Member, Plan
 from ayatori.train import learner as learners
 from ayatori.train import loop, train
 from ayatori.train.stack import Stack
+from ayatori.train.stream import Batch, make_stream
 
 TRACED = {"traced": 0, "as they are": 10**9}
 
@@ -487,3 +488,28 @@ def test_a_member_that_stepped_back_resumes_to_the_same_bytes() -> None:
         for first, second in zip(whole, resumed(dataset, plan, recipe, fatal, True), strict=True):
             assert same_bits(first, second)
             assert first.reason == second.reason
+
+
+@pytest.mark.parametrize("net", [mlp, "mlp", "linear"])
+def test_the_copies_that_a_stack_makes_are_its_members_own_states(net: object) -> None:
+    plan, recipe = settled(table(), net=net, engine="stacked", epochs=2)
+    job = loop.Job(table(), plan, recipe, make_stream(table(), plan, recipe), torch.device("cpu"))
+    members = loop.new_learners(job, range(plan.members))
+    (stack,) = loop.form(members, job, [])
+    for batch in range(2):
+        stack.step(loop.own_rows(stack, job, Batch((5, 0, batch), 0.0)), 1.0)
+    assert len(stack.learners) == plan.members > 1
+    for member, (weights, moments) in stack.states():
+        for found, expected in ((weights, member.network.state_dict()), (moments, member.moments)):
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                assert torch.equal(found[name], value), name
+                assert found[name].data_ptr() != value.data_ptr() or not value.numel()
+
+
+def test_the_best_weights_of_a_member_do_not_keep_those_of_its_whole_stack_in_memory() -> None:
+    plan, recipe = settled(table(), engine="stacked", epochs=3)
+    job = loop.Job(table(), plan, recipe, make_stream(table(), plan, recipe), torch.device("cpu"))
+    for member in loop.train_members(job, range(plan.members), None, lambda _: None):
+        for value in member.best.values():
+            assert value.untyped_storage().nbytes() == value.numel() * value.element_size()

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -320,6 +322,41 @@ def test_a_loss_is_that_of_torch_row_by_row(name: str, task, reference) -> None:
     losses = make_loss(LossRecipe(name=name, delta=0.7), task)(logits, target)
     assert losses.shape == (9,)
     torch.testing.assert_close(losses.mean(), reference(logits, target))
+
+
+@given(
+    name=st.sampled_from(["cross_entropy", "focal"]),
+    soft=st.booleans(),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    networks=st.integers(1, 4),
+    rows=st.integers(1, 9),
+    classes=st.integers(2, 6),
+    classes_first=st.booleans(),
+)
+def test_the_loss_of_several_networks_is_that_of_each(
+    name: str, soft: bool, smoothing: float, networks: int, rows: int, classes: int, classes_first: bool
+) -> None:
+    chance = torch.Generator().manual_seed(networks * rows + classes)
+    logits = torch.randn(networks, classes, rows, generator=chance).mT
+    logits = logits if classes_first else logits.contiguous()
+    target = torch.randint(0, classes, (networks, rows), generator=chance)
+    target = torch.rand(networks, rows, classes, generator=chance).softmax(-1) if soft else target
+    loss = make_loss(LossRecipe(name=name), "classification", smoothing, soft)
+    each = torch.stack([loss(mine, wanted) for mine, wanted in zip(logits, target, strict=True)])
+    torch.testing.assert_close(loss(logits, target), each)
+
+
+@given(rows=st.integers(40, 3000), batch_size=st.integers(1, 300))
+def test_an_epoch_of_a_table_has_about_all_rows_and_one_of_many_steps_the_batch_size_that_was_asked_for(
+    rows: int, batch_size: int
+) -> None:
+    dataset = blobs(rows)
+    plan, recipe = settled(dataset, net="linear", folds=2, batch_size=batch_size)
+    own = np.median([plan.counts(member).sum() for member in range(plan.members)])
+    stream = make_stream(dataset, plan, recipe)
+    assert stream.steps * stream.size == pytest.approx(own, abs=0.5 * max(stream.steps, stream.size) + 0.5)
+    if own >= 17 * batch_size:
+        assert stream.size == batch_size
 
 
 def test_focal_loss_is_that_of_torchvision() -> None:

@@ -269,14 +269,8 @@ class Stack:
         if self.joined.alone:
             return [(first, copied(first))]
         stacked = self.joined.parameters | self.joined.buffers
-        place = {
-            id(value): name
-            for name, value in [*first.network.named_parameters(), *first.network.named_buffers()]
-        }
-        names = {name: place[id(value)] for name, value in first.network.state_dict(keep_vars=True).items()}
-        weights = {name: stacked[own].detach().clone() for name, own in names.items()}
-        moments = clone(self._moments)
-        own = zip(_unbind(weights), _unbind(moments), strict=True)
+        weights = clone({name: stacked[name] for name in first.network.state_dict()})
+        own = zip(_unbind(weights), _unbind(clone(self._moments)), strict=True)
         return list(zip(self.learners, own, strict=True))
 
     def end_epoch(self) -> None:
