@@ -253,6 +253,30 @@ def test_periodic_embeddings_follow_their_formula():
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("networks", [0, 3])
+def test_the_way_back_of_a_fading_activation_is_that_of_its_formula(networks):
+    torch.manual_seed(0)
+    shape = (networks, 5, 4) if networks else (5, 4)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn((*shape[:-2], 4), dtype=torch.float64, requires_grad=True)
+    layer = Fading(4, "SiLU").train()
+
+    def faded(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    stacked = torch.func.vmap(faded) if networks else faded
+    found = stacked(weight, x)
+    expected = x + (weight if not networks else weight[:, None]) * (torch.nn.functional.silu(x) - x)
+    torch.testing.assert_close(found, expected)
+    pull = torch.randn_like(found)
+    for own, wanted in zip(
+        torch.autograd.grad(found, (x, weight), pull),
+        torch.autograd.grad(expected, (x, weight), pull),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, wanted)
+
+
 def test_a_fading_activation_starts_as_the_activation_and_can_become_the_identity():
     layer, x = Fading(4, "ReLU"), torch.randn(3, 4)
     torch.testing.assert_close(layer(x), x.relu())

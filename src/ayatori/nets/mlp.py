@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,32 @@ class Fading(nn.Module):
         self.weight = nn.Parameter(torch.ones(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(x, self.function(x), self.weight.to(x.dtype))
+        weight = self.weight.to(x.dtype)
+        if self.training and type(self.function) is nn.SiLU:
+            return _FadingSilu.apply(x, weight)[0]
+        return torch.lerp(x, self.function(x), weight)
+
+
+class _FadingSilu(torch.autograd.Function):
+    """The same, with a way back that fades what comes back as what went: seven eighths of the time."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        active = nn.functional.silu(x)
+        return torch.lerp(x, active, weight), active
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight, active = ctx.saved_tensors
+        back = torch.lerp(gradient, torch.ops.aten.silu_backward(gradient, x), weight)
+        return back, (gradient * (active - x)).sum(tuple(range(x.ndim - 1)))
 
 
 class Columns(nn.Module):
