@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from PIL.Image import Image as Picture
@@ -352,6 +354,97 @@ def test_a_table_of_paths_names_pictures_and_labels(tmp_path: Path) -> None:
     values = load(tmp_path / "values.csv")
     assert values.task == "regression"
     assert values.labels[:, 0].tolist() == [0.5, 1.5, 2.5, 3.5]
+
+
+def listed(tmp_path: Path, endings: bool) -> None:
+    """A table beside the folder of its pictures, as competitions give them."""
+    folder_of(tmp_path / "photos")
+    (tmp_path / "train").mkdir()
+    lines = ["id,kind"]
+    for path in sorted((tmp_path / "photos").rglob("*.png")):
+        name = f"{path.parent.name}{path.stem}a"
+        path.rename(tmp_path / "train" / f"{name}.png")
+        lines.append(f"{name}{'.png' * endings},{path.parent.name}")
+    shutil.rmtree(tmp_path / "photos")
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("endings", [False, True])
+def test_a_table_may_name_pictures_of_a_folder_beside_it_without_their_ending(
+    tmp_path: Path, endings: bool
+) -> None:
+    listed(tmp_path, endings)
+    dataset = load(tmp_path / "train.csv")
+    folder_of(tmp_path / "plain")
+    np.testing.assert_array_equal(dataset.inputs["image"], load(tmp_path / "plain").inputs["image"])
+    assert set(dataset.classes) == {path.name for path in (tmp_path / "plain").iterdir()}
+    assert any(f"names pictures in '{tmp_path / 'train'}'" in note for note in dataset.notes)
+    (tmp_path / "test").mkdir()
+    new = sorted((tmp_path / "train").iterdir())[0]
+    new.rename(tmp_path / "test" / f"new{new.suffix}")
+    (tmp_path / "test.csv").write_text(f"id\nnew{new.suffix * endings}")
+    found = load_like(tmp_path / "test.csv", dataset.schema)
+    assert found.ids.tolist() == [f"new{new.suffix * endings}"]
+    row = dataset.ids.tolist().index(new.name if endings else new.stem)
+    np.testing.assert_array_equal(found.inputs["image"][0], dataset.inputs["image"][row])
+
+
+def test_the_folder_of_the_pictures_of_a_table_can_be_anywhere_if_it_is_named(tmp_path: Path) -> None:
+    listed(tmp_path, endings=False)
+    beside = load(tmp_path / "train.csv")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "train").rename(tmp_path / "far" / "photos")
+    assert load(tmp_path / "train.csv").schema.image is None
+    far = str(tmp_path / "far" / "photos")
+    for data in (tmp_path / "train.csv", pd.read_csv(tmp_path / "train.csv")):
+        found = load(data, recipe=DataRecipe(target="kind", pictures=far))
+        np.testing.assert_array_equal(found.inputs["image"], beside.inputs["image"])
+        np.testing.assert_array_equal(found.labels, beside.labels)
+    for wrong, sentence in (
+        (tmp_path / "train.csv", "must be a folder"),
+        (tmp_path / "far", "none of id, kind"),
+    ):
+        with pytest.raises(AyatoriError, match=sentence):
+            load(tmp_path / "train.csv", recipe=DataRecipe(pictures=str(wrong)))
+    with pytest.raises(AyatoriError, match="a folder of pictures; leave it out"):
+        load(tmp_path / "far", recipe=DataRecipe(pictures=far))
+
+
+def test_names_that_two_folders_hold_are_refused(tmp_path: Path) -> None:
+    listed(tmp_path, endings=True)
+    shutil.copytree(tmp_path / "train", tmp_path / "copy")
+    with pytest.raises(AyatoriError, match="must name pictures of one folder, however"):
+        load(tmp_path / "train.csv")
+    assert load(tmp_path / "train.csv", recipe=DataRecipe(pictures=str(tmp_path / "copy"))).schema.image
+
+
+def test_a_table_with_more_to_learn_from_stays_a_table_and_says_that_a_column_names_pictures(
+    tmp_path: Path,
+) -> None:
+    listed(tmp_path, endings=False)
+    frame = pd.read_csv(tmp_path / "train.csv")
+    frame.insert(1, "age", np.arange(len(frame)) / 3)
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    dataset = load(tmp_path / "train.csv")
+    assert dataset.schema.image is None
+    assert any(f"--pictures '{tmp_path / 'train'}'" in note for note in dataset.notes)
+    pictures = load(tmp_path / "train.csv", recipe=DataRecipe(pictures=str(tmp_path / "train")))
+    assert pictures.schema.image is not None
+    assert any("left out: age" in note for note in pictures.notes)
+
+
+def test_a_table_of_its_own_pictures_is_the_test_of_another(tmp_path: Path) -> None:
+    listed(tmp_path, endings=False)
+    frame = pd.read_csv(tmp_path / "train.csv")
+    test = frame.groupby("kind").head(1)
+    (tmp_path / "test").mkdir()
+    for name in test["id"]:
+        (tmp_path / "train" / f"{name}.png").rename(tmp_path / "test" / f"{name}.png")
+    test.to_csv(tmp_path / "test.csv", index=False)
+    frame.drop(index=test.index).to_csv(tmp_path / "train.csv", index=False)
+    dataset = load(tmp_path / "train.csv", test=tmp_path / "test.csv")
+    assert dataset.fixed_test is not None
+    assert dataset.ids[dataset.fixed_test].tolist() == test["id"].tolist()
 
 
 def test_paths_that_leave_the_folder_of_the_table_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "ids": ("data", "ids"),
     "drop": ("data", "drop"),
     "encoding": ("data", "encoding"),
+    "pictures": ("data", "pictures"),
     "size": ("data", "size"),
     "strict": ("data", "strict"),
     "test": ("plan", "test"),
@@ -165,6 +166,8 @@ class RunOptions:
         Columns to leave out, with commas.
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
+    pictures
+        Folder of the pictures that a column of the table names, with or without their ending.
     size
         Side of the square pictures in pixels.
     strict
@@ -267,6 +270,7 @@ class RunOptions:
     ids: str | None = None
     drop: str | None = None
     encoding: str | None = None
+    pictures: str | None = None
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     ensemble: Annotated[str | None, ENSEMBLE] = None
@@ -327,6 +331,8 @@ class ExploreOptions:
         Columns to leave out, with commas.
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
+    pictures
+        Folder of the pictures that a column of the table names, with or without their ending.
     size
         Side of the square pictures in pixels.
     strict
@@ -349,6 +355,7 @@ class ExploreOptions:
     ids: str | None = None
     drop: str | None = None
     encoding: str | None = None
+    pictures: str | None = None
     size: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     pretrained: str | None = None

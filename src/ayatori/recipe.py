@@ -27,6 +27,7 @@ class DataRecipe:
     ids: str = ""  # column that names the rows
     drop: tuple[str, ...] = ()  # columns to leave out
     encoding: str = ""  # of tables that are not UTF-8, such as cp932
+    pictures: str = ""  # folder of the pictures that a column of the table names; "" = near the table
     size: int = 0  # side of the square pictures in pixels, 0 = from the pictures
     colour: Literal["auto", "rgb", "grey"] = "auto"
     crop: float = 0.0  # the square in the middle, as a share of the shorter side; 0 = all, squeezed

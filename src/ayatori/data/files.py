@@ -63,7 +63,7 @@ class TableSource:
     """A table that has been opened but not yet read: its column names, and how to read some of them.
 
     ``read(columns, text)`` gives an Arrow table of ``columns``; those in ``text`` stay text where the
-    file has no types of its own. ``sample()`` gives the first values of the text columns of a file.
+    file has no types of its own. ``sample()`` gives the first values of the text columns.
     ``stream(columns, text, check)`` reads the same values, of the same types, piece by piece.
     """
 
@@ -454,7 +454,11 @@ def _open_frame(data: Any) -> TableSource:
         arrays = [arrow_column(data.iloc[:, place[name]]) for name in columns]
         return pa.table(arrays, names=list(columns))
 
-    return TableSource(names, read)
+    def sample() -> dict[str, list[str]]:
+        first = {name: data.iloc[:, place[name]].head(_SAMPLE_ROWS).dropna().tolist() for name in names}
+        return {name: words for name, words in first.items() if all(isinstance(word, str) for word in words)}
+
+    return TableSource(names, read, sample)
 
 
 def arrow_column(values: pd.Series) -> pa.Array | pa.ChunkedArray:

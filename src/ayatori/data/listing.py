@@ -11,6 +11,7 @@ import numpy as np
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
+from ayatori.data.paths import SUFFIXES, Named, is_picture, named_pictures
 from ayatori.data.table import (
     check_names,
     default_target,
@@ -24,10 +25,6 @@ from ayatori.data.target import NO_TARGET, missing_rows
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
-)
 # parts of a data set, as folders are called
 PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"])
 
@@ -85,12 +82,12 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     if path.is_dir():
         return list_folder(path)
     opened = open_table(path, recipe.encoding)
-    paths = path_column(opened, recipe.drop)
-    if paths is None:
+    named = named_pictures(opened, recipe, known=True)
+    if named is None:
         raise AyatoriError(
             f"the test '{path}' must name pictures like the other rows, however no column does"
         )
-    return list_table(opened, paths, recipe, tuple(column.name for column in like.target or ()))
+    return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
 
 
 def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Listing:
@@ -172,11 +169,6 @@ def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int]) -> Iterato
         counts["other"] += 1
 
 
-def is_picture(name: str) -> bool:
-    """Whether a name ends like a picture's."""
-    return name.lower().endswith(SUFFIXES)
-
-
 def _text_column(name: str, values: list[str]) -> RawColumn:
     words = sorted(set(values))
     place = {word: code for code, word in enumerate(words)}
@@ -184,32 +176,15 @@ def _text_column(name: str, values: list[str]) -> RawColumn:
     return RawColumn(name, "text", codes, tuple(words))
 
 
-def path_column(opened: TableSource, drop: tuple[str, ...] = ()) -> str | None:
-    """The column of a table file that holds paths of pictures, as seen from the table's folder."""
-    if opened.folder is None:
-        return None
-    for name, words in opened.sample().items():
-        words = [word.strip() for word in words if word.strip()]
-        if not words or name in drop or not all(is_picture(word) for word in words):
-            continue
-        if any((opened.folder / word).is_file() for word in words):
-            return name
-        raise AyatoriError(
-            f"column '{name}' must hold paths of pictures as seen from '{opened.folder}', "
-            f"however '{words[0]}' is not there; mend the paths or drop the column"
-        )
-    return None
-
-
 def list_table(
     opened: TableSource,
-    paths: str,
+    pictures: Named,
     recipe: DataRecipe,
     target: tuple[str, ...] | None,
     need_target: bool = True,
 ) -> Listing:
-    """The pictures that a table names in its column ``paths``; ``target`` None finds it by the recipe."""
-    assert opened.folder is not None
+    """The pictures that a table names; ``target`` None finds it by the recipe."""
+    paths = pictures.column
     check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
     notes: list[str] = []
     if target is None:
@@ -222,7 +197,9 @@ def list_table(
     named = decode(paths, table[paths], guess=False)
     if named.kind != "text" or named.missing.any():
         raise AyatoriError(f"column '{paths}' must hold a path in every row, however some are missing")
-    files = [_inside(opened.folder, word) for word in named.words]
+    files = [pictures.file(word.strip()) for word in named.words]
+    if opened.folder is not None and pictures.folder.resolve() != opened.folder.resolve():
+        notes.append(f"column '{paths}' names pictures in '{pictures.folder}'")
     left = [name for name in opened.names if name not in used and name not in recipe.drop]
     if left:
         notes.append(f"columns beside the pictures are left out: {', '.join(left[:8])}")
@@ -253,12 +230,3 @@ def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
         order=None if listing.order is None else listing.order[kept],
         notes=(*listing.notes, note),
     )
-
-
-def _inside(folder: Path, name: str) -> str:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise AyatoriError(
-            f"paths of pictures must stay inside '{folder}', however '{name}' does not; move the table up"
-        )
-    return str(path)

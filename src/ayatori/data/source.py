@@ -17,14 +17,13 @@ from ayatori.data.files import open_table
 from ayatori.data.labelled import load_pictures, read_pictures_like
 from ayatori.data.listing import (
     Listing,
-    is_picture,
     list_folder,
     list_labelled,
     list_one,
     list_table,
     list_test,
-    path_column,
 )
+from ayatori.data.paths import is_picture, named_pictures
 from ayatori.data.pictures import Progress
 from ayatori.data.rows import Rows, make_dataset
 from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
@@ -78,12 +77,15 @@ def load(
         )
     if is_table(data, path):
         opened = open_table(path or data, recipe.encoding)
-        paths = path_column(opened, recipe.drop) if y is None else None
-        if paths:
-            listing = list_table(opened, paths, recipe, None)
+        named = named_pictures(opened, recipe) if y is None else None
+        if named and named.sure:
+            listing = list_table(opened, named, recipe, None)
             later = None if test is None else list_test(existing(test), listing, recipe)
             return load_pictures(listing, later, recipe, source, cache, progress)
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
+        if named:
+            note = f"column '{named.column}' names pictures; to learn from them: --pictures '{named.folder}'"
+            rows = dataclasses.replace(rows, notes=(*rows.notes, note))
     else:
         rows, schema = _read_arrays(data, y, recipe)
     sealed = None if test is None else _read_test(test, schema, recipe, blind)
@@ -144,11 +146,9 @@ def listing_like(
     if schema.image is None or not is_table(data, path):
         return None
     opened = open_table(path or data, schema.encoding)
-    paths = path_column(opened)
-    if not paths:
-        return None
-    recipe = DataRecipe(ids=ids_like(opened, schema, ids))
-    return list_table(opened, paths, recipe, schema.target, need_target)
+    recipe = DataRecipe(target=schema.target, ids=ids_like(opened, schema, ids))
+    named = named_pictures(opened, recipe, known=True)
+    return None if named is None else list_table(opened, named, recipe, schema.target, need_target)
 
 
 def framed(data: Any) -> Any:

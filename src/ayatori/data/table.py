@@ -84,6 +84,10 @@ def no_columns(recipe: DataRecipe, found: str) -> None:
                 f"{setting} must name a column of a table, however {setting}={value!r} "
                 f"and {found}; leave it out"
             )
+    if recipe.pictures:
+        raise AyatoriError(
+            f"`pictures` is the folder of the pictures that a table names, however {found}; leave it out"
+        )
 
 
 def default_target(

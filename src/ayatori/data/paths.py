@@ -1,0 +1,130 @@
+"""Stage 1e. Which column of a table names pictures, and the folder that they are in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ayatori.data.files import TableSource
+from ayatori.errors import existing
+from ayatori.recipe import DataRecipe
+from ayatori.records import AyatoriError
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
+)
+MOST_FOLDERS = 64  # beside a table, that are looked into
+
+
+@dataclass(frozen=True)
+class Named:
+    """Pictures that ``column`` names, with or without their ending, as seen from ``folder``.
+
+    ``sure``: they are what the rows are about. Otherwise the table has more to learn from, and its owner
+    must say so.
+    """
+
+    column: str
+    folder: Path
+    sure: bool = True
+
+    def file(self, word: str) -> str:
+        """The file that a value of the column names. It must stay inside the folder."""
+        path = find(self.folder, word) or self.folder / word
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise AyatoriError(
+                f"paths of pictures must stay inside '{self.folder}', however '{word}' does not; name the "
+                "folder that holds them all as `pictures`"
+            )
+        return str(path)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name ends like a picture's."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def find(folder: Path, word: str) -> Path | None:
+    """The file in ``folder`` that is called ``word``, or ``word`` and the ending of a picture."""
+    endings = ("",) if is_picture(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+    return next((path for end in endings if (path := folder / f"{word}{end}").is_file()), None)
+
+
+def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False) -> Named | None:
+    """The column of a table that names pictures, and where they are; None where there is none.
+
+    They are in the folder ``recipe.pictures``, or else in the folder of the table or in one folder beside it.
+    Names that end like a picture's always count; others if the folder was named, if the rows are ``known``
+    to be pictures, or if nothing else is there to learn from.
+    """
+    folders = _folders(opened, recipe.pictures, known)
+    if not folders:
+        return None
+    sample = {
+        name: words
+        for name, values in opened.sample().items()
+        if name not in recipe.drop and (words := [value.strip() for value in values if value.strip()])
+    }
+    for name, words in sample.items():
+        if all(map(is_picture, words)):
+            there = [folder for folder in folders if any(find(folder, word) for word in words)]
+            return Named(name, _only(name, words[0], there, folders))
+    targets = (recipe.target,) if isinstance(recipe.target, str) else recipe.target
+    used = {*recipe.drop, *targets, recipe.groups, recipe.time}
+    for name, words in sample.items():
+        there = [folder for folder in folders if _holds(folder, words)] if name not in used else []
+        others = [other for other in opened.names if other not in {*used, name, recipe.ids}]
+        sure = known or bool(recipe.pictures) or len(others) <= (0 if any(targets) else 1)
+        if there and (sure or len(there) == 1):
+            return Named(name, _only(name, words[0], there, folders), sure)
+    if recipe.pictures and not known:
+        raise AyatoriError(
+            f"the table must have a column that names the pictures in '{recipe.pictures}', with or without "
+            f"their ending, however none of {', '.join(opened.names[:5])} does"
+        )
+    return None
+
+
+def _folders(opened: TableSource, pictures: str, known: bool) -> list[Path]:
+    """Where the pictures may be: in the folder that was named, else in the table's or one beside it."""
+    named = [existing(pictures)] if pictures else []
+    if named and not named[0].is_dir():
+        raise AyatoriError(f"`pictures` must be a folder, however '{pictures}' is a file")
+    if opened.folder is None or (named and not known):
+        return named
+    return [opened.folder, *_beside(opened.folder), *named]
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """The folders in the folder of a table."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__MACOSX")))
+    except OSError:  # the table itself was readable; what is beside it need not be
+        return
+    yield from (folder / name for name in names[:MOST_FOLDERS])
+
+
+def _holds(folder: Path, words: Sequence[str]) -> bool:
+    """Whether the first of ``words``, and half of all, name pictures in a folder."""
+    return find(folder, words[0]) is not None and 2 * sum(find(folder, w) is not None for w in words) >= len(
+        words
+    )
+
+
+def _only(name: str, word: str, there: Sequence[Path], folders: Sequence[Path]) -> Path:
+    """The first of ``folders``, or else the only one ``there``, that holds what a column names."""
+    if not there:
+        raise AyatoriError(
+            f"column '{name}' must hold paths of pictures as seen from '{folders[0]}' or a folder in it, "
+            f"however '{word}' is not there; mend the paths, name the folder as `pictures`, or leave it out"
+        )
+    if there[0] != folders[0] and len({folder.resolve() for folder in there}) > 1:
+        raise AyatoriError(
+            f"column '{name}' must name pictures of one folder, however '{word}' is in '{there[0]}' and in "
+            f"'{there[1]}'; name the folder as `pictures`, or move the table into it"
+        )
+    return there[0]
