@@ -447,6 +447,23 @@ def test_a_table_of_its_own_pictures_is_the_test_of_another(tmp_path: Path) -> N
     assert dataset.ids[dataset.fixed_test].tolist() == test["id"].tolist()
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_folder_with_a_table_of_its_pictures_is_refused_with_the_table_to_give(
+    tmp_path: Path, flat: bool
+) -> None:
+    listed(tmp_path, endings=True)
+    (tmp_path / "sample.csv").write_text("id,kind\nnothing,here")
+    if flat:
+        for path in (tmp_path / "train").iterdir():
+            path.rename(tmp_path / path.name)
+        (tmp_path / "train").rmdir()
+    else:
+        (tmp_path / "test").mkdir()
+        shutil.copy(next((tmp_path / "train").iterdir()), tmp_path / "test" / "new.png")
+    with pytest.raises(AyatoriError, match=f"ayatori run '{tmp_path / 'train.csv'}'"):
+        load(tmp_path)
+
+
 def test_paths_that_leave_the_folder_of_the_table_are_refused(tmp_path: Path) -> None:
     folder_of(tmp_path / "data")
     (tmp_path / "lists").mkdir()

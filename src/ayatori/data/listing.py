@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
 # parts of a data set, as folders are called
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
 PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"])
 
 
@@ -58,6 +60,7 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
     if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
         return list_folder(parts[0], prefix="train/"), list_folder(parts[1], prefix="test/")
     _check_parts(folder, inside)
+    _check_tables(folder, inside)
     return list_folder(folder), None
 
 
@@ -75,6 +78,23 @@ def _check_parts(folder: Path, inside: set[str]) -> None:
         f"the folders in '{folder}' must be classes, however {', '.join(sorted(inside))} are parts, with the "
         f"classes {', '.join(classes[:3])}{' ...' if len(classes) > 3 else ''} inside{how}"
     )
+
+
+def _check_tables(folder: Path, inside: set[str]) -> None:
+    """Refuse what is no folder of classes, but holds a table that names its pictures."""
+    if len(inside) > 1 and not {name.lower() for name in inside} <= PARTS:
+        return
+    tables = [entry.name for entry in _visible(folder) if entry.name.lower().endswith(TABLES)]
+    for name in sorted(tables, key=lambda name: (not name.lower().startswith("train"), name)):
+        try:
+            named = named_pictures(open_table(folder / name), DataRecipe(), known=True)
+        except AyatoriError:
+            continue
+        if named is not None:
+            raise AyatoriError(
+                f"folder '{folder}' must hold one subfolder of pictures per class, however its table "
+                f"'{name}' names them; give the table: ayatori run '{folder / name}'"
+            )
 
 
 def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
@@ -123,8 +143,9 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
     if not found:
         what = "pictures in subfolders, one per class" if need_classes else "pictures"
         seen = f"it holds {len(loose)} pictures without a class" if loose else "it holds no pictures"
+        seen += "; a table beside them may say their classes" if loose and need_classes else ""
         if counts["other"] and not loose:
-            seen = f"none of its {counts['other']} files ends in {', '.join(SUFFIXES)}"
+            seen = _others(folder)
         raise AyatoriError(f"folder '{folder}' must hold {what}, however {seen}")
     found.sort()
     labels = [_shown(label) for _, label in found]
@@ -136,6 +157,15 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         notes=tuple(notes),
         folders=any(labels),
     )
+
+
+def _others(folder: Path) -> str:
+    """What is in a folder that holds no picture."""
+    names = [name.lower() for _, _, files in os.walk(folder) for name in files]
+    endings = Counter(Path(name.removesuffix(".gz")).suffix + ".gz" * name.endswith(".gz") for name in names)
+    most = [ending for ending, _ in endings.most_common(3) if ending]
+    they = f"end in {', '.join(most)}" if most else "have no ending"
+    return f"its files {they}; pictures end in {', '.join(SUFFIXES[:3])}, {SUFFIXES[7]} and the like"
 
 
 def _shown(name: str) -> str:
