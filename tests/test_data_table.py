@@ -96,6 +96,17 @@ def test_parts_of_dates_are_those_of_pandas(stamps: list[pd.Timestamp]) -> None:
             assert wanted.nunique() == 1
 
 
+def test_a_few_words_among_numbers_are_a_mistake_but_names_of_whom_a_row_is_of() -> None:
+    words = [str(200 + row // 2) for row in range(48)] + ["207a", "6.2\x1a"]
+    kind = ["a", "b"] * 25
+    named = load(pd.DataFrame({"subject": words, "size": range(50), "kind": kind}))
+    assert "207a" in named.schema.categories["subject"]
+    with pytest.raises(AyatoriError, match=r"like 48 of its 50 values, however row 48 .* says '207a'"):
+        load(pd.DataFrame({"station": words, "kind": kind}))
+    with pytest.raises(AyatoriError, match=r"says '6.2\\x1a'"):
+        load(pd.DataFrame({"station": ["1"] * 49 + words[-1:], "kind": kind}))
+
+
 def test_iso_text_is_a_date_and_other_text_is_not() -> None:
     rows = 40
     frame = pd.DataFrame(

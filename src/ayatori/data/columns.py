@@ -32,6 +32,12 @@ _COMMA_AMOUNT = re.compile(
 )
 _EPOCH = np.datetime64("2000-01-01", "us")
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+# how columns are called that say who or what a row is of
+BELONGS = re.compile(
+    r"(?i:(.*[_ .-])?((patient|subject|person|user|customer|client|participant|student|animal|speaker|"
+    r"session|family|household|case|group|plot|specimen)s?"
+    r"([_ .-]?(id|no|nr|number|key|code|name))?|id))|.*[a-z]I[dD]"
+)
 MOSTLY = 0.9  # from this share of numbers on, text in a column is a mistake
 
 
@@ -168,12 +174,12 @@ def _numbers(
     share = good.sum() / rows.sum()
     if share == 1:
         return RawColumn(name, "number", values[codes], written=written)
-    if share < MOSTLY:
+    if share < MOSTLY or BELONGS.fullmatch(name):  # a subject 207a beside 207 and 208
         return None
     row = int(np.flatnonzero(rows & ~good)[0])
     raise AyatoriError(
         f"column '{name}' must hold numbers like {good.sum()} of its {rows.sum()} values, however row {row} "
-        f"(the first is 0) says '{words[codes[row]]}'; mend or empty that value, or drop the column"
+        f"(the first is 0) says {words[codes[row]]!r}; mend or empty that value, or drop the column"
     )
 
 

@@ -11,19 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import target as targets
-from ayatori.data.columns import RawColumn, amount, days_of, decode, text_of
+from ayatori.data.columns import BELONGS, RawColumn, amount, days_of, decode, text_of
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|no|nr|key|unnamed.*))|.*[a-z](I[dD]|N[or])")
-# how columns are called that say who or what a row is of
-_BELONGS = re.compile(
-    r"(?i:(.*[_ .-])?((patient|subject|person|user|customer|client|participant|student|animal|speaker|"
-    r"session|family|household|case|group|plot|specimen)s?"
-    r"([_ .-]?(id|no|nr|number|key|code|name))?|id))|.*[a-z]I[dD]"
-)
 LEAST_GROUPS = 10  # different values; with fewer, a column is more often a kind than a case
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
 _UNIQUE_ROWS = 20
@@ -248,7 +242,7 @@ def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) 
 
 def _ask_groups(found: _Features, column: RawColumn) -> None:
     """A column that is called like a person or a case, and repeats, may say which rows belong together."""
-    if not _BELONGS.fullmatch(column.name) or not (column.kind == "text" or column.whole):
+    if not BELONGS.fullmatch(column.name) or not (column.kind == "text" or column.whole):
         return
     present = int((~column.missing).sum())
     values = len(np.unique(column.values[~column.missing]))
