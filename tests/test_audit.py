@@ -100,6 +100,38 @@ def test_an_easy_task_and_a_rare_class_are_no_giveaway() -> None:
     assert whats(load(load_breast_cancer().data, y=load_breast_cancer().target)) == {}
 
 
+def test_a_column_that_tells_as_much_as_the_others_together_is_named_as_an_easy_task() -> None:
+    random = np.random.default_rng(3)
+    first, second = random.integers(0, 2, (2, 400))
+    frame = pd.DataFrame({"first": first, "second": second, "noise": random.normal(size=400)})
+    frame["both"] = 10.0 * first + second
+    frame["y"] = np.where(first & second, "yes", "no")
+    (fact,) = odd_columns(load(frame, target="y"), np.arange(400))
+    assert (fact["column"], fact["what"]) == ("both", "tells the target")
+    assert "and so do the others without it" in fact["sentence"]
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_dates_along_which_the_target_changes_slowly_are_told_and_others_are_not(classes: bool) -> None:
+    random = np.random.default_rng(4)
+    slow, order = np.cumsum(random.normal(size=300)), random.permutation(300)
+    frame = pd.DataFrame(
+        {"sold on": pd.date_range("2020-01-01", periods=300), "size": random.normal(size=300)}
+    )
+    frame["y"] = np.where(slow > np.median(slow), "high", "low") if classes else slow
+    mixed = frame.iloc[order]
+    (fact,) = odd_columns(load(mixed, target="y"), np.arange(300))
+    assert (fact["column"], fact["what"]) == ("sold on", "slow in time")
+    assert fact["sentence"].endswith("--time 'sold on' scores that")
+    quick = frame.assign(y=frame["y"].to_numpy()[order])
+    assert odd_columns(load(quick, target="y"), np.arange(300)) == []
+    assert odd_columns(load(mixed, recipe=DataRecipe(target="y", time="sold on")), np.arange(300)) == []
+    # what is sealed is never looked at: it alone is slow here
+    half = np.arange(150)
+    late = pd.concat([quick.iloc[half], frame.iloc[150:]])
+    assert odd_columns(load(late, target="y"), half) == []
+
+
 def test_numbers_that_happen_to_be_whole_are_no_identifiers() -> None:
     random = np.random.default_rng(4)
     values = np.stack([random.integers(0, 100_000, 500), np.sort(random.normal(size=500))], axis=1)

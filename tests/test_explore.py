@@ -22,7 +22,7 @@ import ayatori
 from ayatori.cli import main
 from ayatori.data import load
 from ayatori.evaluate.baselines import Trees
-from ayatori.explore.bounds import calibration, predicted
+from ayatori.explore.bounds import _votes, calibration, predicted
 from ayatori.explore.ceiling import cover_hart, pool
 from ayatori.explore.curve import learning_curve
 from ayatori.explore.features import representations
@@ -30,7 +30,7 @@ from ayatori.explore.probes import fit_probes, probe_plan, sample_rows, take_row
 from ayatori.explore.verdict import Evidence, verdict
 from ayatori.plan import make_plan, strata
 from ayatori.recipe import ExploreRecipe, PlanRecipe, Recipe, TrainRecipe, change
-from ayatori.records import SCORE, STOP, AyatoriError, Look
+from ayatori.records import SCORE, STOP, AyatoriError, Graph, Look
 
 QUICK = Recipe(explore=ExploreRecipe(permutations=99, look_rows=400), plan=PlanRecipe(folds=2))
 NO_MAPS = change(QUICK, "explore", maps=False)
@@ -405,3 +405,64 @@ def test_a_test_without_labels_is_compared_and_never_read(tmp_path: Path) -> Non
             str(tmp_path / "train.csv"),
             change(change(QUICK, "data", target="kind"), "plan", test=str(tmp_path / "test.csv")),
         )
+
+
+# --- in time
+
+
+def walking(n: int = 300) -> pd.DataFrame:
+    """A target that walks at random, day by day, and a column that says nothing of it."""
+    random = np.random.default_rng(6)
+    target = np.cumsum(random.normal(size=n))
+    days = pd.date_range("2020-01-01", periods=n)
+    return pd.DataFrame({"day": days, "size": random.normal(size=n), "y": target})
+
+
+def test_with_a_time_column_the_look_expects_what_earlier_rows_say_of_later_ones() -> None:
+    frame = walking().sample(frac=1, random_state=0)
+    quick = change(NO_MAPS, "explore", permutations=20)
+    anyhow = ayatori.explore(frame, recipe=change(quick, "data", target="y"))
+    ahead = ayatori.explore(frame, recipe=change(quick, "data", target="y", time="day"))
+    assert anyhow.expected is not None
+    assert anyhow.expected[0] > 0.8
+    assert ahead.verdict in ("no class structure", "undecided", "not with this data")
+    assert ahead.expected is None or ahead.expected[1] < anyhow.expected[0]
+    sentences = ahead.facts["audit"]["sentences"]
+    assert any("on later rows" in one and "does not last" in one for one in sentences)
+    assert not any("--time" in one for one in sentences)
+    assert any("--time day scores that" in one for one in anyhow.facts["audit"]["sentences"])
+
+
+def test_where_time_changes_nothing_the_look_expects_the_same_of_later_rows() -> None:
+    random = np.random.default_rng(7)
+    frame = pd.DataFrame(random.normal(size=(400, 3)), columns=list("abc"))
+    frame["day"] = pd.date_range("2020-01-01", periods=400)
+    frame["y"] = np.where(frame["a"] + frame["b"] > 0, "up", "down")
+    quick = change(NO_MAPS, "explore", permutations=20)
+    ahead = ayatori.explore(frame, recipe=change(quick, "data", target="y", time="day"))
+    assert ahead.verdict == "feasible"
+    assert not any("later rows" in one for one in ahead.facts["audit"]["sentences"])
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_rows_that_are_too_late_have_no_vote(task: str) -> None:
+    random = np.random.default_rng(8)
+    n, k = 80, 10
+    labels = random.integers(0, 3, n) if task == "classification" else random.random((n, 2)).round()
+    indices = np.stack([random.permutation(n)[:k] for _ in range(n)])
+    graph = Graph(np.arange(n), indices, np.ones((n, k), np.float32))
+    when, until = np.arange(float(n)), np.full(n, 39.0)
+    until[0] = -np.inf
+    said = _votes(graph, labels, task, (when, until), 5)
+    other = labels.copy()
+    other[40:] = random.permutation(labels[40:])
+    np.testing.assert_allclose(_votes(graph, other, task, (when, until), 5), said)
+    everyone = labels.mean(axis=0) if labels.ndim == 2 else np.bincount(labels) / n
+    np.testing.assert_allclose(said[0], everyone)
+    row = next(row for row in range(1, n) if (indices[row] < 40).sum() >= 5)
+    first = indices[row][indices[row] < 40][:5]
+    if task == "regression":
+        np.testing.assert_allclose(said[row], labels[first].mean(axis=0))
+    np.testing.assert_allclose(
+        _votes(graph, labels, task, None, 5), _votes(graph, labels, task, (when, np.full(n, 99.0)), 5)
+    )

@@ -75,7 +75,8 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
     rows = _rows(dataset, plan, recipe.seed)
     if rows is None:
         return Advice("undecided", "there are too few rows to say whether the source is close enough")
-    folds = probe_plan(rows, recipe.seed)
+    # what comes later in time is not needed to see how close the source is
+    folds = probe_plan(dataclasses.replace(rows, order=None), recipe.seed)
     probes = []
     for probe in _probes(rows, folds, frozen.source, recipe):
         probes.append(probe)

@@ -312,7 +312,8 @@ def _check_smallest_class(dataset: Dataset, rows: np.ndarray, folds: int) -> Non
     counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
     smallest = int(counts.argmin())
     if counts[smallest] < folds:
-        ways = [f"use --folds {counts[smallest]}"] * int(counts[smallest] >= 2) + ["merge the class"]
+        ways = [f"use --folds {counts[smallest]}"] * int(counts[smallest] >= 2)
+        ways += ["merge the class", "take its rows out"]
         if all(name.lstrip("-").isdecimal() for name in dataset.classes):
             ways.append("have numbers predicted by --task regression")
         some = f"{counts[smallest]} row{'s' * int(counts[smallest] != 1)}"

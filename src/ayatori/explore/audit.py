@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ayatori.data.twins import Twins
-from ayatori.explore.columns import MAY_BE_GROUPS, odd_columns
+from ayatori.explore.columns import WORTH_SAYING, odd_columns
 from ayatori.explore.shift import shift
 from ayatori.explore.suspects import (
     Suspicion,
@@ -107,7 +107,7 @@ def audit(
             *_of_copies(counts, dataset, twins),
             *_of_labels(counts, floor, len(open_), dataset),
             *_of_values(labels[open_], dataset),
-            *(one["sentence"] for one in columns if one["what"] in ("gives the target away", MAY_BE_GROUPS)),
+            *(one["sentence"] for one in columns if one["what"] in WORTH_SAYING),
             *(one["sentence"] for one in (classes, moved) if one and one.get("alarm", one["sentence"])),
             *_of_outliers(counts, representation),
         ],

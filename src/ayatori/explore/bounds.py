@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 from ayatori.evaluate.intervals import sample, wilson
 from ayatori.explore.ceiling import cover_hart, pool
 from ayatori.explore.curve import learning_curve
-from ayatori.explore.probes import Probe
+from ayatori.explore.probes import Probe, take_rows
 from ayatori.records import Dataset, Graph
 
 VOTERS = (5, 25)  # nearest rows that vote
@@ -33,7 +33,7 @@ Interval = tuple[float, float, float]
 class Bounds:
     """What the probes say together. Scores are accuracies, or R2 of numbers.
 
-    **Shape** ``answers`` (m, c): pooled out-of-fold probabilities (or values) of the judged rows.
+    **Shape** ``answers`` (m, c): pooled out-of-fold probabilities (or values) of the rows that were asked.
     """
 
     answers: np.ndarray
@@ -56,21 +56,31 @@ def find_bounds(
     rows: int,
     target: float | None,
     seed: int,
+    times: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Bounds:
     """Pool, score and bound.
 
-    ``judged``: the m rows that the probes answered; ``graphs``: their neighbours among the development rows;
+    ``judged``: the m rows that were asked; ``graphs``: their neighbours among the development rows;
     ``everyone`` (n, ...): the targets of the development rows; ``rows``: those a fold of a run learns from.
+    ``times``: where later rows are told from earlier ones alone, when each development row was (n,), and how
+    late the rows were by which the probes judged each asked row (m,). What none could answer is left out.
     """
+    votes = [_votes(graph, everyone, judged.task, times, k) for graph in graphs for k in VOTERS]
+    seen = np.isfinite(probes[0].values).all(axis=1)
+    if not seen.all():
+        probes = [replace(one, values=one.values[seen]) for one in probes]
+        votes, judged = [one[seen] for one in votes], take_rows(judged, np.flatnonzero(seen))
     task, truth = judged.task, judged.labels
     whole = {one.name: one.values for one in probes if one.size == 1.0}
     blind = next(iter(whole))  # the first one looks at no input
-    votes = [_votes(graph, everyone, task, k) for graph in graphs for k in VOTERS]
     sizes = sorted({one.size for one in probes})
     pooled, errors, learned = np.empty(0), [], []
     for size in sizes:
         answers = [one.values for one in probes if one.size == size and one.name != blind]
-        pooled = _pooled(answers + (votes if size == 1.0 else []), truth, task)
+        answers += votes if size == 1.0 else []
+        # what goes well together in one time need not in another
+        best = max(answers, key=lambda one: _score(one, truth, task)) if times else None
+        pooled = _pooled(answers, truth, task) if best is None else best
         errors.append(1 - _score(pooled, truth, task))
         learned.append(next(one.rows for one in probes if one.size == size))
     chance = max(_score(whole[blind], truth, task), 0.0)
@@ -81,8 +91,10 @@ def find_bounds(
     n = independent(pooled, truth, task, judged.groups)
     nearest = _score(votes[0], truth, task)
     features = evidence(errors, pooled, max(scored.values()), nearest, chance, judged)
+    answered = np.full((len(seen), *pooled.shape[1:]), np.nan)
+    answered[seen] = pooled
     return Bounds(
-        answers=pooled,
+        answers=answered,
         chance=chance,
         score=1 - error,
         probes=tuple(
@@ -140,17 +152,26 @@ def _pooled(answers: list[np.ndarray], truth: np.ndarray, task: str) -> np.ndarr
     return np.stack(columns, axis=1)
 
 
-def _votes(graph: Graph, everyone: np.ndarray, task: str, k: int) -> np.ndarray:
-    """(m, c): what the k nearest rows say, each never itself."""
-    near = everyone[graph.indices[:, :k]]
-    if task == "regression":
-        return near.mean(axis=1)
-    if task == "multilabel":
-        return (k * near.mean(axis=1) + everyone.mean(axis=0)) / (k + 1)
+def _votes(
+    graph: Graph, everyone: np.ndarray, task: str, times: tuple[np.ndarray, np.ndarray] | None, k: int
+) -> np.ndarray:
+    """(m, c): what the k nearest rows say, each never itself; of those that were early enough."""
+    near, counted = graph.indices, np.ones(graph.indices.shape, bool)
+    if times is not None:
+        counted = times[0][near] <= times[1][:, None]
+        first = np.argsort(~counted, axis=1, kind="stable")
+        near, counted = np.take_along_axis(near, first, 1), np.take_along_axis(counted, first, 1)
+    near, counted = near[:, :k], counted[:, :k].astype(np.float64)
+    there = counted.sum(axis=1, keepdims=True)
+    if task != "classification":
+        said = (counted[..., None] * everyone[near]).sum(axis=1)
+        some = task == "multilabel"  # where no label is ever ruled out
+        more = np.where(there == 0, 1.0, float(some))
+        return (said + more * everyone.mean(axis=0)) / (there + more)
     classes = int(everyone.max()) + 1
     counts = np.zeros((len(near), classes))
-    np.add.at(counts, (np.arange(len(near))[:, None], near), 1.0)
-    return (counts + np.bincount(everyone, minlength=classes) / len(everyone)) / (near.shape[1] + 1)
+    np.add.at(counts, (np.arange(len(near))[:, None], everyone[near]), counted)
+    return (counts + np.bincount(everyone, minlength=classes) / len(everyone)) / (there + 1)
 
 
 def _score(values: np.ndarray, truth: np.ndarray, task: str) -> float:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from ayatori.records import Dataset
+from ayatori.records import Dataset, Task
 
-MAY_BE_GROUPS = "may be groups"
+GIVEN_AWAY, EASY, MAY_BE_GROUPS, SLOW = (
+    "gives the target away",
+    "tells the target",
+    "may be groups",
+    "slow in time",
+)
+WORTH_SAYING = (GIVEN_AWAY, EASY, MAY_BE_GROUPS, SLOW)  # of what is odd about columns
 MISSING = 0.5  # share of gaps from which on a column is mostly missing
 DISTINCT = 0.95  # share of distinct texts from which on a column names rows
 AWAY_CLASSES, AWAY_VALUES = 0.99, 0.999  # accuracy, R2 of a tree on one column
@@ -22,7 +30,9 @@ SKILL = 0.9  # how far above the largest class that must be, as a share of what 
 CLOSE = 0.93  # how alike the targets of adjacent values are, to be worth a tree
 FIRST, LATER = 1500, 3000  # rows of the first look at all columns, and of the second at some
 MOST_TARGETS, MOST_COLUMNS = 10, 2000
+MOST_KINDS = 50  # values of a column that may stand for classes
 FEWEST = 40
+LASTING, CLEAR = 0.3, 4.0  # correlation of targets that follow one another in time; in standard errors
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class _Column:
     name: str
     values: np.ndarray  # (m,) float64; codes for a category; missing = NaN
     number: bool
+    date: bool = False
 
 
 def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict[str, Any]]:
@@ -40,7 +51,7 @@ def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict
     >>> [(one["column"], one["what"]) for one in odd_columns(load(frame, target="y"), np.arange(60))]
     [('b', 'copy of another')]
     """
-    found = [*_left_out(dataset), *_may_be_groups(dataset)]
+    found = [*_left_out(dataset), *_may_be_groups(dataset), *_slow_in_time(dataset, open_, seed)]
     useful: list[_Column] = []
     seen: dict[int, _Column] = {}
     for column in _columns(dataset, open_):
@@ -83,11 +94,41 @@ def _may_be_groups(dataset: Dataset) -> Iterator[dict[str, Any]]:
                 yield _fact(name, MAY_BE_GROUPS, 1.0, note)
 
 
+def _slow_in_time(dataset: Dataset, open_: np.ndarray, seed: int) -> Iterator[dict[str, Any]]:
+    """Dates along which the target changes slowly, so that rows of a random split tell those beside them."""
+    if dataset.order is not None or len(open_) < FEWEST:
+        return
+    chance = np.random.default_rng([seed, 17]).random(len(open_))  # rows of one day are in no order
+    for name in dataset.schema.dates:
+        days = dataset.inputs["numbers"][open_, dataset.schema.numbers.index(f"{name}: days")]
+        order = np.lexsort((chance, days))[: int((~np.isnan(days)).sum())]  # gaps come last
+        if len(np.unique(days[order])) < FEWEST:
+            continue
+        lasting = max(_lasting(target[order], dataset.task) for _, target in _targets(dataset, open_))
+        if lasting > max(LASTING, CLEAR / len(order) ** 0.5):
+            yield _fact(
+                *(name, SLOW, lasting),
+                f"targets that follow one another in '{name}' are alike (correlation {lasting:.2f}): if "
+                f"later rows are to be told from earlier ones, --time {shlex.quote(name)} scores that",
+            )
+
+
+def _lasting(target: np.ndarray, task: Task) -> float:
+    """How alike neighbours are, from 0 (no more than any two) to 1: of numbers Spearman's correlation."""
+    if task == "regression":
+        found = spearmanr(target[:-1], target[1:]).statistic if np.ptp(target) else 0.0
+        return float(found)
+    alike = (target[:-1] == target[1:]).mean()
+    chance = np.square(np.unique(target, return_counts=True)[1] / len(target)).sum()
+    return float((alike - chance) / max(1 - chance, 1e-9))
+
+
 def _columns(dataset: Dataset, rows: np.ndarray) -> Iterator[_Column]:
     numbers = dataset.inputs.get("numbers", np.zeros((len(dataset), 0)))
+    dates = {f"{name}: days" for name in dataset.schema.dates}
     names = dataset.schema.numbers or tuple(f"x{at}" for at in range(numbers.shape[1]))
     for at, name in enumerate(names):
-        yield _Column(name, numbers[rows, at], True)
+        yield _Column(name, numbers[rows, at], True, name in dates)
     codes = dataset.inputs.get("categories", np.zeros((len(dataset), 0)))
     for at, name in enumerate(dataset.schema.categories):
         values = codes[rows, at].astype(np.float64)
@@ -125,6 +166,8 @@ def _names_rows(column: _Column, known: np.ndarray, distinct: int) -> bool:
     """All different texts; or whole numbers without a gap, or ones that follow the row number."""
     if not column.number:
         return distinct >= DISTINCT * len(known)
+    if column.date:
+        return False
     if distinct < len(known) or (known != np.round(known)).any():
         return False
     steps = np.diff(known)
@@ -137,12 +180,12 @@ def _names_rows(column: _Column, known: np.ndarray, distinct: int) -> bool:
 def _giveaways(
     dataset: Dataset, open_: np.ndarray, columns: list[_Column], seed: int
 ) -> list[dict[str, Any]]:
-    """Columns that alone say the target, where the others together do not."""
+    """Columns that alone say the target, and whether the others together do too."""
     if len(columns) < 2 or len(open_) < FEWEST:
         return []
     chance = np.random.default_rng([seed, 13])
     some = chance.permutation(len(open_))
-    found: dict[str, tuple[float, str]] = {}
+    found: dict[str, tuple[float, str, bool]] = {}
     for label, target in _targets(dataset, open_):
         first, later = (np.sort(some[:most]) for most in (FIRST, LATER))
         kind = dataset.task != "regression"
@@ -154,14 +197,26 @@ def _giveaways(
         if not sure or not rest:
             continue
         together = _told(np.stack(rest, axis=1), target[later], kind, seed, 3)
-        if not _is_away(together, target[later], kind):  # else the task is easy
-            found |= {c.name: (told[c.name], label) for c in sure if c.name not in found}
-    return [_fact(name, "gives the target away", *_said(name, *of, dataset)) for name, of in found.items()]
+        easy = _is_away(together, target[later], kind)
+        if (
+            easy
+        ):  # of numbers that is nothing odd; a few values that each stand for one class may be made of it
+            sure = [c for c in sure if told[c.name] == 1 and len(np.unique(c.values)) <= MOST_KINDS]
+        found |= {c.name: (told[c.name], label, easy) for c in sure if c.name not in found}
+    return [
+        _fact(name, EASY if easy else GIVEN_AWAY, *_said(name, figure, label, easy, dataset))
+        for name, (figure, label, easy) in found.items()
+    ]
 
 
-def _said(name: str, figure: float, label: str, dataset: Dataset) -> tuple[float, str]:
+def _said(name: str, figure: float, label: str, easy: bool, dataset: Dataset) -> tuple[float, str]:
     figures = f"R2 {figure:.4f}" if dataset.task == "regression" else f"accuracy {figure:.3f}"
     what = f"the target '{label}'" if label else "the target"
+    if easy:
+        return figure, (
+            f"column '{name}' alone tells {what} ({figures}), and so do the others without it: an easy task, "
+            "if all of them are known beforehand"
+        )
     return figure, (
         f"column '{name}' alone gives {what} away ({figures}): drop it, if it is not known beforehand"
     )

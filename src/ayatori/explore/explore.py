@@ -28,7 +28,7 @@ from ayatori.explore.sheet import Seen, look_of, shrunk
 from ayatori.plan import make_plan, strata
 from ayatori.pretrained import find_pretrained, freeze, source_name
 from ayatori.recipe import Recipe, change
-from ayatori.records import Dataset, Graph, Look, Map, Plan, Representation
+from ayatori.records import SCORE, STOP, UNUSED, Dataset, Graph, Look, Map, Plan, Representation
 
 NEIGHBOURS = 25  # nearest rows that are known of a row
 MOST, MOST_PICTURES = 200_000, 30_000  # rows that are looked at
@@ -139,12 +139,18 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
     clock.lap("neighbours")
     with threadpool_limits(1):
         probes = early or _probes(rows, ways[best], recipe)
+        ahead = rows.open.order is not None and _probes(rows, ways[best], recipe, in_time=True)
         maps = _maps(rows, ways[best], recipe, say)
         clock.lap("maps")
         bounds, notes = _bounds(rows, probes, apart, recipe, say)
         clock.lap("probes")
         say("audit", 0.8)
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
+        if ahead:  # a run judges later rows by earlier ones, so that is what to expect of it
+            anyhow, (bounds, notes) = bounds, _bounds(rows, ahead, apart, recipe, say, in_time=True)
+            sentences = [*_in_time(anyhow, bounds, rows.open.task), *found.facts["sentences"]]
+            found = dataclasses.replace(found, facts={**found.facts, "sentences": sentences})
+            clock.lap("later rows")
     clock.lap("audit")
     by_chance = [1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures)]
     return Seen(
@@ -230,9 +236,11 @@ def _structure(graph: Graph, open_: Dataset, recipe: Recipe) -> dict[str, float]
     return {"agreement": agreement, "by_chance": by_chance, "p": p, "permutations": count}
 
 
-def _probes(rows: _Rows, way: Representation, recipe: Recipe) -> Callable[[Show], Probed] | None:
-    """Quick models, begun; None where there are too few rows for them."""
-    judged = take_rows(rows.open, rows.asked)
+def _probes(
+    rows: _Rows, way: Representation, recipe: Recipe, in_time: bool = False
+) -> Callable[[Show], Probed] | None:
+    """Quick models, begun; None where there are too few rows for them. ``in_time``: judged on later rows."""
+    judged = _asked(rows, in_time)
     kinds = len(np.unique(judged.labels, axis=0))
     if len(judged) < LEAST or kinds < 2 or (judged.groups is not None and len(np.unique(judged.groups)) < 4):
         return None
@@ -241,19 +249,53 @@ def _probes(rows: _Rows, way: Representation, recipe: Recipe) -> Callable[[Show]
 
 
 def _bounds(
-    rows: _Rows, waiting: Callable[[Show], Probed] | None, graphs: list[Graph], recipe: Recipe, say: Show
+    rows: _Rows,
+    waiting: Callable[[Show], Probed] | None,
+    graphs: list[Graph],
+    recipe: Recipe,
+    say: Show,
+    in_time: bool = False,
 ) -> tuple[Bounds | None, list[str]]:
     """What the probes say."""
     if waiting is None:
         return None, []
     probes, notes = waiting(lambda text, share: say(f"quick models: {text}", 0.4 + 0.4 * share))
-    judged = take_rows(rows.open, rows.asked)
+    judged = _asked(rows, in_time)
+    times = _times(rows.open, judged, probe_plan(judged, recipe.seed)) if in_time else None
     learn = float((rows.whole_plan.roles <= 250).mean(axis=0).mean() * len(rows.whole))
     wanted = recipe.explore.target_accuracy or None
     return (
-        find_bounds(judged, graphs, probes, rows.open.labels, round(learn), wanted, recipe.seed),
+        find_bounds(judged, graphs, probes, rows.open.labels, round(learn), wanted, recipe.seed, times),
         notes,
     )
+
+
+def _asked(rows: _Rows, in_time: bool) -> Dataset:
+    """The rows that quick models judge, in time or in no order."""
+    judged = take_rows(rows.open, rows.asked)
+    return judged if in_time else dataclasses.replace(judged, order=None)
+
+
+def _times(open_: Dataset, judged: Dataset, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """When the development rows were, and how late the rows were by which each one is judged."""
+    assert open_.order is not None
+    assert judged.order is not None
+    until = np.full(len(judged), -np.inf)
+    for member in range(plan.members):
+        learned = (plan.roles[:, member] > UNUSED) & (plan.roles[:, member] <= STOP)
+        until[plan.rows(member, SCORE)] = judged.order[learned].max()
+    return open_.order, until
+
+
+def _in_time(anyhow: Bounds | None, bounds: Bounds | None, task: str) -> list[str]:
+    """Where later rows are harder to tell than rows at random."""
+    if anyhow is None or bounds is None or bounds.expected[2] >= anyhow.expected[0]:
+        return []
+    figure = "R²" if task == "regression" else "accuracy"
+    return [
+        f"quick models reach an {figure} of {bounds.score:.2f} on later rows, and of {anyhow.score:.2f} on "
+        "rows at random: what they learn does not last"
+    ]
 
 
 def _audited(rows: _Rows, way: Representation, graph: Graph, bounds: Bounds | None, recipe: Recipe) -> Audit:

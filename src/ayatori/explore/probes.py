@@ -66,7 +66,10 @@ def sample_rows(kinds: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np
 
 
 def probe_plan(dataset: Dataset, seed: int) -> Plan:
-    """Five folds, or fewer where the smallest class or the groups ask for it; nothing is sealed."""
+    """Five folds, or fewer where the smallest class or the groups ask for it; nothing is sealed.
+
+    With an ``order`` later rows are judged by earlier ones, and the earliest by nobody.
+    """
     folds = 5
     if dataset.task == "classification":  # a class with too few rows to be judged may be missing
         present, codes = np.unique(dataset.labels, return_inverse=True)
@@ -75,8 +78,7 @@ def probe_plan(dataset: Dataset, seed: int) -> Plan:
         folds = int(np.clip(np.bincount(codes).min(), 2, 5))
     if dataset.groups is not None:
         folds = int(np.clip(len(np.unique(dataset.groups)), 2, folds))
-    # what comes later in time is not needed to see whether classes can be told apart
-    return make_plan(dataclasses.replace(dataset, order=None), PlanRecipe(test=0.0, folds=folds), seed)
+    return make_plan(dataset, PlanRecipe(test=0.0, folds=folds), seed)
 
 
 def fit_probes(
