@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -20,6 +21,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
+from ayatori.data import load
+from ayatori.plan import make_plan
 from ayatori.recipe import (
     DataRecipe,
     EvaluateRecipe,
@@ -385,6 +388,16 @@ def test_the_plan_is_drawn_in_proportion_and_counted_in_full(tmp_path: Path) -> 
     assert [first.count(letter) for letter in "tscx"] == [40, 8, 16, 16]
     assert [second.count(letter) for letter in "tscx"] == [36, 4, 24, 16]
     assert first[-16:] == second[-16:] == "x" * 16
+
+
+def test_the_plan_of_a_time_order_is_drawn_in_that_order(tmp_path: Path) -> None:
+    data = load(np.arange(120.0)[:, None], y=np.arange(120) % 2)
+    data = dataclasses.replace(data, order=np.random.default_rng(0).permutation(120).astype(float))
+    plan = make_plan(data, PlanRecipe(folds=3))
+    path = plan_folder(tmp_path, plan.roles)
+    (folds,) = plan_strips(path)["groups"]
+    for line in folds["lines"]:
+        assert re.fullmatch("t+s+c+[.]*x+", line["strips"]), line
 
 
 def entry(

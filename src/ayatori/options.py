@@ -22,6 +22,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "time": ("data", "time"),
     "ids": ("data", "ids"),
     "drop": ("data", "drop"),
+    "rarest": ("data", "rarest"),
     "encoding": ("data", "encoding"),
     "pictures": ("data", "pictures"),
     "size": ("data", "size"),
@@ -164,6 +165,8 @@ class RunOptions:
         Column that names the rows.
     drop
         Columns to leave out, with commas.
+    rarest
+        Leave out classes of fewer rows, the test's too (0: none).
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
@@ -269,6 +272,7 @@ class RunOptions:
     time: str | None = None
     ids: str | None = None
     drop: str | None = None
+    rarest: int | None = None
     encoding: str | None = None
     pictures: str | None = None
     size: int | None = None
@@ -329,6 +333,8 @@ class ExploreOptions:
         Column that names the rows.
     drop
         Columns to leave out, with commas.
+    rarest
+        Leave out classes of fewer rows, the test's too (0: none).
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
@@ -354,6 +360,7 @@ class ExploreOptions:
     time: str | None = None
     ids: str | None = None
     drop: str | None = None
+    rarest: int | None = None
     encoding: str | None = None
     pictures: str | None = None
     size: int | None = None

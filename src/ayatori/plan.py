@@ -313,7 +313,7 @@ def _check_smallest_class(dataset: Dataset, rows: np.ndarray, folds: int) -> Non
     smallest = int(counts.argmin())
     if counts[smallest] < folds:
         ways = [f"use --folds {counts[smallest]}"] * int(counts[smallest] >= 2)
-        ways += ["merge the class", "take its rows out"]
+        ways += ["merge the class", f"leave out classes of few rows with --rarest {folds + 2}"]
         if all(name.lstrip("-").isdecimal() for name in dataset.classes):
             ways.append("have numbers predicted by --task regression")
         some = f"{counts[smallest]} row{'s' * int(counts[smallest] != 1)}"

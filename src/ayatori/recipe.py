@@ -26,6 +26,7 @@ class DataRecipe:
     time: str = ""  # column: earlier rows train, later rows are scored
     ids: str = ""  # column that names the rows
     drop: tuple[str, ...] = ()  # columns to leave out
+    rarest: int = 0  # classes of fewer development rows are left out
     encoding: str = ""  # of tables that are not UTF-8, such as cp932
     pictures: str = ""  # folder of the pictures that a column of the table names; "" = near the table
     size: int = 0  # side of the square pictures in pixels, 0 = from the pictures

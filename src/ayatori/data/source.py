@@ -25,6 +25,7 @@ from ayatori.data.listing import (
 )
 from ayatori.data.paths import is_picture, named_pictures
 from ayatori.data.pictures import Progress
+from ayatori.data.rare import without_rare
 from ayatori.data.rows import Rows, make_dataset
 from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
 from ayatori.errors import existing
@@ -62,6 +63,18 @@ def load(
     recipe = recipe or DataRecipe()
     if target:
         recipe = dataclasses.replace(recipe, target=target)
+    return without_rare(_load(data, y, recipe, test, blind, cache, progress), recipe.rarest, blind)
+
+
+def _load(
+    data: Any,
+    y: Any,
+    recipe: DataRecipe,
+    test: str | Path | None,
+    blind: bool,
+    cache: Path | None,
+    progress: Progress | None,
+) -> Dataset:
     path = existing(data) if isinstance(data, str | Path) else None
     data = framed(data)
     source = "" if path is None else str(path.absolute())

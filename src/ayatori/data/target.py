@@ -13,7 +13,7 @@ from ayatori.records import AyatoriError, Task
 
 NO_TARGET = "their target is missing (empty, or NA, NaN, ?, null, None)"
 FEW_VALUES = 20  # up to so many distinct whole numbers, seen ten times each on average, are classes
-COUNTED_FROM, RAREST = 10, 5  # more distinct ones than so many must each be seen so often
+COUNTED_FROM, RAREST = 5, 5  # more distinct ones than so many must each be seen so often
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ def plan_strips(path: Path) -> dict[str, Any]:
     sums = {kind: mask.sum(axis=0) for kind, mask in _kinds(folds).items()}
     drawn = _kinds(roles)
     strips = min(STRIPS, rows)
-    order = np.lexsort((_first(drawn["stop"]), _first(drawn["score"]), drawn["sealed"].any(axis=1)))
+    # in time: rows that only teach come first, and those that stop a fold are the last before it
+    scored = np.where(drawn["score"].any(axis=1), _first(drawn["score"]), -1)
+    order = np.lexsort((-_first(drawn["stop"]), scored, drawn["sealed"].any(axis=1)))
     middle = order[((np.arange(strips) + 0.5) * rows / strips).astype(int)]
     letters = np.full((strips, members), ".", dtype="<U1")
     for kind, letter in (("train", "t"), ("stop", "s"), ("score", "c"), ("sealed", "x")):
