@@ -395,3 +395,14 @@ def test_wrong_labels_of_a_rare_class_are_found_where_it_can_be_told() -> None:
     flagged = suspect_classes(given, said, graph=graph_of(values)).flagged
     assert flagged[turned].mean() > 0.8
     assert np.isin(np.flatnonzero(flagged), turned).mean() > 0.8
+
+
+def test_large_values_that_are_hard_to_tell_are_no_suspects_and_a_wrong_small_one_is() -> None:
+    random = np.random.default_rng(7)
+    said = np.exp(random.uniform(0, 3, (600, 1)))
+    values = said * (1 + 0.1 * random.normal(size=said.shape))
+    low = int(np.argmin(np.abs(said[:, 0] - 2.0)))
+    values[low] += 8.0
+    flagged = np.flatnonzero(suspect_values(values, said).flagged)
+    assert low in flagged
+    assert len(flagged) <= 3

@@ -407,6 +407,24 @@ def test_a_test_without_labels_is_compared_and_never_read(tmp_path: Path) -> Non
         )
 
 
+# --- equal inputs
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_nothing_is_promised_beyond_what_equal_inputs_with_other_labels_allow(numbers: bool) -> None:
+    random = np.random.default_rng(9)
+    frame = pd.DataFrame(random.integers(0, 3, (600, 2)), columns=["a", "b"])
+    noisy = 3.0 * frame["a"] + frame["b"] + 3 * random.normal(size=600)
+    frame["y"] = noisy if numbers else np.where(noisy > noisy.median(), "much", "little")
+    found = ayatori.explore(frame, recipe=change(NO_MAPS, "data", target="y"))
+    floor = found.facts["audit"]["error_floor"]
+    assert floor > 0.1
+    assert found.ceiling is not None
+    assert found.expected is not None
+    assert found.ceiling[1] <= 1 - floor
+    assert found.expected[1] <= 1 - floor
+
+
 # --- in time
 
 

@@ -151,6 +151,7 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
             sentences = [*_in_time(anyhow, bounds, rows.open.task), *found.facts["sentences"]]
             found = dataclasses.replace(found, facts={**found.facts, "sentences": sentences})
             clock.lap("later rows")
+        bounds = bounds and _at_most(bounds, found.facts["error_floor"], rows.open.task)
     clock.lap("audit")
     by_chance = [1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures)]
     return Seen(
@@ -296,6 +297,17 @@ def _in_time(anyhow: Bounds | None, bounds: Bounds | None, task: str) -> list[st
         f"quick models reach an {figure} of {bounds.score:.2f} on later rows, and of {anyhow.score:.2f} on "
         "rows at random: what they learn does not last"
     ]
+
+
+def _at_most(bounds: Bounds, floor: float, task: str) -> Bounds:
+    """No better than what equal inputs with different labels leave to any function of the inputs."""
+    if task == "multilabel":  # the floor counts sets of labels, the bounds each label
+        return bounds
+    most = 1 - floor
+    expected, ceiling = (
+        (min(a, most), min(b, most), min(c, most)) for a, b, c in (bounds.expected, bounds.ceiling)
+    )
+    return dataclasses.replace(bounds, expected=expected, ceiling=ceiling)
 
 
 def _audited(rows: _Rows, way: Representation, graph: Graph, bounds: Bounds | None, recipe: Recipe) -> Audit:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from ayatori.records import Graph
 
 RESIDUAL = 6.0  # robust standard deviations at which a value is suspected
+WINDOW = 31  # rows of which about the same was said, whose residuals tell what is usual there
 DWARFED = 20.0  # times the median, which a hundredth of the values exceed where a few dwarf the others
 SIDED = 0.6  # share of the neighbours' votes that is as good as a confident probability
 SEPARATED = 0.15  # share of wrong predictions beyond which classes overlap, and only the confident count
@@ -166,9 +168,23 @@ def suspect_values(values: np.ndarray, said: np.ndarray) -> Suspicion:
     residuals = own - told
     centred = np.abs(residuals - np.median(residuals, axis=0))
     spread = np.maximum(1.4826 * np.median(centred, axis=0), 1e-9 * np.abs(own).max(axis=0) + 1e-300)
-    apart = (centred / spread).max(axis=1)
+    apart = (centred / np.maximum(spread, _nearby(centred, told))).max(axis=1)
     score[known] = apart / (apart + RESIDUAL)
     return Suspicion(score, said, np.asarray(np.nan_to_num(score) > 0.5))
+
+
+def _nearby(centred: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """(n, v) robust standard deviations of the residuals of rows of which about the same was said.
+
+    Where large values are harder to tell than small ones, a large residual there is nothing odd.
+    """
+    order = np.argsort(told, axis=0, kind="stable")
+    sorted_ = np.take_along_axis(centred, order, 0)
+    width = min(max(WINDOW, len(centred) // 10), len(centred))
+    middle = median_filter(sorted_, size=(width, 1), mode="nearest")
+    nearby = np.empty_like(centred)
+    np.put_along_axis(nearby, order, 1.4826 * middle, 0)
+    return nearby
 
 
 def neighbours_say(

@@ -151,8 +151,13 @@ def _figure(value: float, task: str) -> str:
 
 
 def _span(low: float, high: float, task: str) -> str:
-    """Two figures with as many digits as tell them apart."""
+    """Two figures with as many digits as tell them apart.
+
+    >>> _span(0.412, 0.57, "regression"), _span(0.9968, 1.0, "regression"), _span(0.991, 0.997, "multilabel")
+    ('0.41 to 0.57', '0.997 to 1.000', '99.1 to 99.7 %')
+    """
     if task == "regression":
-        return f"{low:.2f} to {high:.2f}"
+        digits = next((digits for digits in (2, 3) if high - low >= 10.0**-digits or high < 0.985), 4)
+        return f"{low:.{digits}f} to {high:.{digits}f}"
     digits = 0 if high - low >= 0.02 and high < 0.985 else 1
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
