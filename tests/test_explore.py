@@ -484,3 +484,14 @@ def test_rows_that_are_too_late_have_no_vote(task: str) -> None:
     np.testing.assert_allclose(
         _votes(graph, labels, task, None, 5), _votes(graph, labels, task, (when, np.full(n, 99.0)), 5)
     )
+
+
+@pytest.mark.parametrize("case", ["classes one after another", "few times"])
+def test_where_later_rows_cannot_be_judged_the_look_still_speaks_of_rows_at_random(case: str) -> None:
+    random = np.random.default_rng(10)
+    frame = pd.DataFrame(random.normal(size=(300, 2)), columns=["a", "b"])
+    frame["when"] = np.arange(300) if case == "classes one after another" else np.arange(300) // 60
+    frame["y"] = np.repeat(["x", "y", "z"], 100) if case == "classes one after another" else 2 * frame["a"]
+    folds = change(NO_MAPS, "plan", folds=2)
+    found = ayatori.explore(frame, recipe=change(folds, "data", target="y", time="when"))
+    assert found.verdict == ("no class structure" if case == "classes one after another" else "feasible")

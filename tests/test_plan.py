@@ -263,3 +263,20 @@ def test_a_fold_whose_rows_are_one_group_is_refused_in_a_sentence() -> None:
     grouped = numbers(30, groups=np.repeat([0, 1], 15))
     with pytest.raises(AyatoriError, match=r"15 rows that are to be parted are one group; use fewer"):
         make_plan(grouped, PlanRecipe(test=0.0, folds=2), 0)
+
+
+def test_few_times_of_many_rows_are_split_as_wholes_or_refused_by_a_sentence() -> None:
+    random = np.random.default_rng(0)
+    when = np.repeat([2018.0, 2019, 2020, 2021, 2022], [300, 10, 10, 10, 10])
+    data = load(random.normal(size=(len(when), 2)), y=random.normal(size=len(when)))
+    data = dataclasses.replace(data, order=when)
+    plan = make_plan(data, PlanRecipe(folds=3, test=0.03))
+    for member in range(plan.members):
+        learned = (plan.roles[:, member] > 0) & (plan.roles[:, member] <= STOP)
+        assert learned.any()
+        assert when[learned].max() < when[plan.rows(member, SCORE)].min()
+    with pytest.raises(AyatoriError, match="only 4 different times for folds=5; use --folds 3"):
+        make_plan(data, PlanRecipe(folds=5, test=0.03))
+    two = dataclasses.replace(data, order=(when > 2018).astype(float))
+    with pytest.raises(AyatoriError, match="every fold must have earlier rows"):
+        make_plan(two, PlanRecipe(folds=2, test=0))

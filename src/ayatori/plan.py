@@ -184,14 +184,32 @@ def _splits(dataset: Dataset, rows: np.ndarray, recipe: PlanRecipe, seed: int) -
         judge = _share(dataset, rows, max(recipe.stop, 0.1), seed + 1)
         yield np.setdiff1d(rows, judge), judge
     elif dataset.order is not None:
-        by_time = rows[np.argsort(dataset.order[rows], kind="stable")]
-        for own, judge in TimeSeriesSplit(recipe.folds).split(by_time):
-            first = dataset.order[by_time[judge]].min()
-            before = by_time[own]
-            yield before[dataset.order[before] < first], by_time[judge]
+        yield from _in_time(dataset.order, rows, recipe.folds)
     else:
         _check_smallest_class(dataset, rows, recipe.folds)
         yield from _kfold(dataset, rows, recipe.folds, seed)
+
+
+def _in_time(order: np.ndarray, rows: np.ndarray, folds: int) -> list[Split]:
+    """Later rows judge, those before all of them teach; where few times have many rows, whole times do."""
+    by_time = rows[np.argsort(order[rows], kind="stable")]
+    splits = []
+    for own, judge in TimeSeriesSplit(folds).split(by_time):
+        before = by_time[own]
+        splits.append((before[order[before] < order[by_time[judge]].min()], by_time[judge]))
+    if all(len(own) for own, _ in splits):
+        return splits
+    times = np.unique(order[rows])
+    if len(times) <= folds:
+        ways = f"use --folds {len(times) - 1}" if len(times) > 2 else "leave out --time"
+        raise AyatoriError(
+            f"in time order every fold must have earlier rows to learn from, however besides the test there "
+            f"are only {len(times)} different times for folds={folds}; {ways}"
+        )
+    return [
+        (rows[order[rows] <= times[own].max()], rows[np.isin(order[rows], times[judge])])
+        for own, judge in TimeSeriesSplit(folds).split(times)
+    ]
 
 
 def _kfold(dataset: Dataset, rows: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
@@ -250,7 +268,9 @@ def _share(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.nd
     if dataset.order is not None:
         cut = np.sort(dataset.order[rows])[-max(1, round(share * len(rows)))]
         late = rows[dataset.order[rows] >= cut]
-        return late if len(late) < len(rows) else rows[dataset.order[rows] > cut]
+        late = late if len(late) < len(rows) else rows[dataset.order[rows] > cut]
+        if len(late):  # rows of one time are in no order
+            return late
     if dataset.groups is None:
         return rows[_proportional(strata(dataset)[rows], share, seed)]
     groups = _count(dataset.groups[rows])

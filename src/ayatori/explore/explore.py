@@ -28,7 +28,7 @@ from ayatori.explore.sheet import Seen, look_of, shrunk
 from ayatori.plan import make_plan, strata
 from ayatori.pretrained import find_pretrained, freeze, source_name
 from ayatori.recipe import Recipe, change
-from ayatori.records import SCORE, STOP, UNUSED, Dataset, Graph, Look, Map, Plan, Representation
+from ayatori.records import SCORE, STOP, UNUSED, AyatoriError, Dataset, Graph, Look, Map, Plan, Representation
 
 NEIGHBOURS = 25  # nearest rows that are known of a row
 MOST, MOST_PICTURES = 200_000, 30_000  # rows that are looked at
@@ -148,6 +148,7 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
         if ahead:  # a run judges later rows by earlier ones, so that is what to expect of it
             anyhow, (bounds, notes) = bounds, _bounds(rows, ahead, apart, recipe, say, in_time=True)
+            bounds = bounds or anyhow
             sentences = [*_in_time(anyhow, bounds, rows.open.task), *found.facts["sentences"]]
             found = dataclasses.replace(found, facts={**found.facts, "sentences": sentences})
             clock.lap("later rows")
@@ -245,8 +246,27 @@ def _probes(
     kinds = len(np.unique(judged.labels, axis=0))
     if len(judged) < LEAST or kinds < 2 or (judged.groups is not None and len(np.unique(judged.groups)) < 4):
         return None
+    plan = _plan_in_time(judged, recipe) if in_time else probe_plan(judged, recipe.seed)
+    if plan is None:
+        return None
     points = fewer(way.values[rows.known[rows.asked]]) if "image" in judged.inputs else None
-    return fit_probes(judged, probe_plan(judged, recipe.seed), recipe.seed, points)
+    return fit_probes(judged, plan, recipe.seed, points)
+
+
+def _plan_in_time(judged: Dataset, recipe: Recipe) -> Plan | None:
+    """Later rows by earlier ones; None where too few are judged so, or earlier ones are all of one kind."""
+    try:
+        plan = probe_plan(judged, recipe.seed)
+    except AyatoriError:
+        return None
+    scored = (plan.roles == SCORE).any(axis=1)
+    kinds = [len(np.unique(judged.labels[own], axis=0)) for own in (*_learned(plan), scored)]
+    return plan if scored.sum() >= LEAST and min(kinds) > 1 else None
+
+
+def _learned(plan: Plan) -> list[np.ndarray]:
+    """(m,) for each member: the rows that it learns from or stops by."""
+    return [(own > UNUSED) & (own <= STOP) for own in plan.roles.T]
 
 
 def _bounds(
@@ -282,8 +302,7 @@ def _times(open_: Dataset, judged: Dataset, plan: Plan) -> tuple[np.ndarray, np.
     assert open_.order is not None
     assert judged.order is not None
     until = np.full(len(judged), -np.inf)
-    for member in range(plan.members):
-        learned = (plan.roles[:, member] > UNUSED) & (plan.roles[:, member] <= STOP)
+    for member, learned in enumerate(_learned(plan)):
         until[plan.rows(member, SCORE)] = judged.order[learned].max()
     return open_.order, until
 
