@@ -433,6 +433,15 @@ def test_a_table_with_more_to_learn_from_stays_a_table_and_says_that_a_column_na
     assert any("left out: age" in note for note in pictures.notes)
 
 
+def test_a_text_longer_than_a_file_name_can_be_names_no_picture(tmp_path: Path) -> None:
+    listed(tmp_path, endings=False)
+    lines = [f"{'much said ' * 100}{row},{row % 2}" for row in range(40)]
+    (tmp_path / "said.csv").write_text(
+        "\n".join(["text,sort,kind", *(f"{line},{len(line)}" for line in lines)])
+    )
+    assert load(tmp_path / "said.csv").schema.image is None
+
+
 def test_a_table_of_its_own_pictures_is_the_test_of_another(tmp_path: Path) -> None:
     listed(tmp_path, endings=False)
     frame = pd.read_csv(tmp_path / "train.csv")

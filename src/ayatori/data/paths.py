@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
 )
-MOST_FOLDERS = 64  # beside a table, that are looked into
+MOST_FOLDERS, MOST_ENTRIES = 64, 1000  # beside a table, that are looked into
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def is_picture(name: str) -> bool:
 def find(folder: Path, word: str) -> Path | None:
     """The file in ``folder`` that is called ``word``, or ``word`` and the ending of a picture."""
     endings = ("",) if is_picture(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
-    return next((path for end in endings if (path := folder / f"{word}{end}").is_file()), None)
+    # os.path: a text that is too long for a name is none, where Path.is_file raises
+    return next((path for end in endings if os.path.isfile(path := folder / f"{word}{end}")), None)
 
 
 def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False) -> Named | None:
@@ -72,6 +74,8 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
         if all(map(is_picture, words)):
             there = [folder for folder in folders if any(find(folder, word) for word in words)]
             return Named(name, _only(name, words[0], there, folders))
+    if not known and not recipe.pictures:
+        folders = [folder for folder in folders if _shows(folder)]
     targets = (recipe.target,) if isinstance(recipe.target, str) else recipe.target
     used = {*recipe.drop, *targets, recipe.groups, recipe.time}
     for name, words in sample.items():
@@ -108,11 +112,20 @@ def _beside(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in names[:MOST_FOLDERS])
 
 
+def _shows(folder: Path) -> bool:
+    """Whether pictures are among the first entries of a folder; names without endings are sought there."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_picture(entry.name) for entry in itertools.islice(entries, MOST_ENTRIES))
+    except OSError:
+        return False
+
+
 def _holds(folder: Path, words: Sequence[str]) -> bool:
     """Whether the first of ``words``, and half of all, name pictures in a folder."""
-    return find(folder, words[0]) is not None and 2 * sum(find(folder, w) is not None for w in words) >= len(
-        words
-    )
+    if find(folder, words[0]) is None:
+        return False
+    return 2 * sum(find(folder, word) is not None for word in words) >= len(words)
 
 
 def _only(name: str, word: str, there: Sequence[Path], folders: Sequence[Path]) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ayatori.data.rows import fingerprint
+from ayatori.data.rows import fingerprint, take_rows
 from ayatori.records import AyatoriError, Dataset
 
 NAMED = 5  # classes that a note names
@@ -37,19 +37,14 @@ def without_rare(dataset: Dataset, least: int, blind: bool = False) -> Dataset:
             f"two classes must have rarest={least} rows or more, however "
             f"{'only one has' if common.any() else 'none has'}; use a smaller number"
         )
-    kept = np.flatnonzero(common[dataset.labels] | (tested & blind))
     if common.all():
         return dataset
+    kept = np.flatnonzero(common[dataset.labels] | (tested & blind))
     codes = np.maximum(np.cumsum(common) - 1, 0)
     found = dataclasses.replace(
-        dataset,
-        inputs={name: values[kept] for name, values in dataset.inputs.items()},
+        take_rows(dataset, kept),
         target=codes[dataset.labels[kept]],
         schema=dataclasses.replace(dataset.schema, classes=tuple(np.array(dataset.classes)[common].tolist())),
-        ids=dataset.ids[kept],
-        groups=None if dataset.groups is None else dataset.groups[kept],
-        order=None if dataset.order is None else dataset.order[kept],
-        fixed_test=None if dataset.fixed_test is None else dataset.fixed_test[kept],
         notes=(*dataset.notes, _note(dataset, counts, least, len(dataset) - len(kept))),
     )
     return dataclasses.replace(found, fingerprint=fingerprint(found))

@@ -50,6 +50,23 @@ def make_dataset(
     return dataclasses.replace(dataset, fingerprint=fingerprint(dataset))
 
 
+def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """The ``rows`` (m,) of a dataset, numbered anew, with all that is of them."""
+
+    def some(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[rows]
+
+    return dataclasses.replace(
+        dataset,
+        inputs={name: values[rows] for name, values in dataset.inputs.items()},
+        target=some(dataset.target),
+        ids=dataset.ids[rows],
+        groups=some(dataset.groups),
+        order=some(dataset.order),
+        fixed_test=some(dataset.fixed_test),
+    )
+
+
 def row_numbers(rows: np.ndarray) -> np.ndarray:
     """Row numbers (n,) as text (n,), no wider than they need."""
     return rows.astype(f"U{len(str(rows.max(initial=0)))}")

@@ -78,6 +78,8 @@ def find_bounds(
     for size in sizes:
         answers = [one.values for one in probes if one.size == size and one.name != blind]
         answers += votes if size == 1.0 else []
+        if not answers:  # a part of the rows whose labels are all the same teaches nothing
+            continue
         # what goes well together in one time need not in another
         best = max(answers, key=lambda one: _score(one, truth, task)) if times else None
         pooled = _pooled(answers, truth, task) if best is None else best

@@ -36,6 +36,10 @@ LARGEST = 96  # pixels of a picture's side that are looked at
 PERMUTED = 2000  # rows that labels are permuted for
 CELLS = 1_500_000  # rows times columns that quick models learn from
 LEAST, LEAST_OF_CLASS = 40, 5  # rows that probes can be judged on
+NOT_IN_TIME = (
+    "later rows could not be judged by earlier ones (these are too few, or all alike): what is expected is "
+    "of rows at random, and may be too much"
+)
 Show = Callable[[str, float], None]
 
 
@@ -148,10 +152,10 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
         if ahead:  # a run judges later rows by earlier ones, so that is what to expect of it
             anyhow, (bounds, notes) = bounds, _bounds(rows, ahead, apart, recipe, say, in_time=True)
-            bounds = bounds or anyhow
-            sentences = [*_in_time(anyhow, bounds, rows.open.task), *found.facts["sentences"]]
-            found = dataclasses.replace(found, facts={**found.facts, "sentences": sentences})
+            found = _with_sentences(found, _in_time(anyhow, bounds, rows.open.task))
             clock.lap("later rows")
+        elif bounds and rows.open.order is not None:
+            found = _with_sentences(found, [NOT_IN_TIME])
         bounds = bounds and _at_most(bounds, found.facts["error_floor"], rows.open.task)
     clock.lap("audit")
     by_chance = [1.0 if bounds is None else bounds.p, len(ways) * min(one["p"] for one in structures)]
@@ -311,11 +315,17 @@ def _in_time(anyhow: Bounds | None, bounds: Bounds | None, task: str) -> list[st
     """Where later rows are harder to tell than rows at random."""
     if anyhow is None or bounds is None or bounds.expected[2] >= anyhow.expected[0]:
         return []
-    figure = "R²" if task == "regression" else "accuracy"
+    figure = {"regression": "an R²", "multilabel": "a share of right labels"}.get(task, "an accuracy")
     return [
-        f"quick models reach an {figure} of {bounds.score:.2f} on later rows, and of {anyhow.score:.2f} on "
-        "rows at random: what they learn does not last"
+        f"quick models reach {figure} of {bounds.score:.2f} on later rows, and of {anyhow.score:.2f} on rows "
+        "at random: what they learn holds less well later"
     ]
+
+
+def _with_sentences(found: Audit, first: list[str]) -> Audit:
+    """The audit with these sentences before its own."""
+    sentences = [*first, *found.facts["sentences"]]
+    return dataclasses.replace(found, facts={**found.facts, "sentences": sentences})
 
 
 def _at_most(bounds: Bounds, floor: float, task: str) -> Bounds:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ayatori.aside import aside
+from ayatori.data.rows import take_rows as rows_of
 from ayatori.evaluate import fit_baselines, title_of
 from ayatori.plan import make_plan, strata
 from ayatori.recipe import EvaluateRecipe, PlanRecipe
@@ -39,21 +40,8 @@ Probed = tuple[list[Probe], list[str]]
 
 
 def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """The ``rows`` (m,) of a dataset, numbered anew."""
-
-    def some(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else values[rows]
-
-    return dataclasses.replace(
-        dataset,
-        inputs={name: values[rows] for name, values in dataset.inputs.items()},
-        target=some(dataset.target),
-        ids=dataset.ids[rows],
-        groups=some(dataset.groups),
-        order=some(dataset.order),
-        fixed_test=None,
-        notes=(),
-    )
+    """The ``rows`` (m,) of a dataset, numbered anew, none of them a test."""
+    return dataclasses.replace(rows_of(dataset, rows), fixed_test=None, notes=())
 
 
 def sample_rows(kinds: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -66,7 +54,7 @@ def sample_rows(kinds: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np
 
 
 def probe_plan(dataset: Dataset, seed: int) -> Plan:
-    """Five folds, or fewer where the smallest class or the groups ask for it; nothing is sealed.
+    """Five folds, or fewer where the smallest class, the groups or few times ask for it; nothing is sealed.
 
     With an ``order`` later rows are judged by earlier ones, and the earliest by nobody.
     """
@@ -78,6 +66,8 @@ def probe_plan(dataset: Dataset, seed: int) -> Plan:
         folds = int(np.clip(np.bincount(codes).min(), 2, 5))
     if dataset.groups is not None:
         folds = int(np.clip(len(np.unique(dataset.groups)), 2, folds))
+    if dataset.order is not None:
+        folds = int(np.clip(len(np.unique(dataset.order)) - 1, 2, folds))
     return make_plan(dataset, PlanRecipe(test=0.0, folds=folds), seed)
 
 
