@@ -327,7 +327,7 @@ def test_odd_files_and_folders_are_left_out_and_said(tmp_path: Path) -> None:
         "three/más adentro/日本/a b.PNG",
     ]
     said = " ".join(dataset.notes)
-    for words in ("'empty' is left out", "1 picture outside", "1 file that is no picture", "2 links lead"):
+    for words in ("'empty' is left out", "1 picture outside", "1 file of another kind", "2 links lead"):
         assert words in said
 
 
@@ -406,14 +406,14 @@ def test_the_folder_of_the_pictures_of_a_table_can_be_anywhere_if_it_is_named(tm
     ):
         with pytest.raises(AyatoriError, match=sentence):
             load(tmp_path / "train.csv", recipe=DataRecipe(pictures=str(wrong)))
-    with pytest.raises(AyatoriError, match="a folder of pictures; leave it out"):
+    with pytest.raises(AyatoriError, match="a folder of files; leave it out"):
         load(tmp_path / "far", recipe=DataRecipe(pictures=far))
 
 
 def test_names_that_two_folders_hold_are_refused(tmp_path: Path) -> None:
     listed(tmp_path, endings=True)
     shutil.copytree(tmp_path / "train", tmp_path / "copy")
-    with pytest.raises(AyatoriError, match="must name pictures of one folder, however"):
+    with pytest.raises(AyatoriError, match="must name files of one folder, however"):
         load(tmp_path / "train.csv")
     assert load(tmp_path / "train.csv", recipe=DataRecipe(pictures=str(tmp_path / "copy"))).schema.image
 

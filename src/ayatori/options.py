@@ -26,6 +26,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "encoding": ("data", "encoding"),
     "pictures": ("data", "pictures"),
     "size": ("data", "size"),
+    "sound_seconds": ("data", "sound_seconds"),
+    "sound_hertz": ("data", "sound_hertz"),
     "strict": ("data", "strict"),
     "test": ("plan", "test"),
     "folds": ("plan", "folds"),
@@ -173,8 +175,12 @@ class RunOptions:
         Folder of the pictures that a column of the table names, with or without their ending.
     size
         Side of the square pictures in pixels.
+    sound_seconds
+        Of each recording that are heard; decided from their lengths.
+    sound_hertz
+        The highest pitch that is heard; decided from their sampling rates.
     strict
-        Refuse a broken picture instead of skipping it.
+        Refuse a broken picture or recording instead of skipping it.
     ensemble
         What to make of many networks, with commas: mean, majority, median, weighted, greedy, bagging,
         boosting, stacking (mean). The best by held-out rows is handed over.
@@ -276,6 +282,8 @@ class RunOptions:
     encoding: str | None = None
     pictures: str | None = None
     size: int | None = None
+    sound_seconds: float | None = None
+    sound_hertz: float | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     ensemble: Annotated[str | None, ENSEMBLE] = None
     bags: Annotated[int | None, ENSEMBLE] = None
@@ -341,8 +349,12 @@ class ExploreOptions:
         Folder of the pictures that a column of the table names, with or without their ending.
     size
         Side of the square pictures in pixels.
+    sound_seconds
+        Of each recording that are heard; decided from their lengths.
+    sound_hertz
+        The highest pitch that is heard; decided from their sampling rates.
     strict
-        Refuse a broken picture instead of skipping it.
+        Refuse a broken picture or recording instead of skipping it.
     pretrained
         A network that has learned elsewhere, whose features of each row are looked at too; as for run.
     seed
@@ -364,6 +376,8 @@ class ExploreOptions:
     encoding: str | None = None
     pictures: str | None = None
     size: int | None = None
+    sound_seconds: float | None = None
+    sound_hertz: float | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     pretrained: str | None = None
     seed: int | None = None

@@ -34,6 +34,8 @@ class DataRecipe:
     crop: float = 0.0  # the square in the middle, as a share of the shorter side; 0 = all, squeezed
     resample: Literal["bilinear", "bicubic"] = "bilinear"
     strict: bool = False  # refuse a broken picture instead of skipping it
+    sound_seconds: float = 0.0  # of a recording that are heard, 0 = from the recordings
+    sound_hertz: float = 0.0  # the highest pitch that is heard, 0 = from the recordings
     memory_gb: float = 2.0  # decoded pictures above this size are memory-mapped
 
 

@@ -50,13 +50,14 @@ class Schema:
     ``numbers``, ``dates`` and ``categories`` are column names of a table, ``month_first`` those of dates that
     are written as 1/31/2026; ``categories`` maps each column to its interned strings, sorted (code =
     position, missing = -1). ``image`` is ``(channels, height, width)``; ``crop`` and ``resample`` are those
-    of ``DataRecipe``. ``source``: facts of the pretrained network that the rows pass through, ``cut``, how
-    many of its parts are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
+    of ``DataRecipe``, and so are ``sound_seconds`` and ``sound_hertz`` where the pictures are of sound.
+    ``source``: facts of the pretrained network that the rows pass through, ``cut``, how many of its parts
+    are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
     logarithms of the values; what a model says of new rows are values.
     ``encoding``: of tables that are not UTF-8.
     """
 
-    kind: Literal["table", "pictures", "arrays"]
+    kind: Literal["table", "pictures", "recordings", "arrays"]
     task: Task
     classes: tuple[str, ...]
     target: tuple[str, ...] = ()
@@ -69,6 +70,8 @@ class Schema:
     ignored: tuple[str, ...] = ()
     crop: float = 0.0
     resample: Literal["bilinear", "bicubic"] = "bilinear"
+    sound_seconds: float = 0.0
+    sound_hertz: float = 0.0
     source: Mapping[str, Any] | None = None
     log: bool = field(default=False, repr=False)
     encoding: str = field(default="", repr=False)

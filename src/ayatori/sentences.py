@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ayatori.pretrained import source_name
 from ayatori.recipe import Recipe
-from ayatori.records import STOP, UNUSED, Dataset, Plan
+from ayatori.records import STOP, UNUSED, Dataset, Plan, Schema
 from ayatori.train import balances, sentence, split
 
 Said = Iterator[tuple[str, str]]
@@ -17,7 +17,7 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
     """What was read, what was ``found`` in it, and who will learn from which of it."""
     shapes = {name: values.shape[1:] for name, values in dataset.inputs.items()}
     what = [
-        "pictures of " + " x ".join(map(str, shape))
+        of_pictures(dataset.schema, shape)
         if name == "image"
         else f"{shape[0]} column{'' if shape[0] == 1 else 's'} of {name}"
         for name, shape in shapes.items()
@@ -53,6 +53,13 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
         yield "plan", f"the networks train on {min(learn):,} to {max(learn):,} rows, later ones on more"
     else:
         yield "plan", f"a network trains on about {learn[0]:,} rows and stops by {stop:,} others"
+
+
+def of_pictures(schema: Schema, shape: Sequence[int]) -> str:
+    """What kind of pictures, (c, h, w), rows are."""
+    if schema.kind == "recordings":
+        return f"recordings, as pictures of {shape[1]} x {shape[2]}"
+    return "pictures of " + " x ".join(map(str, shape))
 
 
 def of_training(plan: Plan, recipe: Recipe) -> Said:

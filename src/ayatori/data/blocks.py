@@ -20,12 +20,11 @@ import pyarrow as pa
 from ayatori.data import arrays
 from ayatori.data.files import Check, Stream, TableSource, open_table
 from ayatori.data.listing import Listing
-from ayatori.data.pictures import broken_notes, decode_pictures
+from ayatori.data.pictures import broken_notes, decode_pictures, recipe_like
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.data.source import framed, is_table, listing_like, load_like
 from ayatori.data.table import columns_like, ids_like, inputs_like, no_rows, row_names
 from ayatori.errors import existing
-from ayatori.recipe import DataRecipe
 from ayatori.records import Dataset, Schema
 
 # A power of two, so that blocks fall into the same batches as all rows would: the same sums, bit for bit.
@@ -150,7 +149,7 @@ def recut(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
     assert schema.image is not None
     rows, total = block_rows(math.prod(schema.image)), len(listing.files)
-    recipe = DataRecipe(crop=schema.crop, resample=schema.resample)
+    recipe = recipe_like(schema)
     broken: dict[int, str] = {}
     done = 0
     while done < total:
@@ -166,7 +165,8 @@ def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
             kept.append(done + good)
             missing -= len(good)
             done += len(files)
-        notes = broken_notes(broken, listing.ids, strict=len(broken) == total)
+        called = "recording" if recipe.sound_seconds else "picture"
+        notes = broken_notes(broken, listing.ids, len(broken) == total, called)
         image = parts[0] if len(parts) == 1 else np.concatenate(parts)
         yield Rows({"image": image}, None, listing.ids[np.concatenate(kept)], notes=(*listing.notes, *notes))
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ayatori.data import target as targets
 from ayatori.data.listing import Listing
-from ayatori.data.pictures import Progress, read_pictures
+from ayatori.data.paths import kind_of
+from ayatori.data.pictures import Progress, read_pictures, recipe_like
 from ayatori.data.rows import Rows, make_dataset
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
@@ -31,7 +32,7 @@ def load_pictures(
     store = read_pictures(files, ids.tolist(), recipe, len(first.files), cache=cache, progress=progress)
     kind, target = _label(first, later, recipe, store.kept)
     schema = Schema(
-        kind="pictures",
+        kind="recordings" if store.recipe.sound_seconds else "pictures",
         task=kind.task,
         classes=kind.classes,
         target=() if first.folders else tuple(column.name for column in first.target or ()),
@@ -40,6 +41,8 @@ def load_pictures(
         ignored=recipe.drop,
         crop=recipe.crop,
         resample=recipe.resample,
+        sound_seconds=store.recipe.sound_seconds,
+        sound_hertz=store.recipe.sound_hertz,
         log=kind.log,
         encoding=recipe.encoding,
     )
@@ -74,9 +77,10 @@ def _label(
     columns = [column.take(kept[kept < rows]) for column in first.target or ()]
     if first.folders and len(columns[0].words) < 2:
         only = f"only '{columns[0].words[0]}' has" if columns[0].words else "none has"
+        what = kind_of(first.files)
         raise AyatoriError(
-            f"there must be two folders of pictures or more, one for each class, however {only} "
-            "pictures that can be read"
+            f"there must be two folders of {what} or more, one for each class, however {only} {what} that "
+            "can be read"
         )
     kind = targets.decide(columns, recipe.task, recipe.log_target)
     encoded = targets.encode(columns, kind.task, kind.classes, kind.log)
@@ -84,7 +88,9 @@ def _label(
         return kind, encoded
     tested = [column.take(kept[kept >= rows] - rows) for column in later.target or ()]
     if not tested or not len(tested[0].values):
-        raise AyatoriError("the test must hold labelled pictures, however it has none that can be read")
+        raise AyatoriError(
+            f"the test must hold labelled {kind_of(first.files)}, however it has none that can be read"
+        )
     return kind, np.concatenate([encoded, targets.encode(tested, kind.task, kind.classes, kind.log)])
 
 
@@ -93,7 +99,7 @@ def read_pictures_like(
 ) -> Rows:
     """Decode pictures by the schema of others."""
     assert schema.image is not None
-    recipe = DataRecipe(crop=schema.crop, resample=schema.resample)
+    recipe = recipe_like(schema)
     store = read_pictures(listing.files, listing.ids.tolist(), recipe, 0, schema.image, cache, progress)
     columns = [column.take(store.kept) for column in listing.target or ()]
     target, notes = None, [*listing.notes, *store.notes]
@@ -105,5 +111,5 @@ def read_pictures_like(
             raise SchemaError(str(error)) from None
         notes.append(f"the target is not read: {error}")
     if need_target and target is None:
-        raise SchemaError("the pictures must have a target, however they carry none")
+        raise SchemaError(f"the {schema.kind} must have a target, however they carry none")
     return Rows({"image": store.image}, target, listing.ids[store.kept], notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""Stage 1e. Which pictures there are and what each is labelled: a folder of classes, or a table of paths."""
+"""Stage 1e. Which pictures or recordings there are, and their labels: folders of classes, tables of paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.paths import SUFFIXES, Named, is_picture, named_pictures
+from ayatori.data.paths import PICTURES, SOUNDS, Named, counted, is_media, is_sound, kind_of, named_pictures
 from ayatori.data.table import (
     check_names,
     default_target,
@@ -33,7 +33,7 @@ PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "vali
 
 @dataclass(frozen=True)
 class Listing:
-    """Picture files in a fixed order, and what a folder or a table says of each. **Shape** (n,) each."""
+    """Files in a fixed order, and what a folder or a table says of each. **Shape** (n,) each."""
 
     files: list[str]
     ids: np.ndarray
@@ -45,7 +45,7 @@ class Listing:
 
 
 def list_one(path: Path) -> Listing:
-    """A single picture file."""
+    """A single file."""
     return Listing([str(path)], np.array([_shown(path.name)]), None)
 
 
@@ -54,7 +54,7 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
 
     A folder that holds only ``train/`` and ``test/``, with classes in both, has its own test.
     """
-    no_columns(recipe, f"'{folder}' is a folder of pictures")
+    no_columns(recipe, f"'{folder}' is a folder of files")
     inside = {entry.name for entry in _visible(folder) if entry.is_dir()}
     parts = (folder / "train", folder / "test")
     if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
@@ -92,7 +92,7 @@ def _check_tables(folder: Path, inside: set[str]) -> None:
             continue
         if named is not None:
             raise AyatoriError(
-                f"folder '{folder}' must hold one subfolder of pictures per class, however its table "
+                f"folder '{folder}' must hold one subfolder per class, however its table "
                 f"'{name}' names them; give the table: ayatori run '{folder / name}'"
             )
 
@@ -104,9 +104,7 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     opened = open_table(path, recipe.encoding)
     named = named_pictures(opened, recipe, known=True)
     if named is None:
-        raise AyatoriError(
-            f"the test '{path}' must name pictures like the other rows, however no column does"
-        )
+        raise AyatoriError(f"the test '{path}' must name files like the other rows, however no column does")
     return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
 
 
@@ -124,29 +122,31 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         if entry.is_dir(follow_symlinks=False):
             pictures = [(path, entry.name) for path in _walk(entry.path, root, counts)]
             if not pictures:
-                notes.append(f"folder '{entry.name}' is left out: it holds no pictures")
+                notes.append(f"folder '{entry.name}' is left out: it holds no pictures and no recordings")
             found += pictures
         else:
             loose += [(path, "") for path in _one(entry, root, counts)]
     if loose and found:
-        what = "1 picture" if len(loose) == 1 else f"{len(loose)} pictures"
-        notes.append(f"left out: {what} outside the class folders")
+        notes.append(f"left out: {counted([path for path, _ in loose])} outside the class folders")
     if not found and not need_classes:
         found = loose
     if counts["other"]:
         other = counts["other"]
-        what = "1 file that is no picture" if other == 1 else f"{other} files that are no pictures"
+        what = "1 file of another kind" if other == 1 else f"{other} files of other kinds"
         notes.append(f"left out: {what}")
     if counts["links"]:
         what = "1 link leads" if counts["links"] == 1 else f"{counts['links']} links lead"
         notes.append(f"left out: {what} out of the folder, or to a folder")
     if not found:
-        what = "pictures in subfolders, one per class" if need_classes else "pictures"
-        seen = f"it holds {len(loose)} pictures without a class" if loose else "it holds no pictures"
+        what = "pictures or recordings" + (" in subfolders, one per class" if need_classes else "")
+        seen = (
+            f"it holds {counted([path for path, _ in loose])} without a class" if loose else "it holds none"
+        )
         seen += "; a table beside them may say their classes" if loose and need_classes else ""
         if counts["other"] and not loose:
             seen = _others(folder)
         raise AyatoriError(f"folder '{folder}' must hold {what}, however {seen}")
+    found = _of_one_kind(found, notes)
     found.sort()
     labels = [_shown(label) for _, label in found]
     start = len(str(folder)) + 1
@@ -159,13 +159,26 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
     )
 
 
+def _of_one_kind(found: list[tuple[str, str]], notes: list[str]) -> list[tuple[str, str]]:
+    """All pictures, or all recordings, whichever are more; the others are noted."""
+    sounds = [one for one in found if is_sound(one[0])]
+    pictures = [one for one in found if not is_sound(one[0])]
+    if sounds and pictures:
+        fewer, more = sorted(([path for path, _ in kind] for kind in (pictures, sounds)), key=len)
+        notes.append(f"left out: {kind_of(fewer)} among {kind_of(more)}, {len(fewer)} of {len(found)} files")
+    return sounds if len(sounds) > len(pictures) else pictures
+
+
 def _others(folder: Path) -> str:
     """What is in a folder that holds no picture."""
     names = [name.lower() for _, _, files in os.walk(folder) for name in files]
     endings = Counter(Path(name.removesuffix(".gz")).suffix + ".gz" * name.endswith(".gz") for name in names)
     most = [ending for ending, _ in endings.most_common(3) if ending]
     they = f"end in {', '.join(most)}" if most else "have no ending"
-    return f"its files {they}; pictures end in {', '.join(SUFFIXES[:3])}, {SUFFIXES[7]} and the like"
+    return (
+        f"its files {they}; pictures end in {', '.join(PICTURES[:3])}, {PICTURES[7]} and the like, "
+        f"recordings in {', '.join(SOUNDS[:3])} and the like"
+    )
 
 
 def _shown(name: str) -> str:
@@ -193,7 +206,7 @@ def _walk(folder: str, root: Path, counts: dict[str, int]) -> Iterator[str]:
 def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int]) -> Iterator[str]:
     if entry.is_symlink() and not (entry.is_file() and Path(entry.path).resolve().is_relative_to(root)):
         counts["links"] += 1
-    elif is_picture(entry.name) and entry.is_file():
+    elif is_media(entry.name) and entry.is_file():
         yield entry.path
     else:
         counts["other"] += 1
@@ -229,10 +242,10 @@ def list_table(
         raise AyatoriError(f"column '{paths}' must hold a path in every row, however some are missing")
     files = [pictures.file(word.strip()) for word in named.words]
     if opened.folder is not None and pictures.folder.resolve() != opened.folder.resolve():
-        notes.append(f"column '{paths}' names pictures in '{pictures.folder}'")
+        notes.append(f"column '{paths}' names {kind_of(files)} in '{pictures.folder}'")
     left = [name for name in opened.names if name not in used and name not in recipe.drop]
     if left:
-        notes.append(f"columns beside the pictures are left out: {', '.join(left[:8])}")
+        notes.append(f"columns beside the {kind_of(files)} are left out: {', '.join(left[:8])}")
     rows = np.arange(table.num_rows)
     columns = [target_column(name, table[name], recipe.task) for name in target]
     listing = Listing(
@@ -251,7 +264,7 @@ def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
     if not missing.any() or missing.all():
         return listing
     kept = np.flatnonzero(~missing)
-    note = f"{missing.sum()} of {len(missing)} pictures are left out: {NO_TARGET}"
+    note = f"{missing.sum()} of {len(missing)} {kind_of(listing.files)} are left out: {NO_TARGET}"
     return Listing(
         files=[listing.files[row] for row in kept],
         ids=listing.ids[kept],

@@ -1,4 +1,4 @@
-"""Stage 1e. Which column of a table names pictures, and the folder that they are in."""
+"""Stage 1e. Which column of a table names pictures or recordings, and the folder that they are in."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
-SUFFIXES = (
+PICTURES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
 )
+SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
+SUFFIXES = PICTURES + SOUNDS
 MOST_FOLDERS, MOST_ENTRIES = 64, 1000  # beside a table, that are looked into
 
 
 @dataclass(frozen=True)
 class Named:
-    """Pictures that ``column`` names, with or without their ending, as seen from ``folder``.
+    """Pictures or recordings that ``column`` names, with or without their ending, as seen from ``folder``.
 
     ``sure``: they are what the rows are about. Otherwise the table has more to learn from, and its owner
     must say so.
@@ -37,20 +39,35 @@ class Named:
         path = find(self.folder, word) or self.folder / word
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise AyatoriError(
-                f"paths of pictures must stay inside '{self.folder}', however '{word}' does not; name the "
-                "folder that holds them all as `pictures`"
+                f"paths must stay inside '{self.folder}', however '{word}' does not; name the folder that "
+                "holds them all as `pictures`"
             )
         return str(path)
 
 
-def is_picture(name: str) -> bool:
-    """Whether a name ends like a picture's."""
+def is_media(name: str) -> bool:
+    """Whether a name ends like that of a picture or of a recording."""
     return name.lower().endswith(SUFFIXES)
 
 
+def is_sound(name: str) -> bool:
+    """Whether a name ends like a recording's."""
+    return name.lower().endswith(SOUNDS)
+
+
+def counted(files: Sequence[str]) -> str:
+    """How many pictures or recordings, in words."""
+    return f"{len(files)} {kind_of(files).removesuffix('s' if len(files) == 1 else '')}"
+
+
+def kind_of(files: Sequence[str]) -> str:
+    """What files are called in sentences: "pictures" or "recordings", by the first of them."""
+    return "recordings" if files and is_sound(files[0]) else "pictures"
+
+
 def find(folder: Path, word: str) -> Path | None:
-    """The file in ``folder`` that is called ``word``, or ``word`` and the ending of a picture."""
-    endings = ("",) if is_picture(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+    """The file in ``folder`` that is called ``word``, or ``word`` and an ending."""
+    endings = ("",) if is_media(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     # os.path: a text that is too long for a name is none, where Path.is_file raises
     return next((path for end in endings if os.path.isfile(path := folder / f"{word}{end}")), None)
 
@@ -71,7 +88,7 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
         if name not in recipe.drop and (words := [value.strip() for value in values if value.strip()])
     }
     for name, words in sample.items():
-        if all(map(is_picture, words)):
+        if all(map(is_media, words)):
             there = [folder for folder in folders if any(find(folder, word) for word in words)]
             return Named(name, _only(name, words[0], there, folders))
     if not known and not recipe.pictures:
@@ -86,7 +103,7 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
             return Named(name, _only(name, words[0], there, folders), sure)
     if recipe.pictures and not known:
         raise AyatoriError(
-            f"the table must have a column that names the pictures in '{recipe.pictures}', with or without "
+            f"the table must have a column that names the files in '{recipe.pictures}', with or without "
             f"their ending, however none of {', '.join(opened.names[:5])} does"
         )
     return None
@@ -116,7 +133,7 @@ def _shows(folder: Path) -> bool:
     """Whether pictures are among the first entries of a folder; names without endings are sought there."""
     try:
         with os.scandir(folder) as entries:
-            return any(is_picture(entry.name) for entry in itertools.islice(entries, MOST_ENTRIES))
+            return any(is_media(entry.name) for entry in itertools.islice(entries, MOST_ENTRIES))
     except OSError:
         return False
 
@@ -132,12 +149,12 @@ def _only(name: str, word: str, there: Sequence[Path], folders: Sequence[Path]) 
     """The first of ``folders``, or else the only one ``there``, that holds what a column names."""
     if not there:
         raise AyatoriError(
-            f"column '{name}' must hold paths of pictures as seen from '{folders[0]}' or a folder in it, "
-            f"however '{word}' is not there; mend the paths, name the folder as `pictures`, or leave it out"
+            f"column '{name}' must hold paths as seen from '{folders[0]}' or a folder in it, however "
+            f" '{word}' is not there; mend the paths, name the folder as `pictures`, or leave it out"
         )
     if there[0] != folders[0] and len({folder.resolve() for folder in there}) > 1:
         raise AyatoriError(
-            f"column '{name}' must name pictures of one folder, however '{word}' is in '{there[0]}' and in "
+            f"column '{name}' must name files of one folder, however '{word}' is in '{there[0]}' and in "
             f"'{there[1]}'; name the folder as `pictures`, or move the table into it"
         )
     return there[0]

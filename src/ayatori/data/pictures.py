@@ -1,9 +1,10 @@
-"""Stage 1f. Picture files -> one uint8 array (n, c, s, s), each file decoded once."""
+"""Stage 1f. Files of pictures, or of sound -> one uint8 array (n, c, s, s), each file decoded once."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
@@ -18,8 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ayatori.data.paths import kind_of
+from ayatori.data.sounds import UnheardError, choose_sound, hear
 from ayatori.recipe import DataRecipe
-from ayatori.records import AyatoriError
+from ayatori.records import AyatoriError, Schema
 
 KEPT_SIDE = 128  # square pictures of one size up to this side stay as they are
 LARGE_SIDE, SMALL_SIDE = 96, 64
@@ -38,11 +41,15 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded pictures (n, c, s, s). ``kept`` (n,) are the positions of the files that could be read."""
+    """Decoded pictures (n, c, s, s). ``kept`` (n,) are the positions of the files that could be read.
+
+    ``recipe``: how they were read, with what was decided of recordings.
+    """
 
     image: np.ndarray
     kept: np.ndarray
     notes: tuple[str, ...]
+    recipe: DataRecipe
 
 
 def read_pictures(
@@ -63,18 +70,32 @@ def read_pictures(
     notes: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what cannot be read is named below
-        found = ""
-        must_be_grey = 0
-        if shape is None:
+        found, must_be_grey = "", 0
+        if shape is None and kind_of(files) == "recordings":
+            side, seconds, hertz, found = choose_sound(files[:decide_on], recipe)
+            recipe = dataclasses.replace(recipe, sound_seconds=seconds, sound_hertz=hertz)
+            shape = (3 if recipe.colour == "rgb" else 1, side, side)
+        elif shape is None:
+            if recipe.sound_seconds or recipe.sound_hertz:
+                raise AyatoriError(
+                    "sound_seconds and sound_hertz are for recordings, however these are pictures"
+                )
             shape, found = _choose_shape(files[:decide_on], recipe, len(files))
+            found += ", grey" if shape[0] == 1 else ", in colour"
             must_be_grey = decide_on if recipe.colour == "auto" and shape[0] == 1 else 0
         store, broken, coloured = _decode_all(files, shape, must_be_grey, recipe, cache, progress)
         if coloured:
-            shape = (3, *shape[1:])
+            shape, found = (3, *shape[1:]), found.removesuffix(", grey") + ", in colour"
             store, broken, _ = _decode_all(files, shape, 0, recipe, cache, progress)
     if found:
-        notes.append(f"{found}, {'grey' if shape[0] == 1 else 'in colour'}")
-    return _without(store, broken, names, recipe.strict, notes)
+        notes.append(found)
+    return _without(store, broken, names, recipe, notes)
+
+
+def recipe_like(schema: Schema) -> DataRecipe:
+    """How more pictures are read like those that a schema describes."""
+    same = ("crop", "resample", "sound_seconds", "sound_hertz")
+    return DataRecipe(**{name: getattr(schema, name) for name in same})
 
 
 def decode_pictures(
@@ -167,6 +188,12 @@ def _size(file: str) -> tuple[int, int]:
 
 def _read(file: str, side: int, channels: int, recipe: DataRecipe) -> tuple[np.ndarray, bool]:
     """A picture as (channels, side, side) uint8, and whether it has colours that one channel loses."""
+    if recipe.sound_seconds:
+        try:
+            heard = hear(file, side, recipe.sound_seconds, recipe.sound_hertz)
+        except UnheardError as error:
+            raise _UnreadableError(str(error)) from None
+        return np.stack([heard] * channels), False
     with _open(file) as picture:
         width, height = picture.size
         with _one_at_a_time if width * height > _ALONE else contextlib.nullcontext():
@@ -291,30 +318,36 @@ def discard(store: np.ndarray) -> None:
 
 
 def _without(
-    store: np.ndarray, broken: dict[int, str], names: Sequence[str], strict: bool, notes: list[str]
+    store: np.ndarray, broken: dict[int, str], names: Sequence[str], recipe: DataRecipe, notes: list[str]
 ) -> Store:
     kept = np.setdiff1d(np.arange(len(store)), list(broken)).astype(np.int64)
     if not broken:
-        return Store(store, kept, tuple(notes))
+        return Store(store, kept, tuple(notes), recipe)
     try:
-        notes += broken_notes(broken, names, strict or not len(kept))
+        notes += broken_notes(broken, names, recipe.strict or not len(kept), _called(recipe))
     except AyatoriError:
         discard(store)
         raise
     for new, old in enumerate(kept):  # moved up in place: the store may be larger than memory
         if new != old:
             store[new] = store[old]
-    return Store(store[: len(kept)], kept, tuple(notes))
+    return Store(store[: len(kept)], kept, tuple(notes), recipe)
 
 
-def broken_notes(broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool) -> list[str]:
-    """What is said of broken pictures by their positions in ``names``; an AyatoriError when ``strict``."""
+def _called(recipe: DataRecipe) -> str:
+    return "recording" if recipe.sound_seconds else "picture"
+
+
+def broken_notes(
+    broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool, called: str = "picture"
+) -> list[str]:
+    """What is said of broken files by their positions in ``names``; an AyatoriError when ``strict``."""
     first = [f"'{names[position]}' ({reason})" for position, reason in sorted(broken.items())[:5]]
     listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
     if strict and broken:
         raise AyatoriError(
-            f"every picture must be readable, however {len(broken)} of them cannot be read: {listed}; "
+            f"every {called} must be readable, however {len(broken)} of them cannot be read: {listed}; "
             "mend or remove them"
         )
-    what = "1 broken picture is" if len(broken) == 1 else f"{len(broken)} broken pictures are"
+    what = f"1 broken {called} is" if len(broken) == 1 else f"{len(broken)} broken {called}s are"
     return [f"{what} skipped: {listed}"] if broken else []

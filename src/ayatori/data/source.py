@@ -23,7 +23,7 @@ from ayatori.data.listing import (
     list_table,
     list_test,
 )
-from ayatori.data.paths import is_picture, named_pictures
+from ayatori.data.paths import is_media, named_pictures
 from ayatori.data.pictures import Progress
 from ayatori.data.rare import without_rare
 from ayatori.data.rows import Rows, make_dataset
@@ -44,7 +44,7 @@ def load(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Read labelled rows: a table, a folder of pictures, an ``.npz``, arrays, a DataFrame or a torch Dataset.
+    """Read labelled rows: a table, a folder of pictures or recordings, ``.npz``, arrays, a torch Dataset.
 
     ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``target``: the column (or columns) of
     a table that hold it; short for ``recipe=DataRecipe(target=...)``. ``test``: a file or folder of rows
@@ -97,7 +97,7 @@ def _load(
             return load_pictures(listing, later, recipe, source, cache, progress)
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
         if named:
-            note = f"column '{named.column}' names pictures; to learn from them: --pictures '{named.folder}'"
+            note = f"column '{named.column}' names files; to learn from them: --pictures '{named.folder}'"
             rows = dataclasses.replace(rows, notes=(*rows.notes, note))
     else:
         rows, schema = _read_arrays(data, y, recipe)
@@ -152,7 +152,7 @@ def listing_like(
     data: Any, path: Path | None, schema: Schema, need_target: bool = False, ids: str = ""
 ) -> Listing | None:
     """The pictures that new rows are: a folder, a file, or a table of paths; None where they are not."""
-    if path is not None and (path.is_dir() or is_picture(path.name)):
+    if path is not None and (path.is_dir() or is_media(path.name)):
         if schema.image is None:
             raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
         return list_folder(path, need_target) if path.is_dir() else list_one(path)

@@ -167,7 +167,10 @@ def _summary(
     parts = [plural(data["rows"], "row")]
     if schema.get("image"):
         channels, height, width = schema["image"]
-        parts.append(f"pictures {height} × {width}, {'grey' if channels == 1 else 'colour'}")
+        if schema["kind"] == "recordings":
+            parts.append(f"recordings, seen as pictures of {height} × {width}")
+        else:
+            parts.append(f"pictures {height} × {width}, {'grey' if channels == 1 else 'colour'}")
     columns = [
         plural(len(schema.get(kind) or ()), one, many)
         for kind, one, many in (("numbers", "number", ""), ("categories", "category", "categories"))

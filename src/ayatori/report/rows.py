@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,13 @@ from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
 from ayatori.data.files import open_table
+from ayatori.data.sounds import UnheardError, read_sound
 from ayatori.records import AyatoriError
 
 SIDE = 160  # pixels of a thumbnail
 COLUMNS = 10  # of a table's row that are shown
+SECONDS = 10.0  # of a recording that can be played
+HERTZ = (8000, 11025, 12000, 16000, 22050, 24000)  # sampling rates of an MP3 that is small
 
 
 def show_rows(
@@ -38,6 +42,8 @@ def show_rows(
         pictures = [read or kept for read, kept in zip(files, _kept(run, rows), strict=True)]
         for line, picture in zip(found, pictures, strict=True):
             line["picture"] = picture
+        if data["schema"].get("sound_seconds"):
+            _add_sounds(found, data)
         missing = not all(pictures)
         return {"rows": found, "columns": [], "note": "Some pictures are no longer there." if missing else ""}
     columns, values, note = _from_table(run, data, rows, ids)
@@ -97,13 +103,24 @@ def data_url(picture: Image.Image, side: int = SIDE) -> str:
 
 def _from_files(source: Path, ids: Sequence[str]) -> list[str]:
     """Pictures read again; ids are paths inside ``source``, and never lead out of it."""
-    root = source if source.is_dir() else source.parent
+    root = _root(source)
     return [_read(root, name) or _read(root / "train", name) for name in ids]
 
 
-def _read(root: Path, name: str) -> str:
+def _root(source: Path) -> Path:
+    """The folder that ids of files start from."""
+    return source if source.is_dir() else source.parent
+
+
+def _inside(root: Path, name: str) -> Path | None:
+    """The file of that name, if it is there and does not lead out of ``root``."""
     path = root / name
-    if not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+    return path if path.is_file() and path.resolve().is_relative_to(root.resolve()) else None
+
+
+def _read(root: Path, name: str) -> str:
+    path = _inside(root, name)
+    if path is None:
         return ""
     try:
         with warnings.catch_warnings():
@@ -113,6 +130,32 @@ def _read(root: Path, name: str) -> str:
                 return data_url(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return ""  # the page shows the name instead
+
+
+def _add_sounds(lines: Sequence[dict[str, Any]], data: Mapping[str, Any]) -> None:
+    """What the network heard of each row, as a small MP3, while the recordings are there."""
+    root = _root(Path(data["source"] or "."))
+    for line in lines:
+        path = _inside(root, line["id"]) or _inside(root / "train", line["id"])
+        line["sound"] = "" if path is None else _sound_url(path, data["schema"]["sound_seconds"])
+
+
+def _sound_url(path: Path, seconds: float) -> str:
+    import soundfile
+    from scipy.signal import resample_poly
+
+    try:
+        samples, rate = read_sound(path, min(seconds, SECONDS))
+    except UnheardError:
+        return ""
+    hertz = max((one for one in HERTZ if one <= rate), default=HERTZ[0])
+    divisor = math.gcd(rate, hertz)
+    samples = resample_poly(samples, hertz // divisor, rate // divisor)
+    out = io.BytesIO()
+    soundfile.write(
+        out, samples / max(1e-9, np.abs(samples).max()), hertz, format="MP3", compression_level=0.8
+    )
+    return f"data:audio/mpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _from_table(

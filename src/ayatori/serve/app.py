@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ayatori.model import Model
 from ayatori.records import AyatoriError, Dataset, Schema
 from ayatori.serve.answers import Job, answer_waiting, warm_up
-from ayatori.serve.bodies import Limits, Media, RequestError, Upload, read, takes_pictures
+from ayatori.serve.bodies import Limits, Media, RequestError, Upload, media_types, read, takes_pictures
 from ayatori.serve.describe import facts_of, openapi, page_facts
 from ayatori.serve.forms import files_of
 
@@ -167,8 +167,7 @@ def _media(headers: Headers, schema: Schema) -> Media:
     said = kind.decode("latin-1").strip().lower()
     taken: dict[str, Media] = {"application/json": "json"}
     if takes_pictures(schema):
-        pictures = ("png", "jpeg", "gif", "bmp", "webp", "tiff")
-        taken |= {f"image/{name}": "picture" for name in pictures}
+        taken |= dict.fromkeys(media_types(schema), "picture")
         taken["application/octet-stream"] = "picture"
     elif schema.image is None:
         taken["text/csv"] = "csv"
@@ -277,6 +276,7 @@ def _page(model: Model, limits: Limits) -> tuple[str, str]:
         hashed = base64.b64encode(hashlib.sha256(content[1].encode()).digest()).decode()
         sources.append(f"{tag}-src 'sha256-{hashed}'")
     rest = (
-        "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
     return page, f"default-src 'none'; {'; '.join(sources)}; {rest}"

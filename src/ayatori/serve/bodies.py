@@ -27,15 +27,18 @@ from PIL import Image
 from ayatori.data import load_like, read_blocks
 from ayatori.data.columns import text_of
 from ayatori.data.files import UNNAMED, open_table
-from ayatori.data.pictures import broken_notes, decode_pictures
+from ayatori.data.pictures import broken_notes, decode_pictures, recipe_like
+from ayatori.data.sounds import FORMATS as SOUND_FORMATS
+from ayatori.data.sounds import UnheardError, measure
 from ayatori.data.table import date_parts
-from ayatori.recipe import DataRecipe, nearest
+from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Dataset, Schema
 
 # what browsers show, and what cameras and scanners write; Pillow's other readers are older than their tests
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 MEGAPIXELS = 40  # of a picture
 MEGAPIXELS_TOGETHER = 200  # of all pictures of a request
+MINUTES = 60  # of all recordings of a request
 SPARE_VALUES = 64  # a row, beside twice its columns: far more than a sound request has
 SEGMENTS = 4096  # of a JPEG; each of them takes a reader a while, and a sound one has a few dozen
 NAME_LENGTH = 200
@@ -71,13 +74,26 @@ class Upload:
 
 
 def takes_pictures(schema: Schema) -> bool:
-    """Whether picture files are read; arrays of another shape than a square picture are not made of them."""
+    """Whether files are read, pictures or recordings; arrays that are not square are not made of them."""
     return schema.image is not None and schema.image[0] in (1, 3) and schema.image[1] == schema.image[2]
+
+
+def files_of_schema(schema: Schema) -> str:
+    """What these files are called, in JSON too."""
+    return "recordings" if schema.kind == "recordings" else "pictures"
+
+
+def media_types(schema: Schema) -> tuple[str, ...]:
+    """What a file may be said to be, the usual kinds first."""
+    if schema.kind == "recordings":
+        names = ("wav", "mpeg", "x-wav", "wave", "vnd.wave", "flac", "x-flac", "ogg", "mp3", "aiff", "x-aiff")
+        return tuple(f"audio/{name}" for name in names)
+    return tuple(f"image/{name}" for name in ("png", "jpeg", "gif", "bmp", "webp", "tiff"))
 
 
 def takes_rows(schema: Schema) -> bool:
     """Whether JSON has "rows": objects for a table, lists for arrays."""
-    return schema.kind != "pictures"
+    return schema.kind not in ("pictures", "recordings")
 
 
 def columns_of(schema: Schema) -> dict[str, Kind]:
@@ -119,7 +135,10 @@ def read(media: Media, uploads: Sequence[Upload], schema: Schema, limits: Limits
 def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
     width = math.prod(schema.image or (0,)) or len(columns_of(schema))
     facts = _parsed(content, limits.rows * (2 * width + SPARE_VALUES))
-    keys = [*(["rows"] if takes_rows(schema) else []), *(["pictures"] if takes_pictures(schema) else [])]
+    keys = [
+        *(["rows"] if takes_rows(schema) else []),
+        *([files_of_schema(schema)] if takes_pictures(schema) else []),
+    ]
     if not isinstance(facts, dict) or len(facts) != 1 or not set(facts) <= set(keys):
         found = f"the keys {_some(facts)}" if isinstance(facts, dict) else _called(facts)
         shape = " or ".join(f'{{"{key}": [...]}}' for key in keys)
@@ -128,7 +147,7 @@ def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
     if not isinstance(rows, list):
         raise RequestError(422, f'"{key}" must be a list, however it is {_called(rows)}')
     check_count(len(rows), limits)
-    if key == "pictures":
+    if key != "rows":
         return _read_pictures([_unpacked(at, text) for at, text in enumerate(rows)], schema, limits)
     if schema.kind == "table":
         return load_like(_table(rows, schema), schema)
@@ -264,7 +283,7 @@ def _unpacked(at: int, text: Any) -> Upload:
     found = "it is another text" if isinstance(text, str) else f"it is {_called(text)}"
     raise RequestError(
         422,
-        f"picture {at} (the first is 0) must be base64 of a file, without 'data:' in front, however {found}",
+        f"file {at} (the first is 0) must be base64 of a file, without 'data:' in front, however {found}",
     )
 
 
@@ -299,10 +318,12 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
 
 
 def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Dataset:
-    """Pictures as ``ayatori predict`` reads them, after a look at their kind and size."""
+    """Files as ``ayatori predict`` reads them, after a look at their kind and size."""
     assert schema.image is not None
     check_count(len(uploads), limits)
-    if (pixels := sum(_pixels(upload) for upload in uploads)) > MEGAPIXELS_TOGETHER * 10**6:
+    if schema.kind == "recordings":
+        _check_sounds(uploads)
+    elif (pixels := sum(_pixels(upload) for upload in uploads)) > MEGAPIXELS_TOGETHER * 10**6:
         raise RequestError(
             413,
             f"the pictures of a request must have at most {MEGAPIXELS_TOGETHER} megapixels together, "
@@ -313,10 +334,29 @@ def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) ->
         files = [str(Path(folder) / str(at)) for at in range(len(uploads))]
         for file, upload in zip(files, uploads, strict=True):
             Path(file).write_bytes(upload.content)
-        recipe = DataRecipe(crop=schema.crop, resample=schema.resample)
+        recipe = recipe_like(schema)
         image, broken = decode_pictures(files, schema.image, recipe)
-    broken_notes(broken, names, strict=True)
+    broken_notes(broken, names, True, files_of_schema(schema).removesuffix("s"))
     return Dataset({"image": image}, None, schema, np.array(names))
+
+
+def _check_sounds(uploads: Sequence[Upload]) -> None:
+    """How long recordings say that they are, before any of them is decoded."""
+    seconds = 0.0
+    for upload in uploads:
+        try:
+            seconds += measure(io.BytesIO(upload.content))[0]
+        except UnheardError as error:
+            kinds = ", ".join(SOUND_FORMATS)
+            raise RequestError(
+                422, f"'{upload.name}' must be a recording ({kinds}), however: {error}"
+            ) from None
+    if seconds > MINUTES * 60:
+        raise RequestError(
+            413,
+            f"the recordings of a request must last at most {MINUTES} minutes together, however they last "
+            f"{seconds / 60:.0f}; send several requests",
+        )
 
 
 def _pixels(upload: Upload) -> int:

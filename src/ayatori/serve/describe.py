@@ -12,9 +12,13 @@ from ayatori.serve.bodies import (
     FORMATS,
     MEGAPIXELS,
     MEGAPIXELS_TOGETHER,
+    MINUTES,
+    SOUND_FORMATS,
     Kind,
     Limits,
     columns_of,
+    files_of_schema,
+    media_types,
     others_of,
     takes_pictures,
     takes_rows,
@@ -25,7 +29,7 @@ REFUSALS = {
     400: "The body is empty, or is not the JSON or the form that it is said to be",
     403: "The request comes from a page of another site, or by another name of this machine",
     408: "The body does not arrive in time",
-    413: "The request is larger than the limits, or a picture is",
+    413: "The request is larger than the limits, or a file is",
     415: "The body is of a kind that this model does not take",
     422: "The rows do not fit the model",
     503: "Too many requests wait; try again after the seconds in Retry-After",
@@ -40,7 +44,7 @@ def facts_of(model: Model) -> dict[str, Any]:
         "model": model.name,
         "task": schema.task,
         "classes": list(schema.classes),
-        "input": "pictures" if takes_pictures(schema) else schema.kind,
+        "input": files_of_schema(schema) if takes_pictures(schema) else schema.kind,
     }
 
 
@@ -65,7 +69,7 @@ def page_facts(model: Model, limits: Limits) -> dict[str, Any]:
 def json_example(schema: Schema) -> dict[str, Any]:
     """JSON that the model takes: one row, of whatever values."""
     if not takes_rows(schema):
-        return {"pictures": ["iVBORw0KGgo="]}
+        return {"recordings": ["UklGRg=="]} if schema.kind == "recordings" else {"pictures": ["iVBORw0KGgo="]}
     if schema.kind == "table":
         values: dict[Kind, Any] = {"number": 0, "date": "2026-01-31"}
         row = {
@@ -131,7 +135,9 @@ def _json(name: str) -> dict[str, Any]:
 
 def _in_words(schema: Schema, limits: Limits) -> str:
     text = f"A request holds at most {limits.rows} rows and {limits.bytes} bytes."
-    if takes_pictures(schema):
+    if schema.kind == "recordings":
+        text += f" Recordings are {', '.join(SOUND_FORMATS)}, of at most {MINUTES} minutes together."
+    elif takes_pictures(schema):
         text += (
             f" Pictures are {', '.join(FORMATS)}, of at most {MEGAPIXELS} megapixels each and "
             f"{MEGAPIXELS_TOGETHER} together."
@@ -143,7 +149,7 @@ def _bodies(schema: Schema) -> dict[str, Any]:
     found: dict[str, Any] = {**_json("Request")["content"]}
     found[JSON] = found[JSON] | {"example": json_example(schema)}
     if takes_pictures(schema):
-        for kind in ("image/png", "image/jpeg", "application/octet-stream"):
+        for kind in (*media_types(schema)[:2], "application/octet-stream"):
             found[kind] = {}
     elif schema.image is None:
         found["text/csv"] = {"schema": {"type": "string", "description": "A CSV with a line of names"}}
@@ -182,7 +188,7 @@ def _request(schema: Schema, limits: Limits) -> dict[str, Any]:
         found.append(_object({"rows": {"type": "array", "items": _row(schema), **bounds}}))
     if takes_pictures(schema):
         file = {"type": "string", "contentEncoding": "base64"}
-        found.append(_object({"pictures": {"type": "array", "items": file, **bounds}}))
+        found.append(_object({files_of_schema(schema): {"type": "array", "items": file, **bounds}}))
     return found[0] if len(found) == 1 else {"oneOf": found}
 
 

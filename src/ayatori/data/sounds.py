@@ -1,0 +1,188 @@
+"""Stage 1f. A recording -> a picture of its sound: time to the right, pitch upwards, loudness as brightness.
+
+Loudness is in decibels below the loudest, pitch in mel, as the ear tells both apart. Recordings of another
+sampling rate give the same picture, and so do louder and softer ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import scipy.fft
+
+from ayatori.recipe import DataRecipe
+from ayatori.records import AyatoriError
+
+SIDE = 64  # pixels of a picture, where nobody says otherwise: so many moments, so many pitches
+RANGE = 80.0  # decibels below the loudest pixel that are still told apart from silence
+WINDOW, STEP = 0.032, 0.010  # seconds that one spectrum looks at, and most between two of them
+MOST_SECONDS = 10.0  # of a recording that are heard, where nobody says otherwise
+MOST_HOURS = 12  # longer recordings are refused
+FORMATS = ("WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "CAF")  # whatever the ending is
+_SAMPLE = 512  # so many recordings decide what is heard
+_BLOCK = 1 << 18  # samples read at once while the loudest part is sought
+
+
+class UnheardError(Exception):
+    """A file that is no recording, or a broken one; says why."""
+
+
+def choose_sound(files: Sequence[str], recipe: DataRecipe) -> tuple[int, float, float, str]:
+    """Side of the pictures, seconds and highest pitch (hertz) heard, from a sample of ``files``; in words."""
+    if recipe.sound_seconds and not 0.05 <= recipe.sound_seconds <= 600:
+        raise AyatoriError(
+            f"sound_seconds must be between 0.05 and 600, however sound_seconds={recipe.sound_seconds:g}"
+        )
+    if recipe.sound_hertz and not 100 <= recipe.sound_hertz <= 200_000:
+        raise AyatoriError(
+            f"sound_hertz must be between 100 and 200000, however sound_hertz={recipe.sound_hertz:g}"
+        )
+    lengths, rates = [], []
+    for file in files[:: max(1, len(files) // _SAMPLE)]:
+        with contextlib.suppress(UnheardError):  # named when all are read
+            length, rate = measure(file)
+            lengths.append(length)
+            rates.append(rate)
+    if not lengths:
+        raise AyatoriError(f"recordings must be readable, however '{files[0]}' and the others tried are not")
+    usual = min(MOST_SECONDS, float(np.quantile(lengths, 0.95)))
+    seconds = recipe.sound_seconds or max(0.05, float(f"{usual:.2g}"))
+    # nearly all of them hold pitches up to half their rate
+    hertz = recipe.sound_hertz or max(100.0, float(np.quantile(rates, 0.05, method="lower")) / 2)
+    side = recipe.size or SIDE
+    span = " to ".join(dict.fromkeys(f"{length:.2g}" for length in (min(lengths), max(lengths))))
+    found = f"recordings of {span} s are heard for {seconds:g} s, up to {hertz:,.0f} Hz"
+    found += f", as {side} x {side} pixels"
+    if min(lengths) < seconds - 0.005:
+        found += "; shorter ones end in silence"
+    if max(lengths) > seconds + 0.005:
+        found += "; longer ones are heard where they are loudest"
+    return side, seconds, hertz, found
+
+
+def hear(file: str, side: int, seconds: float, hertz: float) -> np.ndarray:
+    """The picture (side, side) uint8 of a sound file. Raises UnheardError."""
+    samples, rate = read_sound(file, seconds)
+    return spectrogram(samples, rate, side, seconds, hertz)
+
+
+def read_sound(file: str | Path, seconds: float) -> tuple[np.ndarray, int]:
+    """At most so many seconds of a sound file, where it is loudest: samples (t,) float32, and their rate.
+
+    Raises UnheardError.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(file) as sound:
+            _check(sound)
+            count = max(1, round(seconds * sound.samplerate))
+            sound.seek(_loudest(sound, count) if sound.frames > count else 0)
+            samples = _mono(sound.read(count, dtype="float32", always_2d=True))
+            rate = sound.samplerate
+    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        raise UnheardError(_reason(file, error)) from None
+    if not len(samples):
+        raise UnheardError("it holds no sound")
+    if not np.isfinite(samples).all():
+        raise UnheardError("it holds values that are no numbers")
+    return samples, rate
+
+
+def spectrogram(samples: np.ndarray, rate: float, side: int, seconds: float, hertz: float) -> np.ndarray:
+    """Samples (t,) at ``rate`` a second -> (side, side) uint8: 255 is the loudest, 0 is ``RANGE`` dB below.
+
+    Row 0 is the highest of ``side`` pitches between 0 and ``hertz``, equally far apart in mel
+    (2595 log10(1 + f / 700), O'Shaughnessy 1987); each is the mean power of a triangle of frequencies. Column
+    0 is the beginning of ``side`` equal parts of ``seconds``; each is the mean of Hann windows in it.
+
+    >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
+    >>> picture = spectrogram(tone, 8000, 64, 1.0, 4000.0)
+    >>> picture.shape, int(picture[:, 32].argmax())  # 1000 Hz are 1000 mel of 2146: in the middle
+    ((64, 64), 34)
+    """
+    samples = np.asarray(samples, np.float32)
+    samples = samples - samples.mean()
+    part = seconds / side
+    several = max(1, int(np.ceil(part / STEP)))
+    length = max(8, round(WINDOW * rate))
+    middles = (np.arange(side * several) + 0.5) * part / several
+    starts = np.round(middles * rate).astype(np.int64)
+    whole = np.zeros(starts[-1] + 2 * length, np.float32)  # silence before and after
+    heard = samples[: len(whole) - length]
+    whole[length // 2 : length // 2 + len(heard)] = heard
+    size = scipy.fft.next_fast_len(2 * length, real=True)  # twice as dense as a window tells apart
+    windows = np.lib.stride_tricks.sliding_window_view(whole, length)[starts]
+    spectra = scipy.fft.rfft(windows * np.hanning(length).astype(np.float32), size, axis=1)
+    power = np.square(np.abs(spectra)) @ _triangles(side, size, rate, hertz).T
+    power = power.reshape(side, several, side).mean(1).T[::-1]
+    loudest = power.max()
+    if loudest <= 0:
+        return np.zeros((side, side), np.uint8)
+    decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-RANGE / 10)))
+    return np.round((decibels / RANGE + 1) * 255).astype(np.uint8)
+
+
+def _triangles(side: int, size: int, rate: float, hertz: float) -> np.ndarray:
+    """(side, size // 2 + 1) float32: what each frequency counts for each pitch from below; rows add to 1."""
+    mel = np.linspace(0, 2595 * np.log10(1 + hertz / 700), side + 2)
+    edges = 700 * (10 ** (mel / 2595) - 1)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    frequencies = np.arange(size // 2 + 1) * rate / size
+    narrowest = rate / size  # a triangle holds one frequency at least
+    up = (frequencies - centre) / np.maximum(centre - low, narrowest) + 1
+    down = (centre - frequencies) / np.maximum(high - centre, narrowest) + 1
+    weights = np.clip(np.minimum(up, down), 0, None)
+    total = weights.sum(1, keepdims=True)
+    # pitches above what the recording holds stay silent
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0).astype(np.float32)
+
+
+def measure(file: str | BinaryIO) -> tuple[float, int]:
+    """Seconds and sampling rate of a sound file. Raises UnheardError."""
+    import soundfile
+
+    try:
+        found = soundfile.info(file)
+        _check(found)
+    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        raise UnheardError(_reason(file, error)) from None
+    return found.frames / found.samplerate, found.samplerate
+
+
+def _check(sound: Any) -> None:
+    if sound.format not in FORMATS:
+        raise UnheardError("no known kind of recording")
+    if sound.frames > MOST_HOURS * 3600 * sound.samplerate:
+        raise UnheardError(f"it lasts more than {MOST_HOURS} hours")
+
+
+def _reason(file: str | Path | BinaryIO, error: Exception) -> str:
+    if isinstance(file, str | Path) and os.path.isfile(file) and not os.path.getsize(file):
+        return "empty file"
+    said = getattr(error, "strerror", None) or str(error).rpartition(": ")[2] or type(error).__name__
+    return said.splitlines()[0].rstrip(".")
+
+
+def _loudest(sound: Any, count: int) -> int:
+    """Where the ``count`` samples of most energy begin, to an eighth of their length."""
+    step = max(1, count // 8)
+    energies: list[float] = []
+    rest = np.zeros(0)
+    for block in sound.blocks(blocksize=max(step, _BLOCK // step * step), dtype="float32", always_2d=True):
+        values = np.concatenate([rest, np.square(_mono(block), dtype=np.float64)])
+        whole = len(values) // step * step
+        energies += values[:whole].reshape(-1, step).sum(1).tolist()
+        rest = values[whole:]
+    heard = np.convolve(energies, np.ones(8), "valid") if len(energies) >= 8 else np.zeros(1)
+    return min(int(np.argmax(heard)) * step, sound.frames - count)
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """(t, channels) -> (t,)."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
