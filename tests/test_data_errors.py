@@ -185,7 +185,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.nii").write_bytes(b"RIFF")
     refused(tmp_path, "its files end in")
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    refused(tmp_path, "1 pictures without a class", "subfolders")
+    refused(tmp_path, "1 picture without a class", "subfolders")
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "one" / "a.png")
     refused(tmp_path, "two folders of pictures or more", "only 'one' has")

@@ -27,6 +27,8 @@ _WHERE = {
     "make_plan": "ayatori.plan",
     "load_model": "ayatori.model_files",
     "AyatoriError": "ayatori.errors",
+    "hear": "ayatori.data.sounds",
+    "spectrogram": "ayatori.data.sounds",
     "Classifier": "ayatori.estimators",
     "Regressor": "ayatori.estimators",
 }
@@ -35,6 +37,8 @@ __all__ = ["__version__", *_WHERE]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from ayatori.data import load as load
+    from ayatori.data.sounds import hear as hear
+    from ayatori.data.sounds import spectrogram as spectrogram
     from ayatori.errors import AyatoriError as AyatoriError
     from ayatori.estimators import Classifier as Classifier
     from ayatori.estimators import Regressor as Regressor

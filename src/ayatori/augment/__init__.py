@@ -19,7 +19,7 @@ from ayatori.augment.chance import Chance
 from ayatori.augment.changes import PRESETS, Changes, changes_of, read_changes
 from ayatori.augment.colour import recolour
 from ayatori.augment.mix import draw_pairs, mix_rows, mix_targets, vary_table
-from ayatori.augment.moves import draw_moves, erase, move_mask, move_picture, move_points
+from ayatori.augment.moves import draw_moves, erase, move_mask, move_picture, move_points, stripe
 from ayatori.augment.own import Batch, apply_own, find_transform
 from ayatori.records import AyatoriError
 
@@ -103,6 +103,8 @@ class Augmentation:
         changed = recolour(changed, self.changes, chance)
         if moves is not None:
             changed = erase(changed, moves, chance)
+        if self.changes.stripes:
+            changed = stripe(changed, self.changes.stripes, chance)
         if changed.is_floating_point() and not image.is_floating_point():
             changed = changed.round_()
         return {**moved, "image": changed.to(image.dtype)}
@@ -130,6 +132,7 @@ def augment(how: How) -> Augmentation:
     - ``none``: rows as they are
     - ``light``: moved by up to a twelfth of each side, mirrored at the border
     - ``digits``: light, and turned by up to 10 degrees, 10 % larger or smaller
+    - ``sound``: light, and black stripes over up to 15 % of each side: what is not heard for a while
     - ``standard``: digits, mirrored left to right half of the time, colours a fifth weaker or stronger
     - ``strong``: standard twice over, sheared, stretched, partly erased, pairs of rows mixed
     - ``random``: for each picture two out of all moves and colours (after RandAugment, Cubuk et al. 2020)
@@ -177,7 +180,7 @@ def views(how: How, number: int) -> tuple[Callable[[Batch], Batch], ...]:
         raise AyatoriError(
             "`tta` needs an augmentation of pictures, however there is none; add --augment standard"
         )
-    calm = dataclasses.replace(vary.changes, erase=0.0, noise=0.0, posterise=0.0)
+    calm = dataclasses.replace(vary.changes, erase=0.0, stripes=0.0, noise=0.0, posterise=0.0)
     vary = dataclasses.replace(vary, changes=calm)
 
     def looking(view: int) -> Callable[[Batch], Batch]:

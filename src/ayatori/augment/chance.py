@@ -21,6 +21,7 @@ KINDS = (
     "crop",
     "perspective",
     "erase",
+    "stripes",
     "brightness",
     "contrast",
     "saturation",

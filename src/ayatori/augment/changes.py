@@ -33,6 +33,7 @@ class Changes:
     erase: float = 0.0  # chance that a box of one colour covers a part
     erase_least: float = 0.02  # share of the area that the box covers
     erase_most: float = 0.2
+    stripes: float = 0.0  # widest black stripe, one upright and one across, as a share of each side
     # colours of pictures
     brightness: float = 0.0  # 0.2: between 0.8 and 1.2 times
     contrast: float = 0.0
@@ -53,11 +54,13 @@ class Changes:
     swap: float = 0.0  # chance of each value to be another row's
 
 
-# "digits" has no flips: a mirrored 2 is no 2
+# "digits" and "sound" have no flips: a mirrored 2 is no 2
 PRESETS: dict[str, Changes] = {
     "none": Changes(),
     "light": Changes(shift=1 / 12, jitter=0.03),
     "digits": Changes(shift=1 / 12, turn=10, zoom=0.1, jitter=0.03),
+    # a while and a band of pitches are silent (SpecAugment, Park et al. 2019, arXiv 1904.08779)
+    "sound": Changes(shift=1 / 12, stripes=0.15, jitter=0.03),
     "standard": Changes(
         flip=0.5,
         shift=1 / 12,
@@ -112,6 +115,7 @@ PRESETS: dict[str, Changes] = {
 CHANCES = ("flip", "upside_down", "erase", "grey", "posterise", "blur", "noise", "hide", "swap")
 LARGEST = {
     "shift": 0.5,
+    "stripes": 0.9,
     "turn": 180.0,
     "shear": 60.0,
     "hue": 0.5,

@@ -142,6 +142,20 @@ def erase(image: Tensor, moves: Moves, chance: Chance) -> Tensor:
     return torch.where(_covered(moves.boxes, *image.shape[-2:])[:, None], colour, image)
 
 
+def stripe(image: Tensor, most: float, chance: Chance) -> Tensor:
+    """(b, c, h, w) with one stripe of columns and one of rows black, up to ``most`` of the side each."""
+    for axis in (3, 2):
+        side = image.shape[axis]
+        wide = most * side * chance.uniform() * chance.on("stripes")
+        start = (side - wide) * chance.uniform()
+        places = torch.arange(side, device=wide.device)
+        hidden = (places >= start[:, None]) & (places < (start + wide)[:, None])
+        shape = [len(image), 1, 1, 1]
+        shape[axis] = side
+        image = image.masked_fill(hidden.view(shape).to(image.device), 0)
+    return image
+
+
 def _covered(boxes: Tensor, height: int, width: int) -> Tensor:
     """(b, h, w) bool: what lies in the boxes."""
     top, left, bottom, right = boxes[:, :, None].unbind(1)

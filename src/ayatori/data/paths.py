@@ -149,8 +149,8 @@ def _only(name: str, word: str, there: Sequence[Path], folders: Sequence[Path]) 
     """The first of ``folders``, or else the only one ``there``, that holds what a column names."""
     if not there:
         raise AyatoriError(
-            f"column '{name}' must hold paths as seen from '{folders[0]}' or a folder in it, however "
-            f" '{word}' is not there; mend the paths, name the folder as `pictures`, or leave it out"
+            f"column '{name}' must hold paths as seen from '{folders[0]}' or a folder in it, "
+            f"however '{word}' is not there; mend the paths, name the folder as `pictures`, or leave it out"
         )
     if there[0] != folders[0] and len({folder.resolve() for folder in there}) > 1:
         raise AyatoriError(

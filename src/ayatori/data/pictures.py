@@ -71,6 +71,8 @@ def read_pictures(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what cannot be read is named below
         found, must_be_grey = "", 0
+        if recipe.size and not 4 <= recipe.size <= 4096:
+            raise AyatoriError(f"size must be between 4 and 4096 pixels, however size={recipe.size}")
         if shape is None and kind_of(files) == "recordings":
             side, seconds, hertz, found = choose_sound(files[:decide_on], recipe)
             recipe = dataclasses.replace(recipe, sound_seconds=seconds, sound_hertz=hertz)
@@ -110,8 +112,6 @@ def decode_pictures(
 
 def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple[tuple[int, int, int], str]:
     """The shape for all pictures, from a sample spread over ``files``, and what was found, in words."""
-    if recipe.size and not 4 <= recipe.size <= 4096:
-        raise AyatoriError(f"size must be between 4 and 4096 pixels, however size={recipe.size}")
     sizes, grey = [], recipe.colour != "rgb"
     for file in files[:: max(1, len(files) // _SAMPLE)]:
         with contextlib.suppress(_UnreadableError):  # named when all are decoded

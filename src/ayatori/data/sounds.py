@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,9 +27,11 @@ MOST_HOURS = 12  # longer recordings are refused
 FORMATS = ("WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "CAF")  # whatever the ending is
 _SAMPLE = 512  # so many recordings decide what is heard
 _BLOCK = 1 << 18  # samples read at once while the loudest part is sought
+_turn = threading.Lock()
+_readers, _stderr = 0, -1  # how many read quietly, and where standard error went before
 
 
-class UnheardError(Exception):
+class UnheardError(AyatoriError):
     """A file that is no recording, or a broken one; says why."""
 
 
@@ -66,7 +69,10 @@ def choose_sound(files: Sequence[str], recipe: DataRecipe) -> tuple[int, float, 
 
 
 def hear(file: str, side: int, seconds: float, hertz: float) -> np.ndarray:
-    """The picture (side, side) uint8 of a sound file. Raises UnheardError."""
+    """The picture (side, side) uint8 of a sound file, as networks see it: ``spectrogram`` of ``read_sound``.
+
+    Raises UnheardError.
+    """
     samples, rate = read_sound(file, seconds)
     return spectrogram(samples, rate, side, seconds, hertz)
 
@@ -79,7 +85,7 @@ def read_sound(file: str | Path, seconds: float) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(file) as sound:
+        with _quiet(file), soundfile.SoundFile(file) as sound:
             _check(sound)
             count = max(1, round(seconds * sound.samplerate))
             sound.seek(_loudest(sound, count) if sound.frames > count else 0)
@@ -88,26 +94,31 @@ def read_sound(file: str | Path, seconds: float) -> tuple[np.ndarray, int]:
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise UnheardError(_reason(file, error)) from None
     if not len(samples):
-        raise UnheardError("it holds no sound")
+        raise UnheardError("it ends before its sound begins")
     if not np.isfinite(samples).all():
         raise UnheardError("it holds values that are no numbers")
     return samples, rate
 
 
-def spectrogram(samples: np.ndarray, rate: float, side: int, seconds: float, hertz: float) -> np.ndarray:
-    """Samples (t,) at ``rate`` a second -> (side, side) uint8: 255 is the loudest, 0 is ``RANGE`` dB below.
+def spectrogram(
+    samples: np.ndarray, rate: float, side: int = SIDE, seconds: float = 0.0, hertz: float = 0.0
+) -> np.ndarray:
+    """Samples (t,) at ``rate`` a second -> (side, side) uint8: 255 is the loudest, 0 80 dB below.
+
+    The first ``seconds`` (0: all), and silence where there are fewer; pitches up to ``hertz`` (0: ``rate`` / 2).
 
     Row 0 is the highest of ``side`` pitches between 0 and ``hertz``, equally far apart in mel
     (2595 log10(1 + f / 700), O'Shaughnessy 1987); each is the mean power of a triangle of frequencies. Column
     0 is the beginning of ``side`` equal parts of ``seconds``; each is the mean of Hann windows in it.
 
     >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
-    >>> picture = spectrogram(tone, 8000, 64, 1.0, 4000.0)
+    >>> picture = spectrogram(tone, 8000)
     >>> picture.shape, int(picture[:, 32].argmax())  # 1000 Hz are 1000 mel of 2146: in the middle
     ((64, 64), 34)
     """
     samples = np.asarray(samples, np.float32)
     samples = samples - samples.mean()
+    seconds, hertz = seconds or len(samples) / rate, hertz or rate / 2
     part = seconds / side
     several = max(1, int(np.ceil(part / STEP)))
     length = max(8, round(WINDOW * rate))
@@ -148,7 +159,8 @@ def measure(file: str | BinaryIO) -> tuple[float, int]:
     import soundfile
 
     try:
-        found = soundfile.info(file)
+        with _quiet(file):
+            found = soundfile.info(file)
         _check(found)
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise UnheardError(_reason(file, error)) from None
@@ -158,15 +170,51 @@ def measure(file: str | BinaryIO) -> tuple[float, int]:
 def _check(sound: Any) -> None:
     if sound.format not in FORMATS:
         raise UnheardError("no known kind of recording")
+    if not sound.frames:
+        raise UnheardError("it holds no sound")
     if sound.frames > MOST_HOURS * 3600 * sound.samplerate:
         raise UnheardError(f"it lasts more than {MOST_HOURS} hours")
 
 
+@contextlib.contextmanager
+def _quiet(file: str | Path | BinaryIO) -> Iterator[None]:
+    """Nothing is written to standard error meanwhile: the reader of MP3 narrates there, past Python."""
+    global _readers, _stderr
+    if str(file).lower().endswith((".wav", ".flac", ".ogg")):
+        yield
+        return
+    with _turn:
+        _readers += 1
+        if _readers == 1:
+            with contextlib.suppress(OSError):  # it may be closed
+                _stderr = os.dup(2)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+    try:
+        yield
+    finally:
+        with _turn:
+            _readers -= 1
+            if not _readers and _stderr >= 0:
+                os.dup2(_stderr, 2)
+                os.close(_stderr)
+                _stderr = -1
+
+
 def _reason(file: str | Path | BinaryIO, error: Exception) -> str:
-    if isinstance(file, str | Path) and os.path.isfile(file) and not os.path.getsize(file):
-        return "empty file"
+    if isinstance(file, str | Path):
+        try:
+            with open(file, "rb") as content:
+                if not content.read(1):
+                    return "empty file"
+        except OSError as refused:
+            return str(refused.strerror)
     said = getattr(error, "strerror", None) or str(error).rpartition(": ")[2] or type(error).__name__
-    return said.splitlines()[0].rstrip(".")
+    # what is said of a damaged MP3 that is there
+    return (
+        "no known kind of recording" if said.startswith("File does not") else said.splitlines()[0].rstrip(".")
+    )
 
 
 def _loudest(sound: Any, count: int) -> int:

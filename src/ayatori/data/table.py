@@ -364,7 +364,7 @@ def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) 
     """The columns that a schema needs, and ``also``; raises SchemaError where one is missing."""
     if schema.image is not None:
         raise SchemaError(
-            f"the rows{opened.called} must be pictures like those that the model learned from, "
+            f"the rows{opened.called} must be {schema.kind} like those that the model learned from, "
             "however they are a table without paths of pictures"
         )
     needed = [*_plain_numbers(schema), *schema.dates, *schema.categories, *also]

@@ -177,6 +177,9 @@ def described(model: Model) -> dict[str, Any]:
             "resample": schema.resample,
             "crop": schema.crop,
         }
+        if schema.kind == "recordings":
+            facts["image"]["values"] = "uint8, what ayatori.hear(file, side, seconds, hertz) gives"
+            facts["image"] |= {"seconds": schema.sound_seconds, "hertz": schema.sound_hertz}
     if schema.numbers:
         facts["numbers"] = list(schema.numbers)
     if schema.dates:

@@ -157,5 +157,7 @@ def defaults(net: str, dataset: Dataset, rows: int, outputs: int, preset: str) -
         image = tuple(dataset.schema.source["facts"]["image"])
     if image is not None:
         settings = picture_defaults(task, rows, image, outputs, preset)
+        if dataset.schema.kind == "recordings" and settings["augment"] == "light":
+            settings["augment"] = "sound"
         return settings | ({"keep_by_few": "last"} if net == "cnn" else {})
     return table_defaults(task, rows, outputs, net if net in NAMES["table"] else "own", preset)

@@ -68,6 +68,8 @@ def _keep(settings: TrainRecipe, decided: dict[str, Any], plan: Plan) -> str:
 
 def _augment(recipe: Recipe, decided: dict[str, Any], dataset: Dataset) -> Any:
     """What was asked for, else the network's own; pictures that are drawn again and again vary a little."""
+    if recipe.train.augment == "auto" and dataset.schema.kind == "recordings":
+        return "none,light,sound"  # a sound that is played backwards is another
     if recipe.train.augment != "default":
         return resolve(recipe.train.augment)
     again = recipe.balance.name == "sample" and "image" in dataset.inputs
