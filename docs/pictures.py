@@ -27,7 +27,7 @@ from look_browser import Browser  # noqa: E402
 
 WIDTH, FINE = 760, 2  # pixels of the page, and of the picture for each of them
 MARGIN = 14
-COLOURS = (256, 128, 64, 32)  # of the palette: as many as fit
+COLOURS = (256, 128, 64, 32, 16)  # of the palette: as many as fit
 LARGEST = 118_000  # bytes
 LONG, LINE = 100, 88  # characters: a line of a text that is longer is broken to this
 # chapter -> the page, its first element, its last
@@ -41,6 +41,7 @@ SHOTS = {
     "7-augmentation-imbalance": ("strong.html", "#augment", ".strips"),
     "8-practice": ("runs/first/report.html", "#wrong", "[aria-labelledby=wrong] details"),
     "9-page": ("runs/wines/report.html", "h1", "[aria-labelledby=look] .ruler"),
+    "10-recordings": ("runs/nests/report.html", "#worst", "[aria-labelledby=worst] figure"),
 }
 BOX = """(() => {
   const [a, b] = [%r, %r].map(s => document.querySelector(s).getBoundingClientRect());

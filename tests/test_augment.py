@@ -71,7 +71,7 @@ def test_the_generator_decides_everything_and_the_global_one_is_left_alone(name)
 
 def test_each_picture_of_a_batch_moves_differently():
     same = pictures(1, 3, 28, 28).expand(64, -1, -1, -1)
-    for name in ("light", "digits", "standard", "strong", "random"):
+    for name in ("light", "digits", "sound", "standard", "strong", "random"):
         out = augment(name)({"image": same}, generator())["image"]
         distinct = torch.unique(out.flatten(1), dim=0)
         assert len(distinct) >= (20 if name == "light" else 40), name
@@ -444,3 +444,20 @@ def test_every_setting_of_changes_has_an_effect():
             )
         else:
             assert not torch.equal(how({"image": image}, generator())["image"], image), name
+
+
+def test_stripes_hide_one_run_of_columns_and_one_of_rows_and_nothing_else():
+    image = torch.full((200, 1, 40, 40), 200, dtype=torch.uint8)
+    out = vary(image, stripes=0.25)[:, 0]
+    assert out.unique().tolist() == [0, 200]
+    widths = []
+    for picture in (out == 0).numpy():
+        columns, rows = picture.all(axis=0), picture.all(axis=1)
+        assert np.array_equal(picture, columns[None, :] | rows[:, None])
+        for line in (columns, rows):
+            places = np.flatnonzero(line)
+            assert len(places) == 0 or places[-1] - places[0] == len(places) - 1
+            assert len(places) <= 11  # a quarter of the side, which need not begin where a pixel does
+            widths.append(len(places))
+    assert 3.5 < np.mean(widths) < 6.5
+    assert torch.equal(views("sound", 2)[1]({"image": image})["image"], image)  # no view of a test is covered

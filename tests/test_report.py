@@ -22,6 +22,8 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from ayatori.data import load
+from ayatori.evaluate.compare import paired
+from ayatori.evaluate.metrics import score
 from ayatori.plan import make_plan
 from ayatori.recipe import (
     DataRecipe,
@@ -636,3 +638,45 @@ def test_sixty_thousand_rows_take_less_than_two_seconds(made: Any, tmp_path: Pat
     found = render(facts(copy))
     assert time.process_time() - start < 2
     assert "60\u202f000 rows" in found
+
+
+def test_few_groups_of_one_class_each_may_show_that_a_network_names_them() -> None:
+    # always naming one class gets all of such a group right or none, so the difference to it is wide
+    chosen = entry("mean of 5 folds", 0.94, 0.776, 0.986, True)
+    even = {"value": 0.93, "low": 0.75, "high": 0.98, "n": 50, "spread": None}
+    chosen["scores"] = {**chosen["scores"], "balanced_accuracy": even}
+    floor = entry("majority class", 0.4, 0.06, 0.87, **gap(-0.54, -1.0, 0.2))
+    result = {**RESULT, "classes": ["lark", "wren"]}
+    assert answer(result, chosen, [], floor)["level"] == "no"
+    assert answer(result, chosen, [], floor, grouped=True)["level"] == "yes"
+    chosen["scores"]["balanced_accuracy"] = {**even, "low": 0.45}
+    assert answer(result, chosen, [], floor, grouped=True)["level"] == "no"
+
+
+@pytest.mark.parametrize("few", [4, 10])
+def test_random_labels_of_groups_are_said_to_be_learned_as_seldom_as_intervals_promise(few: int) -> None:
+    random, names = np.random.default_rng(0), ["a", "b"]
+    told = draws = 0
+    for _ in range(300):
+        labels, said = random.integers(0, 2, (2, few))
+        if len(set(labels.tolist())) < 2:
+            continue
+        groups = np.repeat(np.arange(few), 10)
+        truth = labels[groups]
+        noisy = np.where(random.random(len(truth)) < 0.85, said[groups], 1 - said[groups])
+        values = np.eye(2)[noisy] * 0.8 + 0.1
+        blind = np.tile(np.eye(2)[np.bincount(truth).argmax()], (len(truth), 1))
+        scores = score(truth, values, "classification", names, groups)
+        own = {name: dataclasses.asdict(one) for name, one in scores.items()}
+        floor = paired(truth, blind, values, "classification", groups)
+        assert floor["low"] >= -1
+        assert floor["high"] <= 1
+        line = {**entry("mean of 5 folds", 0.5, 0.4, 0.6, True), "scores": own}
+        accuracy = float((blind.argmax(1) == truth).mean())
+        chance = {**entry("majority class", accuracy, 0.0, 1.0), "paired": floor}
+        told += answer({**RESULT, "classes": names}, line, [], chance, grouped=True)["level"] in (
+            "yes",
+            "little",
+        )
+        draws += 1
+    assert told / draws < 0.06

@@ -126,13 +126,13 @@ def run(
     quiet: bool = False,
     json: bool = False,
 ) -> None:
-    """From a table or a folder of pictures to trained networks with honest scores.
+    """From a table or a folder of pictures or recordings to trained networks with honest scores.
 
     Parameters
     ----------
     data
-        A CSV or Parquet table, a folder with one subfolder of pictures per class, a CSV of picture paths
-        and labels, or an .npz with X and y.
+        A CSV or Parquet table, a folder with one subfolder of pictures or recordings per class, a CSV of
+        their paths and labels, or an .npz with X and y.
     out
         Where the run folder goes; by default runs/NAME.
     log
@@ -175,9 +175,9 @@ def augment(
     Parameters
     ----------
     data
-        Pictures, as for run.
+        Pictures or recordings, as for run.
     augment
-        light, digits, standard, strong, random, a TOML file, or package:name of your own.
+        light, digits, sound, standard, strong, random, a TOML file, or package:name of your own.
     out
         Where the page goes.
     target

@@ -122,9 +122,9 @@ class RunOptions:
     learning_rate
         Of a weight matrix, at its highest.
     augment
-        How pictures (and rows of tables) vary while networks learn: none, light, digits, standard, strong,
-        random, a TOML file, or package:name of a transform of your own. auto compares some (or those that are
-        named, with commas) on stop rows. See them first: ayatori augment DATA.
+        How pictures (and rows of tables) vary while networks learn: none, light, digits, sound, standard,
+        strong, random, a TOML file, or package:name of a transform of your own. auto compares some (or those
+        that are named, with commas) on stop rows. See them first: ayatori augment DATA.
     tta
         Views of each picture that are averaged when it is predicted (1).
     balance

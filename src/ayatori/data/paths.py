@@ -116,10 +116,10 @@ def _folders(opened: TableSource, pictures: str, known: bool) -> list[Path]:
         raise AyatoriError(f"`pictures` must be a folder, however '{pictures}' is a file")
     if opened.folder is None or (named and not known):
         return named
-    return [opened.folder, *_beside(opened.folder), *named]
+    return [opened.folder, *beside(opened.folder), *named]
 
 
-def _beside(folder: Path) -> Iterator[Path]:
+def beside(folder: Path) -> Iterator[Path]:
     """The folders in the folder of a table."""
     try:
         with os.scandir(folder) as entries:

@@ -22,7 +22,7 @@ from ayatori.records import AyatoriError
 SIDE = 64  # pixels of a picture, where nobody says otherwise: so many moments, so many pitches
 RANGE = 80.0  # decibels below the loudest pixel that are still told apart from silence
 WINDOW, STEP = 0.032, 0.010  # seconds that one spectrum looks at, and most between two of them
-MOST_SECONDS = 10.0  # of a recording that are heard, where nobody says otherwise
+MOST_SECONDS = 5.0  # of a recording that are heard, where nobody says otherwise
 MOST_HOURS = 12  # longer recordings are refused
 FORMATS = ("WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "CAF")  # whatever the ending is
 _SAMPLE = 512  # so many recordings decide what is heard
@@ -105,7 +105,7 @@ def spectrogram(
 ) -> np.ndarray:
     """Samples (t,) at ``rate`` a second -> (side, side) uint8: 255 is the loudest, 0 80 dB below.
 
-    The first ``seconds`` (0: all), and silence where there are fewer; pitches up to ``hertz`` (0: ``rate`` / 2).
+    Of the first ``seconds`` (0: all), and of silence after them; up to ``hertz`` (0: half of ``rate``).
 
     Row 0 is the highest of ``side`` pitches between 0 and ``hertz``, equally far apart in mel
     (2595 log10(1 + f / 700), O'Shaughnessy 1987); each is the mean power of a triangle of frequencies. Column

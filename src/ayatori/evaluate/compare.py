@@ -48,7 +48,10 @@ def paired(
         errors = (np.abs(values.reshape(rows.n, -1) - truth) / unit for values in (values_b, values_a))
         worse, better = errors
         gain = (worse - better).mean(axis=1)
-    return _student(gain, rows)
+    found = _student(gain, rows)
+    if task != "regression":  # no share is more than 1 above another
+        found |= {"low": max(found["low"], -1.0), "high": min(found["high"], 1.0)}
+    return found
 
 
 def lower_loss(

@@ -23,18 +23,19 @@ def answer(
     earlier: Sequence[Entry] = (),
     folds: bool = True,
     source: str = "",
+    grouped: bool = False,
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
     ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input)
     were scored on the same rows; ``earlier`` are the rivals out of fold, asked where the test cannot tell.
     ``source``: "" or, where rivals look at what a pretrained network says, "frozen", or "whole" if all of
-    that network learned on.
+    that network learned on. ``grouped``: rows come in groups, which the intervals count.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
         return _unscored(result)
-    level = _level(result["task"], entry, rivals, chance)
+    level = _level(result, entry, rivals, chance, grouped)
     against = _against(result["task"], metric, rivals, earlier, level, entry["name"])
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
@@ -91,9 +92,15 @@ def _unscored(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _level(task: str, entry: Entry, rivals: Sequence[Entry], chance: Entry | None) -> str:
+def _level(
+    result: Mapping[str, Any],
+    entry: Entry,
+    rivals: Sequence[Entry],
+    chance: Entry | None,
+    grouped: bool,
+) -> str:
     """yes, little, ranks (better than chance in order only), other (a rival can), no, or unknown."""
-    scores = entry["scores"]
+    task, scores = result["task"], entry["scores"]
     area = scores.get("roc_auc")
     ranks = bool(area and area["low"] > 0.5)
     if task == "regression":
@@ -103,6 +110,10 @@ def _level(task: str, entry: Entry, rivals: Sequence[Entry], chance: Entry | Non
     elif chance and chance["paired"]:
         floor = chance["scores"]["accuracy"]["value"]
         learned = chance["paired"]["high"] < 0
+        if grouped and task == "classification" and "balanced_accuracy" in scores:
+            # of a few groups of one class each, always one name gets all right, or none: not what varies here
+            even = scores["balanced_accuracy"]["low"] > 1 / len(result["classes"])
+            learned |= even and chance["paired"]["difference"] < 0
         share = (scores["accuracy"]["value"] - floor) / max(1 - floor, 1e-9)
     elif area:  # no rival was asked for that looks at no input
         learned, share = ranks, 2 * area["value"] - 1

@@ -74,7 +74,7 @@ def facts(run: str | Path) -> dict[str, Any]:
     look = look_facts(run, _reached(result["task"], own_network(entries)))
     source = _source(data, recipe, result)
     learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
-    said = answer(result, scored, rivals, floor, earlier, folds, learns)
+    said = answer(result, scored, rivals, floor, earlier, folds, learns, bool(recipe["data"]["groups"]))
     said["next"] = next_step(
         said["level"],
         rivals,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
 from ayatori.data.files import open_table
+from ayatori.data.paths import beside, find
 from ayatori.data.sounds import UnheardError, read_sound
 from ayatori.records import AyatoriError
 
@@ -38,12 +40,12 @@ def show_rows(
         return {"rows": [], "columns": [], "note": ""}
     if data["schema"].get("image"):
         # the file shows more than the small picture that the network saw
-        files = _from_files(Path(data["source"]), ids) if data["source"] else [""] * len(rows)
+        paths = _files(run, data, ids)
+        files = [_read(path) if path else "" for path in paths]
         pictures = [read or kept for read, kept in zip(files, _kept(run, rows), strict=True)]
-        for line, picture in zip(found, pictures, strict=True):
-            line["picture"] = picture
-        if data["schema"].get("sound_seconds"):
-            _add_sounds(found, data)
+        heard = data["schema"].get("sound_seconds")
+        for line, picture, path in zip(found, pictures, paths, strict=True):
+            line |= {"picture": picture, "sound": _sound(path, heard) if path and heard else ""}
         missing = not all(pictures)
         return {"rows": found, "columns": [], "note": "Some pictures are no longer there." if missing else ""}
     columns, values, note = _from_table(run, data, rows, ids)
@@ -101,27 +103,24 @@ def data_url(picture: Image.Image, side: int = SIDE) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _from_files(source: Path, ids: Sequence[str]) -> list[str]:
-    """Pictures read again; ids are paths inside ``source``, and never lead out of it."""
-    root = _root(source)
-    return [_read(root, name) or _read(root / "train", name) for name in ids]
+def _files(run: Path, data: Mapping[str, Any], ids: Sequence[str]) -> list[Path | None]:
+    """The files that ids name, as seen from the folders that the run looked into, never outside of them."""
+    source = Path(data["source"] or ".")
+    if not data["source"] or data["kind"] not in ("pictures", "recordings"):
+        return [None] * len(ids)
+    root = source if source.is_dir() else source.parent
+    named = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))["data"].get("pictures")
+    folders = [Path(named)] if named else [root, *beside(root)]
+
+    def file_of(name: str) -> Path | None:
+        found = ((folder, find(folder, name)) for folder in folders)
+        inside = (path for folder, path in found if path and path.resolve().is_relative_to(folder.resolve()))
+        return next(inside, None)
+
+    return [file_of(name) for name in ids]
 
 
-def _root(source: Path) -> Path:
-    """The folder that ids of files start from."""
-    return source if source.is_dir() else source.parent
-
-
-def _inside(root: Path, name: str) -> Path | None:
-    """The file of that name, if it is there and does not lead out of ``root``."""
-    path = root / name
-    return path if path.is_file() and path.resolve().is_relative_to(root.resolve()) else None
-
-
-def _read(root: Path, name: str) -> str:
-    path = _inside(root, name)
-    if path is None:
-        return ""
+def _read(path: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -132,15 +131,8 @@ def _read(root: Path, name: str) -> str:
         return ""  # the page shows the name instead
 
 
-def _add_sounds(lines: Sequence[dict[str, Any]], data: Mapping[str, Any]) -> None:
-    """What the network heard of each row, as a small MP3, while the recordings are there."""
-    root = _root(Path(data["source"] or "."))
-    for line in lines:
-        path = _inside(root, line["id"]) or _inside(root / "train", line["id"])
-        line["sound"] = "" if path is None else _sound_url(path, data["schema"]["sound_seconds"])
-
-
-def _sound_url(path: Path, seconds: float) -> str:
+def _sound(path: Path, seconds: float) -> str:
+    """What the network heard of a recording, as a small MP3."""
     import soundfile
     from scipy.signal import resample_poly
 
