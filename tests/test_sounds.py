@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ from ayatori.data.sounds import UnheardError, read_sound
 from ayatori.model_files import load_model
 from ayatori.recipe import DataRecipe, PlanRecipe, Recipe, TrainRecipe, read_recipe
 from ayatori.records import AyatoriError, SchemaError
+from ayatori.report.look import write_look
 from ayatori.serve import make_app
 from ayatori.train import settle
 
@@ -327,6 +330,22 @@ def test_a_run_on_recordings_goes_from_the_folder_to_a_page_that_plays_them(
         assert "must be a recording" in refused.json()["error"]
         assert client.get("/health").json()["input"] == "recordings"
         assert "accept=audio/*" in client.get("/").text
+
+
+def test_a_look_plays_the_labels_to_check_and_the_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = voices(tmp_path / "voices", rows=30)
+    os.replace(folder / "low" / "low 0.wav", folder / "high" / "wrong.wav")
+    shutil.copy(folder / "low" / "low 1.wav", folder / "low" / "again.wav")
+    assert command(monkeypatch, "explore", folder, "--out", tmp_path / "look") == 0
+    page = write_look(tmp_path / "look").read_text()
+    players = re.findall(
+        r'<audio controls preload="none" src="data:audio/mpeg;base64,[^"]+" aria-label="([^"]+)"', page
+    )
+    assert {"high/wrong.wav", "low/again.wav", "low/low 1.wav"} <= set(players)
+    shutil.rmtree(folder)  # what is gone is shown as a picture alone
+    assert "<audio" not in write_look(tmp_path / "look").read_text()
 
 
 def test_recordings_of_a_request_may_not_last_for_hours(

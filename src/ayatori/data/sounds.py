@@ -7,6 +7,7 @@ sampling rate give the same picture, and so do louder and softer ones.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -139,6 +140,7 @@ def spectrogram(
     return np.round((decibels / RANGE + 1) * 255).astype(np.uint8)
 
 
+@functools.lru_cache(maxsize=16)
 def _triangles(side: int, size: int, rate: float, hertz: float) -> np.ndarray:
     """(side, size // 2 + 1) float32: what each frequency counts for each pitch from below; rows add to 1."""
     mel = np.linspace(0, 2595 * np.log10(1 + hertz / 700), side + 2)

@@ -90,6 +90,7 @@ def _facts(seen: Seen, recipe: Recipe) -> dict[str, Any]:
     return {
         "name": (data.source or data.schema.kind).rstrip("/").rsplit("/", 1)[-1],
         "source": data.source,
+        "sound_seconds": data.schema.sound_seconds,
         "task": data.task,
         "classes": list(data.classes),
         "rows": len(data),

@@ -21,12 +21,14 @@ from ayatori.report import figures, look_figures, words
 from ayatori.report.calibration import reliability
 from ayatori.report.members import read_json
 from ayatori.report.pack import atlas, cell_text, pack_table, packed
+from ayatori.report.rows import files_of, sound_url
 
 __all__ = ["environment", "look_facts", "look_part", "script_hash", "write_look"]
 
 HERE = Path(__file__).parent
 TABLES, MAP = ("tables.js",), ("map.js", "picked.js", "look.js")
 SHOWN = 48  # of a gallery
+PLAYED = 12  # of a gallery of recordings, which have players
 PAIRS = 12  # of the most confused classes
 SPLIT_WORDS = {True: "sealed", False: "to learn from"}
 
@@ -115,7 +117,9 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         "confusion": facts.get("confusion"),
         "looks_like": ((facts.get("audit") or {}).get("noise") or {}).get("most") or [],
         "classes": facts.get("classes") or [],
-        "galleries": _galleries(audit, table, set() if thumbs is None else set(thumbs["rows"].tolist())),
+        "galleries": _with_sounds(
+            _galleries(audit, table, set() if thumbs is None else set(thumbs["rows"].tolist())), facts
+        ),
         "curve": facts.get("curve"),
         "audit": _audit(audit),
         "representations": [{**_WAY, **way} for way in facts.get("representations") or []],
@@ -339,6 +343,16 @@ def _galleries(audit: Mapping[str, Any], table: pd.DataFrame, pictured: set[int]
     return found
 
 
+def _with_sounds(galleries: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The first rows of each list with what was heard of them, where they are recordings."""
+    if seconds := facts.get("sound_seconds"):
+        for line in (line for gallery in galleries.values() for line in gallery["rows"][:PLAYED]):
+            paths = files_of(facts["source"], [one["id"] for one in line["shown"]])
+            for one, path in zip(line["shown"], paths, strict=True):
+                one["sound"] = sound_url(path, seconds) if path else ""
+    return galleries
+
+
 def _shower(table: pd.DataFrame, pictured: set[int], lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Row number -> what is shown of it."""
     wanted = {
@@ -355,13 +369,14 @@ def _shower(table: pd.DataFrame, pictured: set[int], lists: Mapping[str, Sequenc
         int(line["row"]): {
             "id": str(line["id"]),
             "split": line["split"],
+            "sound": "",
             "cells": [cell_text(line[name]) for name in cells],
         }
         for line in some.to_dict("records")
     }
 
     def show(row: int) -> dict[str, Any]:
-        nothing = {"id": str(row), "split": "", "cells": []}
+        nothing = {"id": str(row), "split": "", "cells": [], "sound": ""}
         return {"row": row, "picture": row in pictured, "drawn": row in known, **known.get(row, nothing)}
 
     return show

@@ -40,12 +40,13 @@ def show_rows(
         return {"rows": [], "columns": [], "note": ""}
     if data["schema"].get("image"):
         # the file shows more than the small picture that the network saw
-        paths = _files(run, data, ids)
+        named = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))["data"].get("pictures", "")
+        paths = files_of(data["source"] if data["kind"] in ("pictures", "recordings") else "", ids, named)
         files = [_read(path) if path else "" for path in paths]
         pictures = [read or kept for read, kept in zip(files, _kept(run, rows), strict=True)]
         heard = data["schema"].get("sound_seconds")
         for line, picture, path in zip(found, pictures, paths, strict=True):
-            line |= {"picture": picture, "sound": _sound(path, heard) if path and heard else ""}
+            line |= {"picture": picture, "sound": sound_url(path, heard) if path and heard else ""}
         missing = not all(pictures)
         return {"rows": found, "columns": [], "note": "Some pictures are no longer there." if missing else ""}
     columns, values, note = _from_table(run, data, rows, ids)
@@ -103,13 +104,14 @@ def data_url(picture: Image.Image, side: int = SIDE) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _files(run: Path, data: Mapping[str, Any], ids: Sequence[str]) -> list[Path | None]:
-    """The files that ids name, as seen from the folders that the run looked into, never outside of them."""
-    source = Path(data["source"] or ".")
-    if not data["source"] or data["kind"] not in ("pictures", "recordings"):
+def files_of(source: str, ids: Sequence[str], named: str = "") -> list[Path | None]:
+    """The files that ids name, as seen from the folders that the run looked into, never outside of them.
+
+    ``source``: the folder or table that was read, or ""; ``named``: the folder that was named as theirs.
+    """
+    if not source:
         return [None] * len(ids)
-    root = source if source.is_dir() else source.parent
-    named = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))["data"].get("pictures")
+    root = Path(source) if Path(source).is_dir() else Path(source).parent
     folders = [Path(named)] if named else [root, *beside(root)]
 
     def file_of(name: str) -> Path | None:
@@ -131,8 +133,8 @@ def _read(path: Path) -> str:
         return ""  # the page shows the name instead
 
 
-def _sound(path: Path, seconds: float) -> str:
-    """What the network heard of a recording, as a small MP3."""
+def sound_url(path: Path, seconds: float) -> str:
+    """What the network heard of a recording, as a small MP3; "" where it can no longer be read."""
     import soundfile
     from scipy.signal import resample_poly
 
