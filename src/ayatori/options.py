@@ -160,7 +160,8 @@ class RunOptions:
     log_target
         Learn the logarithms of the numbers to predict, where a few are far larger than the others.
     groups
-        Column whose rows stay together, such as a patient.
+        Column whose rows stay together, such as a patient; of a folder, the part of the paths that tells whom
+        a file is of (2: tom in cat/tom_1.png), or a pattern.
     time
         Column that orders the rows: earlier ones train, later ones are scored.
     ids
@@ -329,12 +330,15 @@ class ExploreOptions:
         The accuracy (R2 for numbers) that you need: can it be reached?
     test
         A file or folder of test rows, or the share of rows that run would seal (0.2); 0 for none.
+    folds
+        The number of folds that run would have (5); fewer where there are few groups.
     task
         classification, multilabel or regression, when the target does not tell.
     log_target
         Learn the logarithms of the numbers to predict, where a few are far larger than the others.
     groups
-        Column whose rows stay together, such as a patient.
+        Column whose rows stay together, such as a patient; of a folder, the part of the paths that tells whom
+        a file is of (2: tom in cat/tom_1.png), or a pattern.
     time
         Column that orders the rows: earlier ones train, later ones are scored.
     ids
@@ -366,6 +370,7 @@ class ExploreOptions:
     target: str | None = None
     target_accuracy: float | None = None
     test: str | None = None
+    folds: int | None = None
     task: Literal["classification", "multilabel", "regression"] | None = None
     log_target: Annotated[bool | None, Parameter(negative=())] = None
     groups: str | None = None

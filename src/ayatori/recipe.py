@@ -22,7 +22,7 @@ class DataRecipe:
     target: str | tuple[str, ...] = ""  # "" = the last column of a table; several = several labels or values
     task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
     log_target: bool = False  # learn the logarithms of positive numbers
-    groups: str = ""  # column: rows that share its value stay together
+    groups: str = ""  # column, or part of a path: rows that share its value stay together
     time: str = ""  # column: earlier rows train, later rows are scored
     ids: str = ""  # column that names the rows
     drop: tuple[str, ...] = ()  # columns to leave out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
+from ayatori.data.parts import groups_of
 from ayatori.data.paths import PICTURES, SOUNDS, Named, counted, is_media, is_sound, kind_of, named_pictures
 from ayatori.data.table import (
     check_names,
@@ -54,14 +56,16 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
 
     A folder that holds only ``train/`` and ``test/``, with classes in both, has its own test.
     """
-    no_columns(recipe, f"'{folder}' is a folder of files")
+    no_columns(dataclasses.replace(recipe, groups=""), f"'{folder}' is a folder of files")
     inside = {entry.name for entry in _visible(folder) if entry.is_dir()}
     parts = (folder / "train", folder / "test")
     if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
-        return list_folder(parts[0], prefix="train/"), list_folder(parts[1], prefix="test/")
+        names = (("train/", parts[0]), ("test/", parts[1]))
+        first, later = (list_folder(part, prefix=prefix, groups=recipe.groups) for prefix, part in names)
+        return first, later
     _check_parts(folder, inside)
     _check_tables(folder, inside)
-    return list_folder(folder), None
+    return list_folder(folder, groups=recipe.groups), None
 
 
 def _check_parts(folder: Path, inside: set[str]) -> None:
@@ -100,7 +104,7 @@ def _check_tables(folder: Path, inside: set[str]) -> None:
 def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     """The pictures of a test folder or table, labelled as those of ``like`` are."""
     if path.is_dir():
-        return list_folder(path)
+        return list_folder(path, groups=recipe.groups)
     opened = open_table(path, recipe.encoding)
     named = named_pictures(opened, recipe, known=True)
     if named is None:
@@ -108,8 +112,10 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
 
 
-def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Listing:
-    """The pictures under ``folder``, one class per subfolder; ``prefix`` begins every id.
+def list_folder(folder: Path, need_classes: bool = True, prefix: str = "", groups: str = "") -> Listing:
+    """The files under ``folder``, one class per subfolder; ``prefix`` begins every id.
+
+    ``groups``: what in their paths tells the group, see ``groups_of``.
 
     Hidden files, files that are not pictures, and links that leave the folder are skipped.
     """
@@ -150,10 +156,12 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
     found.sort()
     labels = [_shown(label) for _, label in found]
     start = len(str(folder)) + 1
+    paths = [_shown(path[start:]).replace(os.sep, "/") for path, _ in found]
     return Listing(
         files=[path for path, _ in found],
-        ids=np.array([prefix + _shown(path[start:]).replace(os.sep, "/") for path, _ in found]),
+        ids=np.array([prefix + path for path in paths]),
         target=[_text_column("class", labels)] if any(labels) else None,
+        groups=groups_of(paths, groups) if groups else None,
         notes=tuple(notes),
         folders=any(labels),
     )

@@ -22,6 +22,7 @@ from ayatori.explore.audit import Audit, audit
 from ayatori.explore.bounds import Bounds, find_bounds
 from ayatori.explore.features import fewer, representations
 from ayatori.explore.maps import draw_maps
+from ayatori.explore.names import alike_by_name
 from ayatori.explore.neighbours import find_apart, find_neighbours, structure
 from ayatori.explore.probes import Probed, fit_probes, probe_plan, sample_rows, take_rows
 from ayatori.explore.sheet import Seen, look_of, shrunk
@@ -150,6 +151,8 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
         clock.lap("probes")
         say("audit", 0.8)
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
+        if not recipe.data.groups:
+            found = _with_sentences(found, alike_by_name(rows.open, graphs[best]))
         if ahead:  # a run judges later rows by earlier ones, so that is what to expect of it
             anyhow, (bounds, notes) = bounds, _bounds(rows, ahead, apart, recipe, say, in_time=True)
             found = _with_sentences(found, _in_time(anyhow, bounds, rows.open.task))

@@ -1,0 +1,132 @@
+"""Names of files may tell whom they are of: a part of them is the group, and a look finds that part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import command
+from PIL import Image
+
+import ayatori
+from ayatori.data import load
+from ayatori.data.parts import groups_of, parts_of
+from ayatori.recipe import DataRecipe, PlanRecipe, Recipe
+from ayatori.records import SCORE, SEALED, STOP, AyatoriError
+
+PEOPLE = ("anna", "ben", "chloé", "dan", "eva", "finn", "gil", "hana")
+
+
+def portraits(folder: Path, people: float = 60.0, seed: int = 0, rows: int = 10) -> Path:
+    """Two classes of pictures of eight people; ``people``: how much a person's own pattern shows."""
+    chance = np.random.default_rng(seed)
+    faces = chance.normal(size=(len(PEOPLE), 8, 8))
+    for name, mood in (("glad", 30.0), ("sad", -30.0)):
+        (folder / name).mkdir(parents=True)
+        for person, face in zip(PEOPLE, faces, strict=True):
+            for row in range(rows):
+                pixels = 128 + people * face + 20 * chance.normal(size=(8, 8))
+                pixels[:2] += mood
+                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                image.save(folder / name / f"img-{row}_{person}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("a/b_c-d.png", ["a", "b", "c", "d"]),
+        ("a/no ending", ["a", "no", "ending"]),
+        ("日本/é 1 (2).wav", ["日本", "é", "1", "2"]),
+        ("a/.png", ["a"]),
+        ("v1.5/x.jpeg", ["v1", "5", "x"]),
+    ],
+)
+def test_a_path_is_cut_wherever_there_is_neither_letter_nor_digit(path: str, parts: list[str]) -> None:
+    assert parts_of(path) == parts
+
+
+@pytest.mark.parametrize("how", ["4", "_(.*?)[.]", "(?<=_)[^.]+"])
+def test_a_part_of_the_names_keeps_files_together_in_every_split(tmp_path: Path, how: str) -> None:
+    dataset = load(portraits(tmp_path), recipe=DataRecipe(groups=how))
+    people = np.array([name.rpartition("_")[2] for name in dataset.ids])
+    assert dataset.groups is not None
+    assert len(set(zip(people.tolist(), dataset.groups.tolist(), strict=True))) == len(PEOPLE)
+    plan = ayatori.make_plan(dataset, PlanRecipe(folds=3, test=0.25))
+    for member in range(plan.members):
+        for role in (SCORE, STOP, SEALED):
+            inside = set(people[plan.rows(member, role)])
+            assert inside
+            assert not inside & set(people[plan.train_rows(member)])
+
+
+def test_several_parts_name_one_group() -> None:
+    assert groups_of(["x/1_a_1.png", "x/1_b_1.png", "x/2_a_2.png"], "2,3").tolist() == ["1 a", "1 b", "2 a"]
+
+
+def test_a_test_folder_is_grouped_likewise(tmp_path: Path) -> None:
+    portraits(tmp_path / "train")
+    portraits(tmp_path / "test", seed=1, rows=2)
+    dataset = load(tmp_path, recipe=DataRecipe(groups="4"))
+    assert dataset.fixed_test is not None
+    assert dataset.groups is not None
+    one = dataset.groups[np.char.endswith(dataset.ids, "_anna.png")]
+    assert (dataset.fixed_test.sum(), len(one), len(set(one.tolist()))) == (32, 24, 1)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("5", "however groups=5 and 'glad/img-0_anna.png' has 4: glad, img, 0, anna"),
+        ("0", "`groups` numbers from 1"),
+        ("(", "or be a pattern, however '\\('"),
+        ("_(b.*)[.]", "is not in 'glad/img-0_anna.png'"),
+    ],
+)
+def test_what_does_not_group_every_file_ends_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str, words: str
+) -> None:
+    portraits(tmp_path / "faces", rows=1)
+    with pytest.raises(AyatoriError, match=words):
+        load(tmp_path / "faces", recipe=DataRecipe(groups=how))
+    assert command(monkeypatch, "run", tmp_path / "faces", "--groups", how, "--out", tmp_path / "run") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def sentences(folder: Path, **settings: object) -> list[str]:
+    recipe = Recipe(data=DataRecipe(**settings))  # type: ignore[arg-type]
+    return [
+        one
+        for one in ayatori.explore(folder, recipe=recipe).facts["audit"]["sentences"]
+        if " part " in f" {one}"
+    ]
+
+
+def test_a_look_names_the_part_whose_rows_look_alike(tmp_path: Path) -> None:
+    (said,) = sentences(portraits(tmp_path))
+    assert said.startswith(
+        "part 4 of the names (anna, ben, chloé ...: 8 values) tells which pictures look alike: "
+    )
+    assert said.endswith("--groups 4 keeps them on one side of every split")
+    assert not sentences(tmp_path, groups="4")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_look_says_nothing_of_names_that_tell_nothing(tmp_path: Path, seed: int) -> None:
+    assert not sentences(portraits(tmp_path, people=0.0, seed=seed))
+
+
+def test_a_look_says_nothing_of_names_that_are_cut_differently(tmp_path: Path) -> None:
+    portraits(tmp_path)
+    (tmp_path / "glad" / "img-0_anna.png").rename(tmp_path / "glad" / "another one of anna.png")
+    assert not sentences(tmp_path)
+
+
+def test_a_table_of_files_is_told_to_name_a_column(tmp_path: Path) -> None:
+    portraits(tmp_path)
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(tmp_path.rglob("*.png"))]
+    (tmp_path / "faces.csv").write_text("\n".join(["file,mood", *lines]))
+    (said,) = sentences(tmp_path / "faces.csv", target="mood")
+    assert said.endswith("a column of it, named by --groups, keeps them on one side of every split")
