@@ -109,8 +109,10 @@ def test_a_look_names_the_part_whose_rows_look_alike(tmp_path: Path) -> None:
     assert said.startswith(
         "part 4 of the names (anna, ben, chloé ...: 8 values) tells which pictures look alike: "
     )
-    assert said.endswith("--groups 4 keeps them on one side of every split")
+    assert said.endswith("say --groups 4, which keeps them on one side of every split")
     assert not sentences(tmp_path, groups="4")
+    look = ayatori.explore(tmp_path)
+    assert look.facts["verdict"]["next"].startswith("If part 4 of the names (anna, ben, chloé ...) says whom")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -129,4 +131,4 @@ def test_a_table_of_files_is_told_to_name_a_column(tmp_path: Path) -> None:
     lines = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(tmp_path.rglob("*.png"))]
     (tmp_path / "faces.csv").write_text("\n".join(["file,mood", *lines]))
     (said,) = sentences(tmp_path / "faces.csv", target="mood")
-    assert said.endswith("a column of it, named by --groups, keeps them on one side of every split")
+    assert said.endswith("name a column of it by --groups, which keeps them on one side of every split")

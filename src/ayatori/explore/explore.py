@@ -152,7 +152,8 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
         say("audit", 0.8)
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
         if not recipe.data.groups:
-            found = _with_sentences(found, alike_by_name(rows.open, graphs[best]))
+            alike, step = alike_by_name(rows.open, graphs[best])
+            found = _with_sentences(found, [alike] if alike else [], step)
         if ahead:  # a run judges later rows by earlier ones, so that is what to expect of it
             anyhow, (bounds, notes) = bounds, _bounds(rows, ahead, apart, recipe, say, in_time=True)
             found = _with_sentences(found, _in_time(anyhow, bounds, rows.open.task))
@@ -325,10 +326,10 @@ def _in_time(anyhow: Bounds | None, bounds: Bounds | None, task: str) -> list[st
     ]
 
 
-def _with_sentences(found: Audit, first: list[str]) -> Audit:
-    """The audit with these sentences before its own."""
-    sentences = [*first, *found.facts["sentences"]]
-    return dataclasses.replace(found, facts={**found.facts, "sentences": sentences})
+def _with_sentences(found: Audit, first: list[str], step: str = "") -> Audit:
+    """The audit with these sentences before its own, and what to do before all else."""
+    sentences, step = [*first, *found.facts["sentences"]], step or found.facts.get("step", "")
+    return dataclasses.replace(found, facts={**found.facts, "sentences": sentences, "step": step})
 
 
 def _at_most(bounds: Bounds, floor: float, task: str) -> Bounds:

@@ -12,17 +12,17 @@ FEWEST_PAIRS = 50
 ALIKE, CLEAR = 0.2, 4.0  # how far beyond chance neighbours share a value, and in standard errors
 
 
-def alike_by_name(dataset: Dataset, graph: Graph) -> list[str]:
-    """Sentences on parts of the names of files that tell which rows of a class are near each other.
+def alike_by_name(dataset: Dataset, graph: Graph) -> tuple[str, str]:
+    """A sentence on the part of the names of files that tells which rows of a class are near, and what to do.
 
     ``graph``: neighbours among the rows of ``dataset``, none of them sealed. Copies do not count: they are
-    kept together anyway. Nothing is said of names that are not all cut alike.
+    kept together anyway. Nothing ("", "") is said of names that are not all cut alike.
     """
     if dataset.schema.kind not in ("pictures", "recordings") or len(graph.rows) == 0:
-        return []
+        return "", ""
     cut = [parts_of(name) for name in dataset.ids.tolist()]
     if len(set(map(len, cut))) != 1:
-        return []
+        return "", ""
     found = []
     for place, values in enumerate(zip(*cut, strict=True)):
         words, codes = np.unique(values, return_inverse=True)
@@ -31,9 +31,9 @@ def alike_by_name(dataset: Dataset, graph: Graph) -> list[str]:
             if sure > CLEAR and seen - chance > ALIKE * (1 - chance):
                 found.append(((seen - chance) / (1 - chance), place, words, seen, chance))
     if not found:
-        return []
+        return "", ""
     _, place, words, seen, chance = max(found, key=lambda one: one[0])
-    return [_sentence(place, words, seen, chance, dataset)]
+    return _said(place, words, seen, chance, dataset)
 
 
 def _shared(codes: np.ndarray, dataset: Dataset, graph: Graph) -> tuple[float, float, float]:
@@ -59,13 +59,18 @@ def _shared(codes: np.ndarray, dataset: Dataset, graph: Graph) -> tuple[float, f
     return float(seen.mean()), float(chance.mean()), float(gap.mean() / max(error, 1e-9))
 
 
-def _sentence(place: int, words: np.ndarray, seen: float, chance: float, dataset: Dataset) -> str:
+def _said(place: int, words: np.ndarray, seen: float, chance: float, dataset: Dataset) -> tuple[str, str]:
     examples = ", ".join(map(str, words[:3])) + (" ..." if len(words) > 3 else "")
     whose = "nearest of its class" if dataset.task == "classification" else "nearest"
     table = bool(dataset.schema.target)
-    how = "a column of it, named by --groups, keeps" if table else f"--groups {place + 1} keeps"
-    return (
+    how = "name a column of it by --groups" if table else f"say --groups {place + 1}"
+    sentence = (
         f"part {place + 1} of the names ({examples}: {len(words)} values) tells which {dataset.schema.kind} "
         f"look alike: {seen:.0%} of a row's {whose} share it, {chance:.0%} by chance; if it says whom they "
-        f"are of (a speaker, a patient), {how} them on one side of every split"
+        f"are of (a speaker, a patient), {how}, which keeps them on one side of every split"
     )
+    step = (
+        f"If part {place + 1} of the names ({examples}) says whom {dataset.schema.kind} are of, {how}: "
+        "without it the figures hold for more of the same alone, not for others."
+    )
+    return sentence, step

@@ -140,6 +140,7 @@ def _evidence(seen: Seen, target: float | None, pairs: list[dict[str, Any]]) -> 
         expected=bounds.expected if bounds else None,
         ceiling=bounds.ceiling if bounds else None,
         target=target,
+        step=seen.found.facts.get("step", ""),
         suspects=seen.found.facts["counts"]["suspects"],
         worst=(pairs[0]["a"], pairs[0]["b"]) if pairs else None,
         twice=bounds.curve["sentence"] if bounds and bounds.curve else "",

@@ -28,6 +28,7 @@ class Evidence:
     expected: tuple[float, float, float] | None
     ceiling: tuple[float, float, float] | None
     target: float | None = None
+    step: str = ""  # what to do before all else, in a sentence
     suspects: int = 0
     worst: tuple[str, str] | None = None  # the pair of classes that blurs most
     twice: str = ""  # what more rows would bring, in a sentence
@@ -136,6 +137,8 @@ def _next(word: str, seen: Evidence) -> str:
         return f"Label more rows: {need:,} are the least to say a number."
     if word == "no class structure":
         return "Check that the labels belong to their rows (a join, a shuffle), then the preprocessing."
+    if seen.step:
+        return seen.step
     if seen.suspects:
         if seen.suspects == 1:
             return "Look at the label that looks wrong: if it is, nothing is cheaper than to mend it."

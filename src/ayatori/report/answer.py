@@ -52,16 +52,25 @@ def answer(
 
 
 def next_step(
-    level: str, rivals: Sequence[Entry], metric: str, preset: str, looked: str, stacks: bool
+    level: str,
+    rivals: Sequence[Entry],
+    metric: str,
+    preset: str,
+    looked: str,
+    stacks: bool,
+    before: str = "",
 ) -> str:
     """What to do next, the most promising first.
 
-    ``looked``: the cheapest step that the look before training found. ``stacks``: a stack was tried.
+    ``looked``: the cheapest step that the look before training found; ``before``: what it found that the
+    figures themselves hang on. ``stacks``: a stack was tried.
     """
     best = _strongest(rivals, metric) if metric else None
     better = best is not None and best["paired"]["low"] > 0
     if level == "unknown":
         return "Seal some rows (--test 0.2), so that something is left to judge by."
+    if before:
+        return before
     if level == "no":
         return looked or "Work on the data before the network: ayatori explore shows what is in them."
     if better and best is not None:

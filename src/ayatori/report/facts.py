@@ -82,6 +82,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         recipe.get("preset", ""),
         (look or {}).get("verdict", {}).get("next", ""),
         "stacking" in recipe.get("ensemble", {}).get("kinds", ()),
+        (look or {}).get("audit", {}).get("step", ""),
     )
     return {
         "name": Path(data["source"]).stem or data["kind"],

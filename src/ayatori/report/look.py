@@ -306,6 +306,7 @@ def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "sentences": [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in sentences],
         "columns": audit.get("columns") or [],
+        "step": audit.get("step") or "",
         "counts": audit.get("counts") or {},
     }
 
