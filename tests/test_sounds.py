@@ -111,6 +111,7 @@ def test_another_sampling_rate_gives_nearly_the_same_picture() -> None:
 
 def test_silence_is_black_and_a_short_recording_ends_in_it() -> None:
     assert not ayatori.spectrogram(np.zeros(RATE), RATE, 16).any()
+    assert not ayatori.spectrogram(np.full(RATE, 0.3), RATE, 16).any()  # a constant is no sound
     picture = ayatori.spectrogram(noise(0.5), RATE, 32, 1.0, 4000.0)
     assert (picture[:, :15] > 100).all()
     assert not picture[:, 18:].any()

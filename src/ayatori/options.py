@@ -173,7 +173,7 @@ class RunOptions:
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
-        Folder of the pictures that a column of the table names, with or without their ending.
+        Folder of the pictures or recordings that a column of the table names, with or without their ending.
     size
         Side of the square pictures in pixels.
     sound_seconds
@@ -350,7 +350,7 @@ class ExploreOptions:
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
-        Folder of the pictures that a column of the table names, with or without their ending.
+        Folder of the pictures or recordings that a column of the table names, with or without their ending.
     size
         Side of the square pictures in pixels.
     sound_seconds

@@ -22,11 +22,13 @@ from ayatori.records import AyatoriError
 
 SIDE = 64  # pixels of a picture, where nobody says otherwise: so many moments, so many pitches
 RANGE = 80.0  # decibels below the loudest pixel that are still told apart from silence
+SILENT = 1e-12  # power that rounding may leave of a constant
 WINDOW, STEP = 0.032, 0.010  # seconds that one spectrum looks at, and most between two of them
 MOST_SECONDS = 5.0  # of a recording that are heard, where nobody says otherwise
 MOST_HOURS = 12  # longer recordings are refused
 FORMATS = ("WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "CAF")  # whatever the ending is
 _SAMPLE = 512  # so many recordings decide what is heard
+_WINDOWS = 1024  # looked at in one go
 _BLOCK = 1 << 18  # samples read at once while the loudest part is sought
 _turn = threading.Lock()
 _readers, _stderr = 0, -1  # how many read quietly, and where standard error went before
@@ -129,12 +131,16 @@ def spectrogram(
     heard = samples[: len(whole) - length]
     whole[length // 2 : length // 2 + len(heard)] = heard
     size = scipy.fft.next_fast_len(2 * length, real=True)  # twice as dense as a window tells apart
-    windows = np.lib.stride_tricks.sliding_window_view(whole, length)[starts]
-    spectra = scipy.fft.rfft(windows * np.hanning(length).astype(np.float32), size, axis=1)
-    power = np.square(np.abs(spectra)) @ _triangles(side, size, rate, hertz).T
-    power = power.reshape(side, several, side).mean(1).T[::-1]
+    windows = np.lib.stride_tricks.sliding_window_view(whole, length)
+    hann, triangles = np.hanning(length).astype(np.float32), _triangles(side, size, rate, hertz).T
+    found = []
+    for some in np.array_split(
+        starts, -(-len(starts) // _WINDOWS)
+    ):  # all at once may be more than memory holds
+        found.append(np.square(np.abs(scipy.fft.rfft(windows[some] * hann, size, axis=1))) @ triangles)
+    power = np.concatenate(found).reshape(side, several, side).mean(1).T[::-1]
     loudest = power.max()
-    if loudest <= 0:
+    if loudest <= SILENT:
         return np.zeros((side, side), np.uint8)
     decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-RANGE / 10)))
     return np.round((decibels / RANGE + 1) * 255).astype(np.uint8)
