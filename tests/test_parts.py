@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from helpers import command
 from PIL import Image
 
 import ayatori
-from ayatori.data import load
-from ayatori.data.parts import groups_of, parts_of
+from ayatori.data import load, load_like, read_blocks
+from ayatori.data.parts import parts_of, told_by
 from ayatori.recipe import DataRecipe, PlanRecipe, Recipe
 from ayatori.records import SCORE, SEALED, STOP, AyatoriError
 
@@ -62,7 +63,11 @@ def test_a_part_of_the_names_keeps_files_together_in_every_split(tmp_path: Path,
 
 
 def test_several_parts_name_one_group() -> None:
-    assert groups_of(["x/1_a_1.png", "x/1_b_1.png", "x/2_a_2.png"], "2,3").tolist() == ["1 a", "1 b", "2 a"]
+    assert told_by(["x/1_a_1.png", "x/1_b_1.png", "x/2_a_2.png"], "2,3", "groups").tolist() == [
+        "1 a",
+        "1 b",
+        "2 a",
+    ]
 
 
 def test_a_test_folder_is_grouped_likewise(tmp_path: Path) -> None:
@@ -132,3 +137,52 @@ def test_a_table_of_files_is_told_to_name_a_column(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("\n".join(["file,mood", *lines]))
     (said,) = sentences(tmp_path / "faces.csv", target="mood")
     assert said.endswith("name a column of it by --groups, which keeps them on one side of every split")
+
+
+@pytest.mark.parametrize("how", ["1", "^([^_]+)_", "glad|sad"])
+def test_a_part_of_the_names_labels_the_files_of_a_folder(tmp_path: Path, how: str) -> None:
+    for path in sorted(portraits(tmp_path / "deep").rglob("*.png")):
+        path.rename(tmp_path / f"{path.parent.name}_{path.name}")
+    shutil.rmtree(tmp_path / "deep")
+    dataset = load(tmp_path, recipe=DataRecipe(target=how, groups="4"))
+    assert dataset.classes == ("glad", "sad")
+    assert [dataset.classes[code] for code in dataset.labels] == [
+        name[: name.index("_")] for name in dataset.ids
+    ]
+    assert dataset.groups is not None
+    assert len(set(dataset.groups.tolist())) == len(PEOPLE)
+    with pytest.raises(AyatoriError, match=r"--target 1 is glad in 'glad_img-0_anna\.png'"):
+        load(tmp_path)
+
+
+def test_numbers_in_names_are_values_to_predict_and_new_folders_need_none(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    for part, rows in (("train", 60), ("test", 20)):
+        (tmp_path / "faces" / part).mkdir(parents=True)
+        for row in range(rows):
+            age = chance.uniform(1, 90)
+            pixels = np.clip(2 * age + chance.normal(0, 8, (8, 8)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "faces" / part / f"{row}_age {age:.1f}.png")
+    dataset = load(tmp_path / "faces", recipe=DataRecipe(target="age ([0-9.]+)[.]"))
+    assert (dataset.task, len(dataset)) == ("regression", 80)
+    assert dataset.fixed_test is not None
+    assert dataset.fixed_test.sum() == 20
+    assert [f"{age:.1f}" for age in dataset.labels[:, 0]] == [
+        name.split("age ")[1][:-4] for name in dataset.ids
+    ]
+    (tmp_path / "new" / "some folder").mkdir(parents=True)
+    shutil.copy(
+        tmp_path / "faces" / "test" / dataset.ids[-1].removeprefix("test/"), tmp_path / "new" / "some folder"
+    )
+    (new,) = read_blocks(tmp_path / "new", dataset.schema)
+    assert np.array_equal(new.inputs["image"], dataset.inputs["image"][-1:])
+    later = load_like(tmp_path / "new", dataset.schema)
+    assert later.target is None
+    assert not any("the target is not read" in note for note in later.notes)
+
+
+def test_several_targets_of_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        AyatoriError, match="must be one part of the paths, such as 2, or a pattern, however it is 1, 2"
+    ):
+        load(portraits(tmp_path, rows=1), recipe=DataRecipe(target=("1", "2")))

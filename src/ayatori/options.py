@@ -98,6 +98,8 @@ class RunOptions:
     ----------
     target
         The column to predict (several, with commas; a name that has one in quotes); by default the last one.
+        Of a folder without a subfolder per class, the part of the paths that tells the label (1: cat in
+        cat_7.png), or a pattern.
     test
         A file or folder of test rows, or the share of rows to seal (0.2); 0 for none.
     folds
@@ -326,6 +328,8 @@ class ExploreOptions:
     ----------
     target
         The column to predict (several, with commas; a name that has one in quotes); by default the last one.
+        Of a folder without a subfolder per class, the part of the paths that tells the label (1: cat in
+        cat_7.png), or a pattern.
     target_accuracy
         The accuracy (R2 for numbers) that you need: can it be reached?
     test

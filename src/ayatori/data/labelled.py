@@ -101,7 +101,8 @@ def read_pictures_like(
     assert schema.image is not None
     recipe = recipe_like(schema)
     store = read_pictures(listing.files, listing.ids.tolist(), recipe, 0, schema.image, cache, progress)
-    columns = [column.take(store.kept) for column in listing.target or ()]
+    named = listing.folders and bool(schema.target)  # folders that are no classes
+    columns = [column.take(store.kept) for column in listing.target or () if not named]
     target, notes = None, [*listing.notes, *store.notes]
     try:
         if columns and not targets.missing_rows(columns).any():

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.parts import groups_of
+from ayatori.data.parts import parts_of, told_by
 from ayatori.data.paths import PICTURES, SOUNDS, Named, counted, is_media, is_sound, kind_of, named_pictures
 from ayatori.data.table import (
     check_names,
@@ -52,20 +53,35 @@ def list_one(path: Path) -> Listing:
 
 
 def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | None]:
-    """The pictures of a folder of classes, and those of its own test.
+    """The files of a folder with their labels, and those of its own test.
 
     A folder that holds only ``train/`` and ``test/``, with classes in both, has its own test.
     """
-    no_columns(dataclasses.replace(recipe, groups=""), f"'{folder}' is a folder of files")
+    no_columns(dataclasses.replace(recipe, groups="", target=""), f"'{folder}' is a folder of files")
     inside = {entry.name for entry in _visible(folder) if entry.is_dir()}
     parts = (folder / "train", folder / "test")
-    if inside == {"train", "test"} and all(any(e.is_dir() for e in _visible(part)) for part in parts):
-        names = (("train/", parts[0]), ("test/", parts[1]))
-        first, later = (list_folder(part, prefix=prefix, groups=recipe.groups) for prefix, part in names)
-        return first, later
-    _check_parts(folder, inside)
-    _check_tables(folder, inside)
-    return list_folder(folder, groups=recipe.groups), None
+    classes = all(recipe.target or any(e.is_dir() for e in _visible(part)) for part in parts if part.is_dir())
+    if inside == {"train", "test"} and classes:
+        return _labelled(parts[0], recipe, "train/"), _labelled(parts[1], recipe, "test/")
+    if not recipe.target:
+        _check_parts(folder, inside)
+        _check_tables(folder, inside)
+    return _labelled(folder, recipe), None
+
+
+def _labelled(folder: Path, recipe: DataRecipe, prefix: str = "") -> Listing:
+    """The files of a folder, labelled by their subfolder or by what ``recipe.target`` finds in the paths."""
+    listing = list_folder(folder, not recipe.target, prefix, recipe.groups)
+    if not recipe.target:
+        return listing
+    if not isinstance(recipe.target, str):
+        raise AyatoriError(
+            "`target` of a folder must be one part of the paths, such as 2, or a pattern, however it is "
+            f"{', '.join(recipe.target)}"
+        )
+    paths = [name.removeprefix(prefix) for name in listing.ids.tolist()]
+    words = pa.chunked_array([told_by(paths, recipe.target, "target").tolist()])
+    return dataclasses.replace(listing, target=[target_column("label", words, recipe.task)], folders=False)
 
 
 def _check_parts(folder: Path, inside: set[str]) -> None:
@@ -104,7 +120,7 @@ def _check_tables(folder: Path, inside: set[str]) -> None:
 def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     """The pictures of a test folder or table, labelled as those of ``like`` are."""
     if path.is_dir():
-        return list_folder(path, groups=recipe.groups)
+        return _labelled(path, recipe)
     opened = open_table(path, recipe.encoding)
     named = named_pictures(opened, recipe, known=True)
     if named is None:
@@ -115,7 +131,7 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
 def list_folder(folder: Path, need_classes: bool = True, prefix: str = "", groups: str = "") -> Listing:
     """The files under ``folder``, one class per subfolder; ``prefix`` begins every id.
 
-    ``groups``: what in their paths tells the group, see ``groups_of``.
+    ``groups``: what in their paths tells the group, see ``told_by``.
 
     Hidden files, files that are not pictures, and links that leave the folder are skipped.
     """
@@ -148,7 +164,8 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "", group
         seen = (
             f"it holds {counted([path for path, _ in loose])} without a class" if loose else "it holds none"
         )
-        seen += "; a table beside them may say their classes" if loose and need_classes else ""
+        if loose and need_classes:
+            seen += _told_how(loose[0][0])
         if counts["other"] and not loose:
             seen = _others(folder)
         raise AyatoriError(f"folder '{folder}' must hold {what}, however {seen}")
@@ -161,9 +178,18 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "", group
         files=[path for path, _ in found],
         ids=np.array([prefix + path for path in paths]),
         target=[_text_column("class", labels)] if any(labels) else None,
-        groups=groups_of(paths, groups) if groups else None,
+        groups=told_by(paths, groups, "groups") if groups else None,
         notes=tuple(notes),
         folders=any(labels),
+    )
+
+
+def _told_how(path: str) -> str:
+    """How files that lie in no folder of a class may be labelled after all."""
+    name = _shown(Path(path).name)
+    first = next(iter(parts_of(name)), name)
+    return (
+        f"; give a table of them, or say which part of a name is the class: --target 1 is {first} in '{name}'"
     )
 
 

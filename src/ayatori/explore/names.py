@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ayatori.data.parts import parts_of
@@ -62,7 +64,7 @@ def _shared(codes: np.ndarray, dataset: Dataset, graph: Graph) -> tuple[float, f
 def _said(place: int, words: np.ndarray, seen: float, chance: float, dataset: Dataset) -> tuple[str, str]:
     examples = ", ".join(map(str, words[:3])) + (" ..." if len(words) > 3 else "")
     whose = "nearest of its class" if dataset.task == "classification" else "nearest"
-    table = bool(dataset.schema.target)
+    table = not Path(dataset.source).is_dir()
     how = "name a column of it by --groups" if table else f"say --groups {place + 1}"
     sentence = (
         f"part {place + 1} of the names ({examples}: {len(words)} values) tells which {dataset.schema.kind} "
