@@ -186,3 +186,44 @@ def test_several_targets_of_a_folder_are_refused(tmp_path: Path) -> None:
         AyatoriError, match="must be one part of the paths, such as 2, or a pattern, however it is 1, 2"
     ):
         load(portraits(tmp_path, rows=1), recipe=DataRecipe(target=("1", "2")))
+
+
+def film(folder: Path, drift: float = 0.25, frames: int = 120) -> Path:
+    """Two films, of which each frame is like the one before; without drift, frames in no order."""
+    chance = np.random.default_rng(0)
+    for name, light in (("day", 40.0), ("night", -40.0)):
+        (folder / name).mkdir(parents=True)
+        scene = chance.normal(size=(8, 8))
+        for frame in range(frames):
+            scene = 0.97 * scene + drift * chance.normal(size=(8, 8))
+            shown = scene if drift else chance.normal(size=(8, 8))
+            pixels = 128 + light + 40 * shown + 10 * chance.normal(size=(8, 8))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"frame_{frame}.png")
+    return folder
+
+
+def test_a_look_names_the_running_number_of_a_film(tmp_path: Path) -> None:
+    (said,) = sentences(film(tmp_path))
+    assert said.startswith(
+        "pictures that follow one another by part 3 of their names (0, 1, 2 ...) look alike: "
+    )
+    assert said.endswith("say --time 3, which scores later ones by earlier ones")
+    look = ayatori.explore(tmp_path)
+    assert look.facts["verdict"]["next"].startswith("If pictures follow one another by part 3")
+    assert not sentences(tmp_path, time="3")
+
+
+def test_a_look_says_nothing_of_running_numbers_in_no_order(tmp_path: Path) -> None:
+    assert not sentences(film(tmp_path, drift=0.0))
+
+
+def test_a_part_of_the_names_is_the_time_of_a_file(tmp_path: Path) -> None:
+    dataset = load(film(tmp_path, frames=30), recipe=DataRecipe(time="3"))
+    assert dataset.order is not None
+    assert dataset.order.tolist() == [int(name.split("_")[1][:-4]) for name in dataset.ids]
+    plan = ayatori.make_plan(dataset, PlanRecipe(folds=3))
+    for member in range(plan.members):
+        scored = dataset.order[plan.rows(member, SCORE)]
+        assert dataset.order[plan.train_rows(member)].max() <= scored.min()
+    with pytest.raises(AyatoriError, match="must hold a number or a date in every row"):
+        load(tmp_path, recipe=DataRecipe(time="2"))

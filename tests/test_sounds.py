@@ -384,3 +384,12 @@ def test_the_recipe_of_a_run_repeats_what_was_heard(tmp_path: Path) -> None:
     again = ayatori.run(folder, read_recipe(tmp_path / "run" / "recipe.toml"))
     scores = [[(entry.name, entry.scores) for entry in one.leaderboard] for one in (result, again)]
     assert scores[0] == scores[1]
+
+
+def test_a_machine_without_the_library_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = voices(tmp_path, rows=2)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(
+        AyatoriError, match="recordings need the package soundfile and its library libsndfile"
+    ):
+        load(folder)

@@ -165,7 +165,8 @@ class RunOptions:
         Column whose rows stay together, such as a patient; of a folder, the part of the paths that tells whom
         a file is of (2: tom in cat/tom_1.png), or a pattern.
     time
-        Column that orders the rows: earlier ones train, later ones are scored.
+        Column that orders the rows: earlier ones train, later ones are scored. Of a folder, the part of the
+        paths that tells, as for groups.
     ids
         Column that names the rows.
     drop
@@ -344,7 +345,8 @@ class ExploreOptions:
         Column whose rows stay together, such as a patient; of a folder, the part of the paths that tells whom
         a file is of (2: tom in cat/tom_1.png), or a pattern.
     time
-        Column that orders the rows: earlier ones train, later ones are scored.
+        Column that orders the rows: earlier ones train, later ones are scored. Of a folder, the part of the
+        paths that tells, as for groups.
     ids
         Column that names the rows.
     drop

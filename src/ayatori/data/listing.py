@@ -57,7 +57,7 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
 
     A folder that holds only ``train/`` and ``test/``, with classes in both, has its own test.
     """
-    no_columns(dataclasses.replace(recipe, groups="", target=""), f"'{folder}' is a folder of files")
+    no_columns(dataclasses.replace(recipe, groups="", target="", time=""), f"'{folder}' is a folder of files")
     inside = {entry.name for entry in _visible(folder) if entry.is_dir()}
     parts = (folder / "train", folder / "test")
     classes = all(recipe.target or any(e.is_dir() for e in _visible(part)) for part in parts if part.is_dir())
@@ -70,8 +70,17 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
 
 
 def _labelled(folder: Path, recipe: DataRecipe, prefix: str = "") -> Listing:
-    """The files of a folder, labelled by their subfolder or by what ``recipe.target`` finds in the paths."""
-    listing = list_folder(folder, not recipe.target, prefix, recipe.groups)
+    """The files of a folder, labelled by their subfolder; or by their paths, as the recipe says.
+
+    So may their groups and times be told by their paths.
+    """
+    listing = list_folder(folder, not recipe.target, prefix)
+    paths = [name.removeprefix(prefix) for name in listing.ids.tolist()]
+    if recipe.groups:
+        listing = dataclasses.replace(listing, groups=told_by(paths, recipe.groups, "groups"))
+    if recipe.time:
+        times = pa.table({recipe.time: told_by(paths, recipe.time, "time").tolist()})
+        listing = dataclasses.replace(listing, order=times_of(times, recipe.time, np.arange(len(paths))))
     if not recipe.target:
         return listing
     if not isinstance(recipe.target, str):
@@ -79,7 +88,6 @@ def _labelled(folder: Path, recipe: DataRecipe, prefix: str = "") -> Listing:
             "`target` of a folder must be one part of the paths, such as 2, or a pattern, however it is "
             f"{', '.join(recipe.target)}"
         )
-    paths = [name.removeprefix(prefix) for name in listing.ids.tolist()]
     words = pa.chunked_array([told_by(paths, recipe.target, "target").tolist()])
     return dataclasses.replace(listing, target=[target_column("label", words, recipe.task)], folders=False)
 
@@ -128,10 +136,8 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
 
 
-def list_folder(folder: Path, need_classes: bool = True, prefix: str = "", groups: str = "") -> Listing:
+def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Listing:
     """The files under ``folder``, one class per subfolder; ``prefix`` begins every id.
-
-    ``groups``: what in their paths tells the group, see ``told_by``.
 
     Hidden files, files that are not pictures, and links that leave the folder are skipped.
     """
@@ -173,12 +179,10 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "", group
     found.sort()
     labels = [_shown(label) for _, label in found]
     start = len(str(folder)) + 1
-    paths = [_shown(path[start:]).replace(os.sep, "/") for path, _ in found]
     return Listing(
         files=[path for path, _ in found],
-        ids=np.array([prefix + path for path in paths]),
+        ids=np.array([prefix + _shown(path[start:]).replace(os.sep, "/") for path, _ in found]),
         target=[_text_column("class", labels)] if any(labels) else None,
-        groups=told_by(paths, groups, "groups") if groups else None,
         notes=tuple(notes),
         folders=any(labels),
     )

@@ -1,4 +1,4 @@
-"""Stage 1e. Paths of files -> their parts, and the group or the label that a part or a pattern tells."""
+"""Stage 1e. Paths of files -> their parts, and what a part or a pattern tells: a group, a label, a time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def parts_of(path: str) -> list[str]:
 def told_by(paths: Sequence[str], how: str, setting: str) -> np.ndarray:
     """What each path tells (n,): ``how`` numbers its parts from 1, with commas, or is a pattern to be found.
 
-    Of a pattern the first bracket counts, or all that it finds. ``setting``: "groups" or "target", for
-    sentences.
+    Of a pattern the first bracket counts, or all that it finds. ``setting``: "groups", "target"
+    or "time", for sentences.
 
     >>> told_by(["cat/tom_1.png", "cat/mia_1.png"], "2", "groups").tolist()
     ['tom', 'mia']

@@ -85,8 +85,7 @@ def read_sound(file: str | Path, seconds: float) -> tuple[np.ndarray, int]:
 
     Raises UnheardError.
     """
-    import soundfile
-
+    soundfile = _reader()
     try:
         with _quiet(file), soundfile.SoundFile(file) as sound:
             _check(sound)
@@ -164,8 +163,7 @@ def _triangles(side: int, size: int, rate: float, hertz: float) -> np.ndarray:
 
 def measure(file: str | BinaryIO) -> tuple[float, int]:
     """Seconds and sampling rate of a sound file. Raises UnheardError."""
-    import soundfile
-
+    soundfile = _reader()
     try:
         with _quiet(file):
             found = soundfile.info(file)
@@ -173,6 +171,18 @@ def measure(file: str | BinaryIO) -> tuple[float, int]:
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise UnheardError(_reason(file, error)) from None
     return found.frames / found.samplerate, found.samplerate
+
+
+def _reader() -> Any:
+    """The package that reads sound files; it comes with ours, but its library may not be there."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise AyatoriError(
+            f"recordings need the package soundfile and its library libsndfile, however: {error}; "
+            "pip install --force-reinstall soundfile"
+        ) from None
+    return soundfile
 
 
 def _check(sound: Any) -> None:

@@ -151,7 +151,7 @@ def _seen(rows: _Rows, given: dict[str, np.ndarray], recipe: Recipe, say: Show, 
         clock.lap("probes")
         say("audit", 0.8)
         found = _audited(rows, ways[best], graphs[best], bounds, recipe)
-        if not recipe.data.groups:
+        if not (recipe.data.groups or recipe.data.time):
             alike, step = alike_by_name(rows.open, graphs[best])
             found = _with_sentences(found, [alike] if alike else [], step)
         if ahead:  # a run judges later rows by earlier ones, so that is what to expect of it
