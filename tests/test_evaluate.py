@@ -447,3 +447,12 @@ def test_a_blend_without_rows_is_not_scored() -> None:
 
 def test_what_is_better_when_smaller_is_a_figure_that_exists() -> None:
     assert set(METHODS) > LOWER
+
+
+def test_one_low_group_of_five_does_not_bend_the_interval_of_a_loss_beyond_reason() -> None:
+    truth = np.zeros((50, 1))
+    values = np.repeat([1.0, 1.02, 0.98, 1.01, 0.5], 10)[:, None]
+    error = score(truth, values, "regression", groups=np.repeat(np.arange(5), 10))["mae"]
+    plain = stats.t.ppf(0.975, 4) * np.std([1.0, 1.02, 0.98, 1.01, 0.5], ddof=1) / 5**0.5
+    assert error.value - 1.7 * plain < error.low < error.value - 0.8 * plain
+    assert error.high < error.value + 1.2 * plain

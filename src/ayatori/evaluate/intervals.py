@@ -122,6 +122,8 @@ def skewed(value: float, pull: np.ndarray, rows: Sample) -> Score:
     skewness = float((totals**3).mean() / second**1.5)
     error = np.sqrt(second / (units - 1))
     quantile = float(stats.t.ppf(0.975, units - 1))
+    # losses lean to the right; a few groups that seem to lean far to the left would bend t beyond reason
+    skewness = max(skewness, -0.5 * float(np.sqrt(units)) / quantile)
 
     def straight(t: float) -> float:
         if abs(skewness) < 1e-6:
