@@ -393,3 +393,11 @@ def test_a_machine_without_the_library_is_told_so(tmp_path: Path, monkeypatch: p
         AyatoriError, match="recordings need the package soundfile and its library libsndfile"
     ):
         load(folder)
+
+
+def test_recordings_that_hold_fewer_pitches_than_are_heard_are_counted(tmp_path: Path) -> None:
+    folder = voices(tmp_path)
+    assert "hears all alike" not in " ".join(load(folder).notes)
+    soundfile.write(folder / "low" / "old.wav", noise(0.5, 4000), 4000)
+    said = " ".join(load(folder, recipe=DataRecipe(sound_hertz=4000)).notes)
+    assert "; 1 holds no pitch above 2,000 Hz (--sound-hertz 2000 hears all alike)" in said

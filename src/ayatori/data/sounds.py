@@ -68,6 +68,10 @@ def choose_sound(files: Sequence[str], recipe: DataRecipe) -> tuple[int, float, 
         found += "; shorter ones end in silence"
     if max(lengths) > seconds + 0.005:
         found += "; longer ones are heard where they are loudest"
+    if lower := [rate for rate in rates if rate / 2 < hertz - 0.5]:
+        what = "1 holds" if len(lower) == 1 else f"{len(lower)} of {len(rates)} hold"
+        most = min(lower) / 2
+        found += f"; {what} no pitch above {most:,.0f} Hz (--sound-hertz {most:g} hears all alike)"
     return side, seconds, hertz, found
 
 
