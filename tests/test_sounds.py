@@ -401,3 +401,10 @@ def test_recordings_that_hold_fewer_pitches_than_are_heard_are_counted(tmp_path:
     soundfile.write(folder / "low" / "old.wav", noise(0.5, 4000), 4000)
     said = " ".join(load(folder, recipe=DataRecipe(sound_hertz=4000)).notes)
     assert "; 1 holds no pitch above 2,000 Hz (--sound-hertz 2000 hears all alike)" in said
+
+
+def test_a_folder_of_broken_recordings_is_refused_with_a_reason(tmp_path: Path) -> None:
+    for path in voices(tmp_path, rows=3).rglob("*.wav"):
+        path.write_bytes(b"")
+    with pytest.raises(AyatoriError, match=r"high 0\.wav' is not \(empty file\), nor are 5 others; mend"):
+        load(tmp_path)

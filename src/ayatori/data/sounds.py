@@ -48,14 +48,18 @@ def choose_sound(files: Sequence[str], recipe: DataRecipe) -> tuple[int, float, 
         raise AyatoriError(
             f"sound_hertz must be between 100 and 200000, however sound_hertz={recipe.sound_hertz:g}"
         )
-    lengths, rates = [], []
+    lengths, rates, reasons = [], [], []
     for file in files[:: max(1, len(files) // _SAMPLE)]:
-        with contextlib.suppress(UnheardError):  # named when all are read
+        try:
             length, rate = measure(file)
             lengths.append(length)
             rates.append(rate)
+        except UnheardError as error:  # those of a few are named when all are read
+            reasons.append(str(error))
     if not lengths:
-        raise AyatoriError(f"recordings must be readable, however '{files[0]}' and the others tried are not")
+        found = f"'{files[0]}' is not ({reasons[0]})"
+        found += f", nor are {len(reasons) - 1} others" if len(reasons) > 1 else ""
+        raise AyatoriError(f"recordings must be readable, however {found}; mend or remove them")
     usual = min(MOST_SECONDS, float(np.quantile(lengths, 0.95)))
     seconds = recipe.sound_seconds or max(0.05, float(f"{usual:.2g}"))
     # nearly all of them hold pitches up to half their rate
