@@ -213,6 +213,15 @@ def test_a_look_names_the_running_number_of_a_film(tmp_path: Path) -> None:
     assert not sentences(tmp_path, time="3")
 
 
+def test_parts_are_counted_below_the_folder_of_a_data_set_with_its_own_test(tmp_path: Path) -> None:
+    portraits(tmp_path / "train")
+    portraits(tmp_path / "test", seed=1, rows=2)
+    (said,) = sentences(tmp_path)
+    assert "part 4 of the names (anna, ben, chloé ...: 8 values)" in said
+    with pytest.raises(AyatoriError, match="8 of its 8 groups have rows to learn from too"):
+        ayatori.explore(tmp_path, recipe=Recipe(data=DataRecipe(groups="4")))
+
+
 def test_a_look_says_nothing_of_running_numbers_in_no_order(tmp_path: Path) -> None:
     assert not sentences(film(tmp_path, drift=0.0))
 

@@ -26,7 +26,9 @@ def alike_by_name(dataset: Dataset, graph: Graph) -> tuple[str, str]:
     """
     if dataset.schema.kind not in ("pictures", "recordings") or len(graph.rows) == 0:
         return "", ""
-    cut = [parts_of(name) for name in dataset.ids.tolist()]
+    names = dataset.ids.tolist()
+    start = "train/" if all(name.startswith("train/") for name in names) else ""  # parts are counted below it
+    cut = [parts_of(name.removeprefix(start)) for name in names]
     if len(set(map(len, cut))) != 1:
         return "", ""
     labels = np.zeros(len(cut), np.int64)
@@ -70,14 +72,13 @@ def _running_part(
     """The running number that near rows of a label are near in, as frames of a film are."""
     for place, values in enumerate(parts):
         words = np.unique(values)
-        if len(words) < FEWEST_NUMBERS or not all(
-            word.isascii() and word.isdigit() for word in words.tolist()
-        ):
+        numbers = all(word.isascii() and word.isdigit() for word in words.tolist())
+        if len(words) < FEWEST_NUMBERS or not numbers:
             continue
         rank = np.zeros(len(values))
         for label in np.unique(labels):
             own = np.flatnonzero(labels == label)
-            rank[own] = rankdata([int(word) for word in values[own]]) / max(len(own), 1)
+            rank[own] = rankdata([float(word) for word in values[own]]) / max(len(own), 1)
         apart = np.abs(rank[graph.indices] - rank[graph.rows[:, None]])
         # of a row at x between 0 and 1, others are (x² + (1 - x)²) / 2 apart by chance
         chance = (np.square(rank) + np.square(1 - rank)) / 2
