@@ -640,6 +640,15 @@ def test_sixty_thousand_rows_take_less_than_two_seconds(made: Any, tmp_path: Pat
     assert "60\u202f000 rows" in found
 
 
+def test_an_interval_of_half_of_all_is_not_said_to_promise_a_figure() -> None:
+    chosen = entry("mean of 4 folds", 0.867, 0.185, 0.995, True)
+    found = answer(RESULT, chosen, [], entry("majority class", 0.1, 0.0, 0.9, **gap(-0.7, -0.9, -0.5)))
+    assert found["headline"] == "Yes, but how well is open: 18 to 99 of 100 right."
+    chosen = entry("mean of 4 folds", 0.867, 0.785, 0.995, True)
+    found = answer(RESULT, chosen, [], entry("majority class", 0.1, 0.0, 0.9, **gap(-0.7, -0.9, -0.5)))
+    assert found["headline"] == "Yes: expect about 87 of 100 right."
+
+
 def test_few_groups_of_one_class_each_may_show_that_a_network_names_them() -> None:
     # always naming one class gets all of such a group right or none, so the difference to it is wide
     chosen = entry("mean of 5 folds", 0.94, 0.776, 0.986, True)

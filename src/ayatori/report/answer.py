@@ -12,6 +12,7 @@ from ayatori.report.words import count, interval, number, percent, plural, round
 
 Entry = Mapping[str, Any]
 Part = tuple[str, bool]  # words, and whether they are strong
+OPEN = 0.5  # an interval that is wider says little of how many are right
 LITTLE = 1 / 3  # less than this share of what chance gets wrong is put right: "a little"
 
 
@@ -163,6 +164,9 @@ def _headline(result: Mapping[str, Any], level: str, entry: Entry) -> str:
     if share == 1.0:
         return f"{begin}: all of {count(n)} {what}right."
     width = scores["accuracy"]["high"] - scores["accuracy"]["low"]
+    if width > OPEN:
+        low, high = (int(100 * scores["accuracy"][end]) for end in ("low", "high"))
+        return f"{begin}, but how well is open: {low} to {high} of 100 {what}right."
     base = 1000 if share > 0.985 and width < 0.01 else 100
     right = min(round(share * base), base - 1)
     return f"{begin}: expect about {count(right)} of {count(base)} {what}right."
