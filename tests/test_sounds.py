@@ -408,3 +408,20 @@ def test_a_folder_of_broken_recordings_is_refused_with_a_reason(tmp_path: Path) 
         path.write_bytes(b"")
     with pytest.raises(AyatoriError, match=r"high 0\.wav' is not \(empty file\), nor are 5 others; mend"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("rate", [1, 2**31 - 1])
+def test_a_damaged_sampling_rate_is_no_reason_to_run_out_of_memory(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(0.1), RATE)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(UnheardError, match="its sampling rate is"):
+        ayatori.hear(str(tmp_path / "a.wav"), 16, 1.0, 4000.0)
+
+
+def test_a_finer_cut_of_the_work_gives_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = noise(1.0) + tone(500)
+    whole = ayatori.spectrogram(sound, RATE)
+    monkeypatch.setattr("ayatori.data.sounds._VALUES", 1000)
+    assert np.abs(whole.astype(int) - ayatori.spectrogram(sound, RATE)).max() <= 1

@@ -19,11 +19,12 @@ from ayatori.errors import AyatoriError
 class DataRecipe:
     """How the rows are read."""
 
-    target: str | tuple[str, ...] = ""  # "" = the last column of a table; several = several labels or values
+    # columns of a table, "" = the last one; or the part of a folder's paths that tells the label
+    target: str | tuple[str, ...] = ""
     task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
     log_target: bool = False  # learn the logarithms of positive numbers
     groups: str = ""  # column, or part of a path: rows that share its value stay together
-    time: str = ""  # column: earlier rows train, later rows are scored
+    time: str = ""  # column, or part of a path: earlier rows train, later rows are scored
     ids: str = ""  # column that names the rows
     drop: tuple[str, ...] = ()  # columns to leave out
     rarest: int = 0  # classes of fewer development rows are left out

@@ -165,8 +165,7 @@ def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
             kept.append(done + good)
             missing -= len(good)
             done += len(files)
-        called = "recording" if recipe.sound_seconds else "picture"
-        notes = broken_notes(broken, listing.ids, len(broken) == total, called)
+        notes = broken_notes(broken, listing.ids, len(broken) == total, recipe)
         image = parts[0] if len(parts) == 1 else np.concatenate(parts)
         yield Rows({"image": image}, None, listing.ids[np.concatenate(kept)], notes=(*listing.notes, *notes))
 

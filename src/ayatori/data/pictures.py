@@ -324,7 +324,7 @@ def _without(
     if not broken:
         return Store(store, kept, tuple(notes), recipe)
     try:
-        notes += broken_notes(broken, names, recipe.strict or not len(kept), _called(recipe))
+        notes += broken_notes(broken, names, recipe.strict or not len(kept), recipe)
     except AyatoriError:
         discard(store)
         raise
@@ -334,14 +334,11 @@ def _without(
     return Store(store[: len(kept)], kept, tuple(notes), recipe)
 
 
-def _called(recipe: DataRecipe) -> str:
-    return "recording" if recipe.sound_seconds else "picture"
-
-
 def broken_notes(
-    broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool, called: str = "picture"
+    broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool, recipe: DataRecipe
 ) -> list[str]:
     """What is said of broken files by their positions in ``names``; an AyatoriError when ``strict``."""
+    called = "recording" if recipe.sound_seconds else "picture"
     first = [f"'{names[position]}' ({reason})" for position, reason in sorted(broken.items())[:5]]
     listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
     if strict and broken:

@@ -26,9 +26,10 @@ SILENT = 1e-12  # power that rounding may leave of a constant
 WINDOW, STEP = 0.032, 0.010  # seconds that one spectrum looks at, and most between two of them
 MOST_SECONDS = 5.0  # of a recording that are heard, where nobody says otherwise
 MOST_HOURS = 12  # longer recordings are refused
+RATES = (10, 1_000_000)  # samples a second; what is beyond is a damaged header
 FORMATS = ("WAV", "WAVEX", "W64", "RF64", "FLAC", "OGG", "MP3", "AIFF", "CAF")  # whatever the ending is
 _SAMPLE = 512  # so many recordings decide what is heard
-_WINDOWS = 1024  # looked at in one go
+_VALUES = 1 << 21  # of windows that are looked at in one go
 _BLOCK = 1 << 18  # samples read at once while the loudest part is sought
 _turn = threading.Lock()
 _readers, _stderr = 0, -1  # how many read quietly, and where standard error went before
@@ -141,9 +142,8 @@ def spectrogram(
     windows = np.lib.stride_tricks.sliding_window_view(whole, length)
     hann, triangles = np.hanning(length).astype(np.float32), _triangles(side, size, rate, hertz).T
     found = []
-    for some in np.array_split(
-        starts, -(-len(starts) // _WINDOWS)
-    ):  # all at once may be more than memory holds
+    # all at once may be more than memory holds
+    for some in np.array_split(starts, -(-len(starts) * length // _VALUES)):
         found.append(np.square(np.abs(scipy.fft.rfft(windows[some] * hann, size, axis=1))) @ triangles)
     power = np.concatenate(found).reshape(side, several, side).mean(1).T[::-1]
     loudest = power.max()
@@ -198,6 +198,8 @@ def _check(sound: Any) -> None:
         raise UnheardError("no known kind of recording")
     if not sound.frames:
         raise UnheardError("it holds no sound")
+    if not RATES[0] <= sound.samplerate <= RATES[1]:
+        raise UnheardError(f"its sampling rate is {sound.samplerate:,} a second")
     if sound.frames > MOST_HOURS * 3600 * sound.samplerate:
         raise UnheardError(f"it lasts more than {MOST_HOURS} hours")
 

@@ -101,17 +101,15 @@ def _of_groups(
     place: int, words: np.ndarray, seen: float, chance: float, dataset: Dataset
 ) -> tuple[str, str]:
     examples = ", ".join(map(str, words[:3])) + (" ..." if len(words) > 3 else "")
-    whose = "nearest of its class" if dataset.task == "classification" else "nearest"
-    table = not Path(dataset.source).is_dir()
-    how = "name a column of it by --groups" if table else f"say --groups {place + 1}"
+    how, kind = _how("groups", place, dataset), dataset.schema.kind
     sentence = (
-        f"part {place + 1} of the names ({examples}: {len(words)} values) tells which {dataset.schema.kind} "
-        f"look alike: {seen:.0%} of a row's {whose} share it, {chance:.0%} by chance; if it says whom they "
+        f"part {place + 1} of the names ({examples}: {len(words)} values) tells which {kind} look alike: "
+        f"{seen:.0%} of a row's {_nearest(dataset)} share it, {chance:.0%} by chance; if it says whom they "
         f"are of (a speaker, a patient), {how}, which keeps them on one side of every split"
     )
     step = (
-        f"If part {place + 1} of the names ({examples}) says whom {dataset.schema.kind} are of, {how}: "
-        "without it the figures hold for more of the same alone, not for others."
+        f"If part {place + 1} of the names ({examples}) says whom {kind} are of, {how}: without it the "
+        "figures hold for more of the same alone, not for others."
     )
     return sentence, step
 
@@ -119,17 +117,25 @@ def _of_groups(
 def _of_films(
     place: int, words: Sequence[str], seen: float, chance: float, dataset: Dataset
 ) -> tuple[str, str]:
-    examples = ", ".join(words[:3]) + " ..."
-    whose = "nearest of its class" if dataset.task == "classification" else "nearest"
-    table = not Path(dataset.source).is_dir()
-    how = "name a column of it by --time" if table else f"say --time {place + 1}"
+    examples = ", ".join(words[:3])
+    how, kind = _how("time", place, dataset), dataset.schema.kind
     sentence = (
-        f"{dataset.schema.kind} that follow one another by part {place + 1} of their names ({examples}) look "
-        f"alike: a row's {whose} are {seen:.0%} of all numbers away, {chance:.0%} by chance; if they are of "
-        f"one film or one day, {how}, which scores later ones by earlier ones"
+        f"{kind} that follow one another by part {place + 1} of their names ({examples} ...) look alike: a "
+        f"row's {_nearest(dataset)} are {seen:.0%} of all numbers away, {chance:.0%} by chance; if they are "
+        f"of one film or one day, {how}, which scores later ones by earlier ones"
     )
     step = (
-        f"If {dataset.schema.kind} follow one another by part {place + 1} of the names ({examples}), {how}: "
-        "without it the figures hold for what lies between those learned from, not for others."
+        f"If {kind} follow one another by part {place + 1} of the names ({examples} ...), {how}: without it "
+        "the figures hold for what lies between those learned from, not for others."
     )
     return sentence, step
+
+
+def _nearest(dataset: Dataset) -> str:
+    return "nearest of its class" if dataset.task == "classification" else "nearest"
+
+
+def _how(option: str, place: int, dataset: Dataset) -> str:
+    """What to type: of a folder the part itself, of a table a column that holds it."""
+    folder = Path(dataset.source).is_dir()
+    return f"say --{option} {place + 1}" if folder else f"name a column of it by --{option}"

@@ -142,6 +142,8 @@ def sound_url(path: Path, seconds: float) -> str:
         samples, rate = read_sound(path, min(seconds, SECONDS))
     except UnheardError:
         return ""
+    if "MP3" not in soundfile.available_formats():  # a system's own library may be of before 2022
+        return ""
     hertz = max((one for one in HERTZ if one <= rate), default=HERTZ[0])
     divisor = math.gcd(rate, hertz)
     samples = resample_poly(samples, hertz // divisor, rate // divisor)

@@ -336,7 +336,7 @@ def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) ->
             Path(file).write_bytes(upload.content)
         recipe = recipe_like(schema)
         image, broken = decode_pictures(files, schema.image, recipe)
-    broken_notes(broken, names, True, files_of_schema(schema).removesuffix("s"))
+    broken_notes(broken, names, True, recipe)
     return Dataset({"image": image}, None, schema, np.array(names))
 
 
