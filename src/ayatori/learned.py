@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ayatori.explore.believe import how_far
 from ayatori.explore.maps import principal
 from ayatori.explore.neighbours import find_neighbours
-from ayatori.explore.sheet import shrunk
+from ayatori.explore.thumbs import thumbs_of
 from ayatori.explore.tsne import tsne
 from ayatori.nets import Network, reads
 from ayatori.outputs import worst_rows
@@ -48,19 +48,20 @@ def explain(
     blends: Sequence[Blend],
     chosen: str,
     drawn: np.ndarray,
-    image: np.ndarray | None,
+    raw: Mapping[str, np.ndarray],
     seed: int,
 ) -> Learned:
     """The map of rows that are ``drawn`` before training too, and the neighbours of the worst mistakes.
 
-    ``dataset``: the rows as the networks see them; ``image`` (n, c, h, w): as people see them.
+    ``dataset``: the rows as the networks see them; ``raw``: their inputs as they were read.
     """
     table, facts = _map(dataset, plan, members[0], drawn, seed)
     near = _nearest(dataset, plan, members, blends, chosen)
     pictures = {}
-    if image is not None and len(near):
+    if raw.keys() & {"image", "series"} and len(near):
         rows = np.unique(near["near"].to_numpy())
-        pictures = {"row": rows, "pixels": shrunk(image, rows, SIDE)}
+        pixels = thumbs_of(raw, rows, SIDE)
+        pictures = {} if pixels is None else {"row": rows, "pixels": pixels}
     return Learned(table, facts, near, pictures)
 
 

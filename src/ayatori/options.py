@@ -28,6 +28,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "size": ("data", "size"),
     "sound_seconds": ("data", "sound_seconds"),
     "sound_hertz": ("data", "sound_hertz"),
+    "series": ("data", "series"),
+    "series_steps": ("data", "series_steps"),
     "strict": ("data", "strict"),
     "test": ("plan", "test"),
     "folds": ("plan", "folds"),
@@ -183,6 +185,11 @@ class RunOptions:
         Of each recording that are heard; decided from their lengths.
     sound_hertz
         The highest pitch that is heard; decided from their sampling rates.
+    series
+        Measurements over time: "row", where each row of the table is a series, or the column that names the
+        series of each row, a step.
+    series_steps
+        Longer series are averaged down to so many steps; 1024.
     strict
         Refuse a broken picture or recording instead of skipping it.
     ensemble
@@ -288,6 +295,8 @@ class RunOptions:
     size: int | None = None
     sound_seconds: float | None = None
     sound_hertz: float | None = None
+    series: str | None = None
+    series_steps: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     ensemble: Annotated[str | None, ENSEMBLE] = None
     bags: Annotated[int | None, ENSEMBLE] = None
@@ -363,6 +372,11 @@ class ExploreOptions:
         Of each recording that are heard; decided from their lengths.
     sound_hertz
         The highest pitch that is heard; decided from their sampling rates.
+    series
+        Measurements over time: "row", where each row of the table is a series, or the column that names the
+        series of each row, a step.
+    series_steps
+        Longer series are averaged down to so many steps; 1024.
     strict
         Refuse a broken picture or recording instead of skipping it.
     pretrained
@@ -389,6 +403,8 @@ class ExploreOptions:
     size: int | None = None
     sound_seconds: float | None = None
     sound_hertz: float | None = None
+    series: str | None = None
+    series_steps: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
     pretrained: str | None = None
     seed: int | None = None

@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ayatori.explore.thumbs import drawn
 from ayatori.records import Blend, Dataset
 
-WORST = 24
+WORST, DRAWN = 24, 160  # worst rows; pixels of a series that is drawn
 
 
 def predictions_table(dataset: Dataset, blends: Sequence[Blend]) -> pd.DataFrame:
@@ -85,7 +86,10 @@ def worst_rows(
 
 
 def worst_pictures(dataset: Dataset, blends: Sequence[Blend], chosen: str = "") -> dict[str, Tensor]:
-    """The pictures of the worst rows: ``image`` (k, c, h, w) uint8, ``row`` (k,)."""
+    """The worst rows as pictures: ``image`` (k, c, h, w) uint8, ``row`` (k,); series are drawn."""
     rows = worst_rows(dataset, blends, chosen)[1]
-    pictures = np.ascontiguousarray(dataset.inputs["image"][rows])
+    if "series" in dataset.inputs:
+        pictures = drawn(dataset.inputs["series"], rows, DRAWN)
+    else:
+        pictures = np.ascontiguousarray(dataset.inputs["image"][rows])
     return {"image": torch.from_numpy(pictures), "row": torch.from_numpy(rows)}

@@ -54,10 +54,12 @@ class Schema:
     ``source``: facts of the pretrained network that the rows pass through, ``cut``, how many of its parts
     are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
     logarithms of the values; what a model says of new rows are values.
-    ``encoding``: of tables that are not UTF-8.
+    ``encoding``: of tables that are not UTF-8. ``series`` is ``(channels, steps)``, ``channels`` their names,
+    ``stretch`` how many values are averaged into a step; ``columns`` are those of a table with a series in
+    each row, channel by channel, and ``by`` names the series of a table with a step in each row.
     """
 
-    kind: Literal["table", "pictures", "recordings", "arrays"]
+    kind: Literal["table", "pictures", "recordings", "series", "arrays"]
     task: Task
     classes: tuple[str, ...]
     target: tuple[str, ...] = ()
@@ -73,6 +75,11 @@ class Schema:
     sound_seconds: float = 0.0
     sound_hertz: float = 0.0
     source: Mapping[str, Any] | None = None
+    series: tuple[int, int] | None = field(default=None, repr=False)
+    channels: tuple[str, ...] = field(default=(), repr=False)
+    stretch: int = field(default=1, repr=False)
+    columns: tuple[str, ...] = field(default=(), repr=False)
+    by: str = field(default="", repr=False)
     log: bool = field(default=False, repr=False)
     encoding: str = field(default="", repr=False)
 
@@ -86,6 +93,7 @@ class Dataset:
     - ``inputs["numbers"]``: (n, p) float64, missing = NaN; nothing is scaled or filled in here
     - ``inputs["categories"]``: (n, q) int32 codes into ``schema.categories``, missing or unknown = -1
     - ``inputs["image"]``: (n, c, h, w) uint8, possibly memory-mapped
+    - ``inputs["series"]``: (n, channels, steps) float32, missing = NaN, also behind the end of shorter ones
     - ``inputs["features"]``: (n, d) float32, what a frozen network says of each row; ``"features_views"``:
       (n, views, d), the same of the row as it is and of varied ones, for training alone
     - ``inputs["activations"]``: (n, ...) float16, what its frozen parts say; ``"activations_views"`` likewise

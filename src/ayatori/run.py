@@ -315,15 +315,15 @@ def _explain(
 ) -> None:
     """What the networks made of the rows, for the page."""
     if folder:
-        image, seed = ready.whole.inputs.get("image"), ready.recipe.seed
+        raw, seed = ready.whole.inputs, ready.recipe.seed
         drawn = folder.drawn_rows()
-        folder.write_learned(explain(ready.dataset, plan, members, made, name, drawn, image, seed))
+        folder.write_learned(explain(ready.dataset, plan, members, made, name, drawn, raw, seed))
 
 
 def _write(result: Result, folder: RunFolder, notes: Sequence[str]) -> None:
     folder.write_members(list(result.members))
     folder.write_table("predictions.parquet", predictions_table(result.dataset, result.blends))
-    if "image" in result.dataset.inputs:
+    if result.dataset.inputs.keys() & {"image", "series"}:
         folder.write_tensors(
             "worst.safetensors", worst_pictures(result.dataset, result.blends, result.chosen), {}
         )

@@ -19,6 +19,8 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
     what = [
         of_pictures(dataset.schema, shape)
         if name == "image"
+        else f"series of {_counted(shape[0], 'channel')} and {_counted(shape[1], 'step')}"
+        if name == "series"
         else f"{shape[0]} column{'' if shape[0] == 1 else 's'} of {name}"
         for name, shape in shapes.items()
         if shape[0]
@@ -53,6 +55,10 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
         yield "plan", f"the networks train on {min(learn):,} to {max(learn):,} rows, later ones on more"
     else:
         yield "plan", f"a network trains on about {learn[0]:,} rows and stops by {stop:,} others"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def of_pictures(schema: Schema, shape: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from ayatori.data.files import arrow_column
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.records import AyatoriError, Schema, SchemaError
 
-_WORDS = {"numbers": "rows of numbers", "image": "pictures"}
+_WORDS = {"numbers": "rows of numbers", "image": "pictures", "series": "series"}
 DAMAGE = (
     OSError,
     ValueError,
@@ -102,8 +102,12 @@ def mixed_frame(values: Any) -> pd.DataFrame | None:
     return pd.DataFrame({f"x{at}": array[:, at] for at in range(array.shape[1])})
 
 
-def inputs_of(values: Any, start: int = 0, scale: float | None = None) -> dict[str, np.ndarray]:
+def inputs_of(
+    values: Any, start: int = 0, scale: float | None = None, series: bool = False
+) -> dict[str, np.ndarray]:
     """(n, p) numbers, or pictures (n, h, w), (n, c, h, w) or (n, h, w, c) -> the inputs of a Dataset.
+
+    ``series``: rows are series, (n, steps) or (n, channels, steps).
 
     Where these rows are a part of others, ``start`` is the number of the first, and ``scale`` what all of
     them ask for (``pixel_scale``).
@@ -116,6 +120,8 @@ def inputs_of(values: Any, start: int = 0, scale: float | None = None) -> dict[s
         )
     if not len(array):
         raise AyatoriError("X must hold rows, however it has none")
+    if series:
+        return {"series": _series(array, start)}
     if array.ndim <= 2:
         return {"numbers": _numbers(array.reshape(len(array), -1), start)}
     return {"image": _pictures(array, scale)}
@@ -132,6 +138,19 @@ def _numbers(array: np.ndarray, start: int) -> np.ndarray:
     if not numbers.shape[1]:
         raise AyatoriError("X must have columns, however it has none")
     return numbers
+
+
+def _series(array: np.ndarray, start: int) -> np.ndarray:
+    if array.ndim not in (2, 3) or array.shape[-1] < 2:
+        raise AyatoriError(
+            "series must be an array (rows, steps) or (rows, channels, steps) of two steps or more, however "
+            f"its shape is {array.shape}"
+        )
+    series = np.ascontiguousarray(array.reshape(len(array), -1, array.shape[-1]), np.float32)
+    if np.isinf(series).any():
+        row = start + int(np.argwhere(np.isinf(series))[0][0])
+        raise AyatoriError(f"series must be finite, however row {row} (the first is 0) is not")
+    return series
 
 
 def _pictures(array: np.ndarray, scale: float | None) -> np.ndarray:
@@ -192,10 +211,16 @@ def as_text(values: Any, rows: int, what: str) -> np.ndarray:
 
 
 def read_arrays(
-    values: Any, y: Any, task: str, ids: Any = None, groups: Any = None, log: bool = False
+    values: Any,
+    y: Any,
+    task: str,
+    ids: Any = None,
+    groups: Any = None,
+    log: bool = False,
+    series: bool = False,
 ) -> tuple[Rows, Schema]:
     """Read development rows from arrays and decide their schema; ``log``: see ``Schema``."""
-    inputs = inputs_of(values)
+    inputs = inputs_of(values, series=series)
     (kind, array), *_ = inputs.items()
     columns = target_columns(y, len(array))
     decided = targets.decide(columns, task, log)
@@ -213,6 +238,8 @@ def read_arrays(
         target=tuple(column.name for column in columns),
         numbers=tuple(f"x{at}" for at in range(array.shape[1])) if kind == "numbers" else (),
         image=array.shape[1:] if kind == "image" else None,
+        series=array.shape[1:] if kind == "series" else None,
+        channels=tuple(f"channel {at}" for at in range(1, array.shape[1] + 1)) if kind == "series" else (),
         log=decided.log,
     )
     rows = Rows(
@@ -227,7 +254,7 @@ def read_arrays(
 
 def read_arrays_like(values: Any, y: Any, schema: Schema, need_target: bool, ids: Any = None) -> Rows:
     """Read arrays by the schema of others. Raises SchemaError where they do not fit."""
-    inputs = inputs_of(values)
+    inputs = inputs_of(values, series=schema.series is not None)
     check_fit(inputs, schema)
     if need_target and y is None:
         raise SchemaError("the rows must have a target, however y is missing")
@@ -240,7 +267,7 @@ def read_arrays_like(values: Any, y: Any, schema: Schema, need_target: bool, ids
 def check_fit(inputs: Mapping[str, np.ndarray], schema: Schema) -> None:
     """Raise SchemaError where inputs are not of the kind and size that the schema says."""
     (kind, array), *_ = inputs.items()
-    wanted = "image" if schema.image is not None else "numbers"
+    wanted = "image" if schema.image is not None else "series" if schema.series is not None else "numbers"
     if kind != wanted:
         raise SchemaError(f"the rows must be {_WORDS[wanted]}, however they are {_WORDS[kind]}")
     if schema.image is not None and tuple(schema.image) != array.shape[1:]:
@@ -248,6 +275,13 @@ def check_fit(inputs: Mapping[str, np.ndarray], schema: Schema) -> None:
             f"pictures must have the shape {tuple(schema.image)}, "
             f"however theirs is {array.shape[1:]}; resize them"
         )
+    if schema.series is not None:
+        if tuple(schema.series) != array.shape[1:]:
+            raise SchemaError(
+                f"series must have the shape {tuple(schema.series)} (channels, steps), however theirs is "
+                f"{array.shape[1:]}"
+            )
+        return
     if schema.image is None and schema.kind != "arrays":
         columns = ", ".join([*schema.numbers, *schema.categories][:5])
         raise SchemaError(

@@ -80,14 +80,15 @@ class TableSource:
         return f" '{self.source}'" if self.source else ""
 
 
-def open_table(data: Any, encoding: str = "") -> TableSource:
+def open_table(data: Any, encoding: str = "", bare: bool = False) -> TableSource:
     """Open a path to a CSV or Parquet file, a DataFrame or anything that Arrow can import.
 
     ``encoding`` is that of a CSV that is not UTF-8, by its name in Python; a mark of UTF-16 needs none.
+    ``bare``: a CSV may have no header; its columns are then called 1, 2, 3 ...
     """
     if isinstance(data, str | Path):
         path = Path(data)
-        opened = _open_parquet(path) if _is_parquet(path) else _open_csv(path, encoding)
+        opened = _open_parquet(path) if _is_parquet(path) else _open_csv(path, encoding, bare)
     else:
         opened = _open_frame(data)
     _check_names(opened)
@@ -167,14 +168,14 @@ def _not_parquet(path: Path, error: Exception) -> AyatoriError:
     return AyatoriError(f"'{path}' must be a whole Parquet file, however: {reason}; write it again")
 
 
-def _open_csv(path: Path, encoding: str = "") -> TableSource:
+def _open_csv(path: Path, encoding: str, bare: bool) -> TableSource:
     head, complete, encoding = _head(path, encoding)
     text_of = _opener(path, encoding)
     lines = list(io.StringIO(head, newline=""))
     if len(lines) > 1 and not complete:
         lines = lines[:-1]
     separator = _separator([line for line in lines if line.strip()][:_SAMPLE_ROWS])
-    names, skipped = _header(path, lines, separator)
+    names, skipped = _header(path, lines, separator, bare)
     comma = separator != "," and _decimal_comma(lines[skipped:], separator)
 
     def options(columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, Any]:
@@ -383,7 +384,7 @@ def _fraction(mark: str) -> re.Pattern[str]:
     return re.compile(rf"[-+]?\d*{mark}\d+([eE][-+]?\d+)?", re.ASCII)
 
 
-def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], int]:
+def _header(path: Path, lines: list[str], separator: str, bare: bool) -> tuple[list[str], int]:
     """The column names, and how many lines they end after."""
     reader = csv.reader(lines, delimiter=separator)
     row = next((row for row in reader if any(row)), [])
@@ -392,6 +393,9 @@ def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], in
     names = [name.strip() or f"{UNNAMED} {position}" for position, name in enumerate(row)]
     shown = f"{', '.join(names[:3])} ..."
     numeric = all(_NUMBER.fullmatch(name) for name in names)
+    numbered = [str(position) for position in range(1, len(names) + 1)]
+    if numeric and bare and names != numbered:
+        return numbered, 0
     if numeric and not all(name.isdigit() for name in names):
         raise AyatoriError(
             f"the first line of '{path}' must name the columns, however it holds only numbers ({shown}); "
@@ -399,6 +403,8 @@ def _header(path: Path, lines: list[str], separator: str) -> tuple[list[str], in
         )
     ended = reader.line_num
     if _is_row(names, [row for row in itertools.islice(reader, _SAMPLE_ROWS) if len(row) == len(names)]):
+        if bare:
+            return numbered, 0
         raise AyatoriError(
             f"the first line of '{path}' must name the columns, however it looks like a row ({shown}); "
             "add a header line"

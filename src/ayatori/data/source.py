@@ -27,6 +27,7 @@ from ayatori.data.paths import is_media, named_pictures
 from ayatori.data.pictures import Progress
 from ayatori.data.rare import without_rare
 from ayatori.data.rows import Rows, make_dataset
+from ayatori.data.series import holds_series, load_series, load_series_like
 from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
 from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
@@ -83,6 +84,9 @@ def _load(
         if test is not None:
             later = list_test(existing(test), listing, recipe)
         return load_pictures(listing, later, recipe, source, cache, progress)
+    if holds_series(path, recipe) and is_table(data, path):
+        rows, schema = load_series(data, path, recipe, _given_target(data, y, recipe))
+        return make_dataset(rows, schema, None if test is None else _read_test(test, schema, recipe), source)
     if path is not None and path.suffix.lower() == ".npz":
         rows, schema, within = _read_npz(path, recipe, y)
         return make_dataset(
@@ -133,6 +137,9 @@ def load_like(
     listing = listing_like(data, path, schema, need_target, ids)
     if listing is not None:
         rows = read_pictures_like(listing, schema, need_target, cache, progress)
+    elif schema.kind == "series" and is_table(data, path):
+        rows = load_series_like(data, path, schema, need_target and y is None, ids)
+        rows = rows if y is None else arrays.with_target(rows, y, schema)
     elif path is not None and path.suffix.lower() == ".npz":
         found = arrays.read_npz(path)
         y = found.get("y") if y is None else y
@@ -185,7 +192,7 @@ def _read_arrays(data: Any, y: Any, recipe: DataRecipe) -> tuple[Rows, Schema]:
             task = "classification"  # where torch means a value, it gives a float
     if y is None:
         raise AyatoriError("arrays must come with a target, however y is missing; call load(X, y=y)")
-    return arrays.read_arrays(data, y, task, log=recipe.log_target)
+    return arrays.read_arrays(data, y, task, log=recipe.log_target, series=bool(recipe.series))
 
 
 def _given_target(data: Any, y: Any, recipe: DataRecipe) -> list[Any] | None:
@@ -207,7 +214,13 @@ def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Row
         )
     y = found["y"] if y is None else y
     rows, schema = arrays.read_arrays(
-        found["X"], y, recipe.task, found.get("ids"), found.get("groups"), recipe.log_target
+        found["X"],
+        y,
+        recipe.task,
+        found.get("ids"),
+        found.get("groups"),
+        recipe.log_target,
+        bool(recipe.series),
     )
     later = None
     if "X_test" in found:
@@ -222,6 +235,8 @@ def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe, blind: bool
     if path.suffix.lower() == ".npz":
         found = arrays.read_npz(path)
         return arrays.read_arrays_like(found["X"], found.get("y"), schema, True, found.get("ids"))
+    if schema.kind == "series":
+        return load_series_like(path, path, schema, True, groups=recipe.groups, time=recipe.time)
     opened = open_table(path, recipe.encoding)
     blind = blind and not set(schema.target) & set(opened.names)
     rows = read_table_like(opened, schema, not blind, groups=recipe.groups, time=recipe.time)

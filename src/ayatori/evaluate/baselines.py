@@ -38,6 +38,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ayatori.evaluate.matrix import whole_table
 from ayatori.recipe import EvaluateRecipe, nearest
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Dataset, Plan, Predictions, Task
 
@@ -61,7 +62,6 @@ NAMES: Mapping[str, Mapping[Task, str]] = {
 # scikit-learn's own parallel parts reset the filters of warnings for all threads while they run
 _PREPARING = threading.Lock()
 TREES = 60
-SIDE = 14  # pictures are averaged down to at most this side
 FEATURES = 128  # components of what a frozen network says, for trees
 NEIGHBOURS = 10
 CELLS = 100_000  # rows times columns from which on folds side by side are faster than in turn
@@ -213,42 +213,6 @@ def _subsample(dataset: Dataset, rows: np.ndarray, most: int, seed: int) -> np.n
     if dataset.task == "classification":
         shuffled = shuffled[np.argsort(dataset.labels[shuffled], kind="stable")]
     return np.sort(shuffled[np.arange(most) * len(rows) // most])
-
-
-def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
-    """All inputs as one matrix (n, features); which of its columns hold numbers, pixels and categories."""
-    n = len(dataset)
-    if "features" in dataset.inputs:  # what a frozen network says tells more than what it was shown
-        return dataset.inputs["features"], {"features": slice(0, dataset.inputs["features"].shape[1])}
-    blocks = {}
-    if "numbers" in dataset.inputs:
-        blocks["numbers"] = np.asarray(dataset.inputs["numbers"], np.float64)
-    if "image" in dataset.inputs:
-        blocks["pixels"] = _pool(dataset.inputs["image"])
-    if "categories" in dataset.inputs:
-        blocks["categories"] = np.asarray(dataset.inputs["categories"], np.float32)
-    blocks = {kind: block.reshape(n, -1) for kind, block in blocks.items() if block.size}
-    if not blocks:
-        return np.zeros((n, 1), np.float32), {"numbers": slice(0, 1)}
-    ends = np.cumsum([block.shape[1] for block in blocks.values()])
-    kinds = {
-        kind: slice(int(end) - block.shape[1], int(end))
-        for (kind, block), end in zip(blocks.items(), ends, strict=True)
-    }
-    return np.concatenate(list(blocks.values()), axis=1), kinds
-
-
-def _pool(image: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """(n, c, h, w) uint8 -> (n, features) float32 from 0 to 1: averaged down to at most SIDE x SIDE."""
-    n, channels, height, width = image.shape
-    down, right = -(-height // SIDE), -(-width // SIDE)
-    tall, wide = height // down, width // right
-    pooled = np.empty((n, channels * tall * wide), np.float32)
-    for start in range(0, n, batch):
-        part = image[start : start + batch, :, : tall * down, : wide * right].astype(np.float32)
-        cells = part.reshape(len(part), channels, tall, down, wide, right).mean(axis=(3, 5))
-        pooled[start : start + batch] = cells.reshape(len(part), -1) / 255
-    return pooled
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from ayatori.explore.maps import draw_maps
 from ayatori.explore.names import alike_by_name
 from ayatori.explore.neighbours import find_apart, find_neighbours, structure
 from ayatori.explore.probes import Probed, fit_probes, probe_plan, sample_rows, take_rows
-from ayatori.explore.sheet import Seen, look_of, shrunk
+from ayatori.explore.sheet import Seen, look_of
+from ayatori.explore.thumbs import shrunk
 from ayatori.plan import make_plan, strata
 from ayatori.pretrained import find_pretrained, freeze, source_name
 from ayatori.recipe import Recipe, change

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ayatori.embed import in_blocks
-from ayatori.evaluate.baselines import scaled, whole_table
+from ayatori.evaluate.baselines import scaled
+from ayatori.evaluate.matrix import whole_table
 from ayatori.records import AyatoriError, Dataset, Representation
 
 BEYOND = 8.0  # standard deviations at which a number is cut
@@ -40,7 +41,8 @@ def representations(
     """
     table, kinds = whole_table(dataset)
     pixels = "pixels" in kinds
-    name = "pixels" if pixels else "columns, standardised"
+    of = "what is measured of the series" if "series" in dataset.inputs else "columns"
+    name = "pixels" if pixels else f"{of}, standardised"
     prepare = scaled(kinds).fit(table[own])
     plain = np.clip(prepare.transform(table), -BEYOND, BEYOND).astype(np.float32)
     found = [Representation(name, plain)]

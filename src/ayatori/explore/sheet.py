@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.nn import functional
 
 from ayatori.explore.audit import Audit
 from ayatori.explore.bounds import Bounds
+from ayatori.explore.thumbs import thumbs_of
 from ayatori.explore.verdict import Evidence, verdict
 from ayatori.recipe import Recipe
 from ayatori.records import Dataset, Look, Map, Representation
@@ -24,7 +23,7 @@ TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 HOVER = 8  # columns of a table that are shown of a row
 PAIRS = 20
 CONFUSION = 50  # classes at most
-THUMBNAILS, SIDE = 2000, 48
+THUMBNAILS = 2000
 SHOWN = 48  # of each list on the page
 
 
@@ -257,22 +256,11 @@ def _date_texts(days: np.ndarray) -> list[str]:
 
 def _pictures(lists: Mapping[str, Any], drawn: np.ndarray, data: Dataset) -> dict[str, np.ndarray] | None:
     """Rows (t,) and pixels (t, c, s, s) uint8 of pictures: those that are shown first, then evenly more."""
-    if "image" not in data.inputs:
+    if not data.inputs.keys() & {"image", "series"}:
         return None
     first = [line["row"] for line in (*lists["suspects"][:SHOWN], *lists["outliers"][:SHOWN])]
     first += [line[side] for line in lists["duplicates"][:SHOWN] for side in "ab"]
     even = drawn[np.linspace(0, len(drawn) - 1, min(THUMBNAILS, len(drawn))).astype(int)]
     rows = pd.unique(np.concatenate([np.array(first, np.int64), even]))[:THUMBNAILS]
-    return {"rows": rows, "pixels": shrunk(data.inputs["image"], rows)}
-
-
-def shrunk(image: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """(t, c, s, s) uint8: the pictures of ``rows``, square, at most ``side`` pixels wide."""
-    side = min(side, max(image.shape[2:]))
-    parts = []
-    for start in range(0, len(rows), 256):
-        part = torch.from_numpy(np.ascontiguousarray(image[rows[start : start + 256]])).float()
-        if tuple(part.shape[2:]) != (side, side):
-            part = functional.interpolate(part, (side, side), mode="bilinear", antialias=True)
-        parts.append(part.round().clamp(0, 255).to(torch.uint8).numpy())
-    return np.concatenate(parts)
+    pixels = thumbs_of(data.inputs, rows)
+    return None if pixels is None else {"rows": rows, "pixels": pixels}

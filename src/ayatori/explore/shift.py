@@ -15,7 +15,7 @@ from scipy.stats import norm, rankdata
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedKFold
 
-from ayatori.evaluate.baselines import whole_table
+from ayatori.evaluate.matrix import whole_table
 from ayatori.records import Dataset
 
 FOLDS, TREES = 3, 30

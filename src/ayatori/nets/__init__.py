@@ -24,6 +24,7 @@ from ayatori.nets.features import (
 from ayatori.nets.network import NetSpec, Network, activation
 from ayatori.nets.own import build_own, find_factory
 from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
+from ayatori.nets.series import SERIES_NETS, build_series, measure_series, series_defaults
 from ayatori.nets.table import build_table, measure_table, table_defaults
 from ayatori.nets.traits import Traits, find_traits
 from ayatori.recipe import NetRecipe, nearest
@@ -50,20 +51,21 @@ __all__ = [
     "tuned_options",
 ]
 
-Kind = Literal["table", "image", "features"]
+Kind = Literal["table", "image", "series", "features"]
 NAMES: dict[Kind, tuple[str, ...]] = {
     "table": ("mlp", "linear"),
     "image": ("cnn", "linear"),
+    "series": SERIES_NETS,
     "features": (*HEADS, TUNED, WHOLE),
 }
 Own = Any  # a factory or a module of the user's, or None for a network of ours
 
 
 def kind_of(dataset: Dataset) -> Kind:
-    """What networks are made of these rows: on a pretrained network, on pictures, on a table."""
+    """What networks are made of these rows: on a pretrained network, pictures, series, a table."""
     if dataset.schema.source is not None:
         return "features"
-    return "image" if "image" in dataset.inputs else "table"
+    return "image" if "image" in dataset.inputs else "series" if "series" in dataset.inputs else "table"
 
 
 def reads(net: str, inputs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -105,6 +107,8 @@ def measure(inputs: Mapping[str, np.ndarray], schema: Schema, features: float = 
         return measure_features(inputs, schema)
     if "image" in inputs:
         return measure_pictures(inputs, schema)
+    if "series" in inputs:
+        return measure_series(inputs)
     return measure_table(inputs, schema) | ({"features": features} if features < 1 else {})
 
 
@@ -143,6 +147,8 @@ def rebuild(spec: NetSpec, own: Own = None) -> Network:
         parts = build_features(spec)
     elif "image" in spec.sizes:
         parts = build_pictures(spec)
+    elif "series" in spec.sizes:
+        parts = build_series(spec)
     else:
         parts = build_table(spec)
     return Network(*parts, spec)
@@ -160,4 +166,6 @@ def defaults(net: str, dataset: Dataset, rows: int, outputs: int, preset: str) -
         if dataset.schema.kind == "recordings" and settings["augment"] == "light":
             settings["augment"] = "sound"
         return settings | ({"keep_by_few": "last"} if net == "cnn" else {})
+    if dataset.schema.series is not None:
+        return series_defaults(task, rows, dataset.schema.series[1], preset) | {"keep_by_few": "last"}
     return table_defaults(task, rows, outputs, net if net in NAMES["table"] else "own", preset)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ayatori.records import Task
+from ayatori.recipe import nearest
+from ayatori.records import AyatoriError, Task
 
 Inputs = Mapping[str, Tensor]
 
@@ -116,12 +117,24 @@ def activation(name: str) -> nn.Module:
     >>> activation("relu")
     ReLU()
     """
-    from ayatori.recipe import nearest
-    from ayatori.records import AyatoriError
-
     known = {key.lower(): key for key in dir(nn.modules.activation) if key[0].isupper() and hasattr(nn, key)}
     known.pop("module", None), known.pop("tensor", None), known.pop("parameter", None)
     if name.lower() not in known:
         hint = nearest(name.lower(), list(known))
         raise AyatoriError(f"activation must be a class of torch.nn, however: {name!r}{hint}")
     return getattr(nn, known[name.lower()])()
+
+
+def own_options(spec: NetSpec, known: dict[str, float]) -> dict[str, Any]:
+    """The options of ``spec``, with those that are ``known`` where it has none; others are refused."""
+    for name, value in spec.options.items():
+        if name not in known:
+            hint = nearest(name, list(known))
+            raise AyatoriError(
+                f"options of the network '{spec.name}' must be among {sorted(known)}, however: '{name}'{hint}"
+            )
+        whole = isinstance(known[name], int)
+        if type(value) not in ((int,) if whole else (int, float)) or not 0 <= value < (2**20 if whole else 1):
+            must = "a whole number" if whole else "at least 0 and below 1"
+            raise AyatoriError(f"the network's option '{name}' must be {must}, however: {value!r}")
+    return known | dict(spec.options)

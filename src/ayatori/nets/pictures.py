@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ayatori.nets.dropout import Dropout
-from ayatori.nets.network import Inputs, NetSpec, activation
+from ayatori.nets.network import Inputs, NetSpec, activation, own_options
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema, Task
 
@@ -98,12 +98,12 @@ def build_pictures(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     """
     sizes = spec.sizes["image"]
     if spec.name == "linear":
-        _options(spec, {})
+        own_options(spec, {})
         return PictureFront(spec.sizes), _linear(sizes, spec.outputs)
     if spec.name != "cnn":
         hint = nearest(spec.name, ["cnn", "linear"])
         raise AyatoriError(f"a network for pictures must be 'cnn' or 'linear', however: {spec.name!r}{hint}")
-    options = _options(spec, {"width": 0, "depth": 1, "dropout": 0.0})
+    options = own_options(spec, {"width": 0, "depth": 1, "dropout": 0.0})
     return PictureFront(spec.sizes), _cnn(sizes, spec.outputs, spec.activation or "relu", **options)
 
 
@@ -130,20 +130,6 @@ def picture_defaults(
         # pictures that are seen only a few times teach most as they are
         "augment": "light" if epochs > 10 else "none",
     }
-
-
-def _options(spec: NetSpec, known: dict[str, float]) -> dict[str, Any]:
-    for name, value in spec.options.items():
-        if name not in known:
-            hint = nearest(name, list(known))
-            raise AyatoriError(
-                f"options of the network '{spec.name}' must be among {sorted(known)}, however: '{name}'{hint}"
-            )
-        whole = isinstance(known[name], int)
-        if type(value) not in ((int,) if whole else (int, float)) or not 0 <= value < (2**20 if whole else 1):
-            must = "a whole number" if whole else "at least 0 and below 1"
-            raise AyatoriError(f"the network's option '{name}' must be {must}, however: {value!r}")
-    return known | dict(spec.options)
 
 
 def _linear(image: list[int], outputs: int) -> nn.Module:

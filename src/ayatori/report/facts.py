@@ -172,6 +172,9 @@ def _summary(
             parts.append(f"recordings, seen as pictures of {height} × {width}")
         else:
             parts.append(f"pictures {height} × {width}, {'grey' if channels == 1 else 'colour'}")
+    if schema.get("series"):
+        channels, steps = schema["series"]
+        parts.append(f"series of {plural(channels, 'channel')} and {plural(steps, 'step')}")
     columns = [
         plural(len(schema.get(kind) or ()), one, many)
         for kind, one, many in (("numbers", "number", ""), ("categories", "category", "categories"))

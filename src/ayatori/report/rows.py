@@ -38,6 +38,10 @@ def show_rows(
     found = [{"row": int(row), "id": name, **line} for row, name, line in zip(rows, ids, lines, strict=True)]
     if not found:
         return {"rows": [], "columns": [], "note": ""}
+    if data["schema"].get("series"):
+        for line, picture in zip(found, _kept(run, rows), strict=True):
+            line |= {"picture": picture, "sound": ""}
+        return {"rows": found, "columns": [], "note": ""}
     if data["schema"].get("image"):
         # the file shows more than the small picture that the network saw
         named = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))["data"].get("pictures", "")
@@ -91,16 +95,22 @@ def _picture(pixels: np.ndarray) -> Image.Image:
 
 
 def data_url(picture: Image.Image, side: int = SIDE) -> str:
-    """A small PNG, or a JPEG where that is smaller by far; at most ``side`` pixels large, 0 = as it is."""
+    """A small PNG, or a JPEG where that is smaller by far; at most ``side`` pixels large, 0 = as it is.
+
+    A drawing, most of it of one colour, is a WebP without loss.
+    """
     if side:
         picture.thumbnail((side, side))
     out = io.BytesIO()
     small = max(picture.size) <= 48
+    plain = max((count for count, _ in picture.getcolors(picture.width * picture.height) or ()), default=0)
     if small:
         picture.save(out, "PNG", optimize=True)
+    elif 2 * plain > picture.width * picture.height:
+        picture.save(out, "WEBP", lossless=True)
     else:
         picture.convert("L" if picture.mode == "L" else "RGB").save(out, "JPEG", quality=80)
-    kind = "png" if small else "jpeg"
+    kind = "png" if small else "webp" if out.getvalue().startswith(b"RIFF") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

@@ -1,0 +1,255 @@
+"""Stage 1j. Where measurements over time are kept -> a series each, and what is said beside it.
+
+A series is (channels, steps); they are as long as they are, and what is missing is NaN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ayatori.data.columns import RawColumn, decode
+from ayatori.data.files import TableSource, open_table
+from ayatori.data.table import check_finite, check_names
+from ayatori.records import AyatoriError, SchemaError
+
+ROW = "row"  # `series`: each row of a table or an array is a series
+STEP = re.compile(r"(.*?)[\s_.:\-\[(]*\d+[\])]?")  # a column that numbers a step: acc_x_17, t5, 12
+
+
+class UnmeasuredError(Exception):
+    """A file that holds no series, and why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``series``: n arrays (channels, steps). ``beside``: a table with a row for each.
+
+    ``columns``: those that hold the values of a table with a series in each row, channel by channel.
+    """
+
+    series: Sequence[np.ndarray] | np.ndarray
+    channels: tuple[str, ...]
+    beside: pa.Table
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_ts(path: Path) -> Measured:
+    """A file of the UEA and UCR archives (.ts): channels are parted by colons, the label comes last."""
+    channels, labelled, begun = 0, "", False
+    series: list[np.ndarray] = []
+    labels: list[str] = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AyatoriError(f"'{path}' must be a text file of series, however: {error}") from None
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        if not begun:
+            word, *rest = line.lower().split() or [""]
+            begun = word == "@data"
+            if word == "@timestamps" and rest[:1] == ["true"]:
+                raise AyatoriError(f"'{path}' must hold values without time stamps, however it has them")
+            if word in ("@classlabel", "@targetlabel") and rest[:1] == ["true"]:
+                labelled = "class" if word == "@classlabel" else "value"
+            if not begun and not word.startswith("@"):
+                raise AyatoriError(
+                    f"'{path}' must say @data before its series, however line {number} does not"
+                )
+            continue
+        parts = line.split(":")
+        if labelled:
+            labels.append(parts.pop().strip())
+        channels = channels or len(parts)
+        if len(parts) != channels or not channels:
+            raise AyatoriError(
+                f"every series of '{path}' must have as many channels as the first, {channels}, however line "
+                f"{number} has {len(parts)}"
+            )
+        try:
+            found = [np.array(part.replace("?", "nan").split(","), np.float32) for part in parts]
+        except ValueError as error:
+            raise AyatoriError(f"line {number} of '{path}' must hold numbers, however: {error}") from None
+        series.append(side_by_side(found))
+    if not series:
+        raise AyatoriError(f"'{path}' must hold series, however it has none after @data")
+    names = ("value",) if channels == 1 else tuple(f"channel {one}" for one in range(1, channels + 1))
+    beside = {labelled: labels} if labelled else {}
+    return Measured(series, names, pa.table(beside))
+
+
+def side_by_side(found: Sequence[np.ndarray]) -> np.ndarray:
+    """Channels (t,) each, of whatever length -> (channels, longest), NaN behind the shorter ones."""
+    longest = max(len(one) for one in found)
+    joined = np.full((len(found), longest), np.nan, np.float32)
+    for channel, values in zip(joined, found, strict=True):
+        channel[: len(values)] = values
+    return joined
+
+
+def read_wide(
+    opened: TableSource,
+    columns: Sequence[str],
+    used: Sequence[str],
+    drop: Sequence[str],
+    text: Collection[str],
+) -> Measured:
+    """A table with a series in each row; all its numbers are steps, but those ``used`` otherwise.
+
+    ``columns``: those of earlier rows, or none; ``text``: those of the ``used`` that stay text.
+    Where names are numbered by channel (acc_x_0, acc_x_1 ...,
+    acc_y_0 ...) there are as many channels; else there is one.
+    """
+    notes: list[str] = []
+    wanted = list(columns) or [name for name in opened.names if name not in {*used, *drop}]
+    beside = opened.read([name for name in opened.names if name in used], text)
+    table = opened.read(wanted, ())
+    found = [decode(name, table[name]) for name in wanted]
+    texts = [one.name for one in found if one.kind != "number"]
+    if columns and texts:
+        raise SchemaError(f"column '{texts[0]}'{opened.called} must hold numbers, however it does not")
+    if texts:
+        notes.append(f"columns beside the series are left out: {', '.join(texts[:8])}")
+    numbers = [one for one in found if one.kind == "number"]
+    if not numbers:
+        raise AyatoriError(
+            f"the table{opened.called} must have columns of numbers, the steps of series, however it has none"
+        )
+    for one in numbers:
+        check_finite(one)
+    channels = channels_of([one.name for one in numbers])
+    values = np.stack([one.values for one in numbers], axis=1).astype(np.float32)
+    series = values.reshape(len(values), len(channels), -1)
+    return Measured(series, channels, beside, tuple(one.name for one in numbers), tuple(notes))
+
+
+def channels_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The channels that names of columns number the steps of, one block of columns for each.
+
+    >>> channels_of(["x_0", "x_1", "x_2", "y_0", "y_1", "y_2"])
+    ('x', 'y')
+    >>> channels_of(["t1", "t2", "t3", "t4"]), channels_of(["height", "width"])
+    (('t',), ('value',))
+    """
+    matches = [STEP.fullmatch(name) for name in names]
+    stems = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
+    blocks = list(dict.fromkeys(stems))
+    steps = len(names) // len(blocks)
+    even = stems == [block for block in blocks for _ in range(steps)]
+    return tuple(block or "value" for block in blocks) if even and steps > 1 and all(matches) else ("value",)
+
+
+def read_long(
+    opened: TableSource,
+    by: str,
+    channels: Sequence[str],
+    used: Sequence[str],
+    drop: Sequence[str],
+    text: Collection[str],
+) -> Measured:
+    """A table with a step in each row, in the order of time; ``by`` is the column that names their series.
+
+    ``channels``: those of earlier rows, or none. What is ``used`` otherwise must be the same in all rows of
+    a series.
+    """
+    check_names(opened, (by, *channels))
+    kept = [name for name in opened.names if name in used and name != by]
+    wanted = list(channels) or [name for name in opened.names if name not in {by, *used, *drop}]
+    table = opened.read([by, *kept, *wanted], {by, *text})
+    if not table.num_rows:
+        raise AyatoriError(f"the table{opened.called} must hold rows, however it has none")
+    names = decode(by, table[by], guess=False)
+    if names.missing.any():
+        row = int(np.flatnonzero(names.missing)[0])
+        raise AyatoriError(f"column '{by}' must name a series in every row, however row {row} names none")
+    _, first, codes = np.unique(names.values, return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[codes]  # series in the order in which they begin
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(first)))
+    for name in kept:
+        _one_value(decode(name, table[name], guess=False), place, np.sort(first), names, by)
+    numbers, notes = _channels(table, wanted, place, order, starts)
+    values = np.stack([one.values for one in numbers]).astype(np.float32)[:, order]
+    series = np.split(values, starts[1:], axis=1)
+    beside = table.select([by, *kept]).take(np.sort(first))
+    return Measured(series, tuple(one.name for one in numbers), beside, notes=notes)
+
+
+def _one_value(column: RawColumn, place: np.ndarray, first: np.ndarray, names: RawColumn, by: str) -> None:
+    """Raise AyatoriError where a column says two things of one series."""
+    values = column.values
+    same = (values == values[first][place]) | (column.missing & column.missing[first][place])
+    if not same.all():
+        row = int(np.flatnonzero(~same)[0])
+        raise AyatoriError(
+            f"column '{column.name}' must say the same in all rows of a series, however series "
+            f"'{names.words[names.values[row]] if names.kind == 'text' else names.values[row]:}' of column "
+            f"'{by}' has two values of it"
+        )
+
+
+def _channels(
+    table: pa.Table, wanted: Sequence[str], place: np.ndarray, order: np.ndarray, starts: np.ndarray
+) -> tuple[list[RawColumn], tuple[str, ...]]:
+    """The columns of numbers but those that only count the steps, and what was left out."""
+    notes: list[str] = []
+    numbers: list[RawColumn] = []
+    texts: list[str] = []
+    count = np.arange(len(order)) - starts[place[order]]
+    for name in wanted:
+        column = decode(name, table[name])
+        if column.kind != "number":
+            texts.append(name)
+        elif counts_steps(column.values[order], count):
+            notes.append(f"column '{name}' is left out: it counts the steps")
+        else:
+            check_finite(column)
+            numbers.append(column)
+    if texts:
+        notes.append(f"columns beside the series are left out: {', '.join(texts[:8])}")
+    if not numbers:
+        raise AyatoriError(
+            "the table must have columns of numbers, the channels of its series, however none is left"
+        )
+    return numbers, tuple(notes)
+
+
+def counts_steps(values: np.ndarray, count: np.ndarray) -> bool:
+    """Whether ``values`` (m,) say nothing but which step of its series a row is, ``count`` (m,) from 0."""
+    steps = count.max(initial=0) + 1
+    if steps < 3 or np.isnan(values).any():
+        return False
+    known = np.full(steps, np.nan)
+    known[count[::-1]] = values[::-1]
+    return bool((values == known[count]).all() and (np.diff(known) > 0).all())
+
+
+def read_file(file: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A CSV or Parquet file with a step in each line -> its series, and the names of its columns.
+
+    Raises UnmeasuredError where it holds none.
+    """
+    try:
+        opened = open_table(file, bare=True)
+        columns = [decode(name, values) for name, values in _whole(opened)]
+        for column in columns:
+            check_finite(column)
+    except AyatoriError as error:
+        raise UnmeasuredError(str(error).partition("however ")[2] or str(error)) from None
+    numbers = [one for one in columns if one.kind == "number"]
+    if not numbers or not len(numbers[0].values):
+        raise UnmeasuredError("it has no numbers")
+    series = np.stack([one.values for one in numbers]).astype(np.float32)
+    return series, tuple(one.name for one in numbers)
+
+
+def _whole(opened: TableSource) -> list[tuple[str, pa.ChunkedArray]]:
+    table = opened.read(opened.names, ())
+    return list(zip(opened.names, table.columns, strict=True))
