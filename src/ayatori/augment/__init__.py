@@ -21,6 +21,7 @@ from ayatori.augment.colour import recolour
 from ayatori.augment.mix import draw_pairs, mix_rows, mix_targets, vary_table
 from ayatori.augment.moves import draw_moves, erase, move_mask, move_picture, move_points, stripe
 from ayatori.augment.own import Batch, apply_own, find_transform
+from ayatori.augment.series import vary_series
 from ayatori.records import AyatoriError
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "mix_targets",
     "read_changes",
     "resolve",
+    "vary_series",
     "vary_table",
     "views",
 ]

@@ -239,7 +239,7 @@ def read_arrays(
         numbers=tuple(f"x{at}" for at in range(array.shape[1])) if kind == "numbers" else (),
         image=array.shape[1:] if kind == "image" else None,
         series=array.shape[1:] if kind == "series" else None,
-        channels=tuple(f"channel {at}" for at in range(1, array.shape[1] + 1)) if kind == "series" else (),
+        channels=tuple(map(str, range(1, array.shape[1] + 1))) if kind == "series" else (),
         log=decided.log,
     )
     rows = Rows(

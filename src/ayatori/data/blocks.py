@@ -7,6 +7,7 @@ first pass. Every block but the last has the same number of rows, a power of two
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import zipfile
@@ -18,10 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import arrays
-from ayatori.data.files import Check, Stream, TableSource, open_table
+from ayatori.data.files import Check, Stream, TableSource
 from ayatori.data.listing import Listing
-from ayatori.data.pictures import broken_notes, decode_pictures, recipe_like
+from ayatori.data.pictures import broken_notes, called_by, decode_pictures, recipe_like
 from ayatori.data.rows import Rows, row_numbers
+from ayatori.data.series import open_like
+from ayatori.data.series_files import decode_series
 from ayatori.data.source import framed, is_table, listing_like, load_like
 from ayatori.data.table import columns_like, ids_like, inputs_like, no_rows, row_names
 from ayatori.errors import existing
@@ -67,11 +70,11 @@ def read_blocks(
     listing = listing_like(data, path, schema, ids=ids)
     source = _array_source(data, path)
     if listing is not None:
-        total, blocks = len(listing.files), _picture_blocks(listing, schema)
+        total, blocks = len(listing.files), _listed_blocks(listing, schema)
     elif source is not None:
         total, blocks = source.shape[0], _array_blocks(source, schema)
-    elif is_table(data, path):
-        total, blocks = _table_blocks(open_table(path or data, schema.encoding), schema, ids, progress)
+    elif is_table(data, path) and (schema.kind != "series" or schema.columns):
+        total, blocks = _table_blocks(open_like(data, path, schema), schema, ids, progress)
     else:
         whole = load_like(data, schema, ids=ids)
         total, blocks = len(whole), _parts(whole)
@@ -146,10 +149,20 @@ def recut(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
-    assert schema.image is not None
-    rows, total = block_rows(math.prod(schema.image)), len(listing.files)
-    recipe = recipe_like(schema)
+def _listed_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
+    """Files, a picture, a recording or a series each."""
+    name, called, shape = "series", "series file", schema.image or schema.series or ()
+    rows, total = block_rows(math.prod(shape)), len(listing.files)
+
+    def decode(files: list[str]) -> tuple[np.ndarray, dict[int, str]]:
+        return decode_series(files, schema)
+
+    if schema.image is not None:
+        name, recipe = "image", recipe_like(schema)
+        called, decode = (
+            called_by(recipe),
+            functools.partial(decode_pictures, shape=schema.image, recipe=recipe),
+        )
     broken: dict[int, str] = {}
     done = 0
     while done < total:
@@ -158,16 +171,16 @@ def _picture_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
         missing = rows
         while missing and done < total:  # others take the place of broken ones
             files = listing.files[done : done + missing]
-            image, bad = decode_pictures(files, schema.image, recipe)
+            image, bad = decode(files)
             good = np.setdiff1d(np.arange(len(files)), list(bad)).astype(np.int64)
             broken.update((done + position, reason) for position, reason in bad.items())
             parts.append(image[good] if bad else image)
             kept.append(done + good)
             missing -= len(good)
             done += len(files)
-        notes = broken_notes(broken, listing.ids, len(broken) == total, recipe)
+        notes = broken_notes(broken, listing.ids, len(broken) == total, called)
         image = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        yield Rows({"image": image}, None, listing.ids[np.concatenate(kept)], notes=(*listing.notes, *notes))
+        yield Rows({name: image}, None, listing.ids[np.concatenate(kept)], notes=(*listing.notes, *notes))
 
 
 def _array_source(data: Any, path: Path | None) -> ArraySource | None:
@@ -225,13 +238,13 @@ def _array_blocks(source: ArraySource, schema: Schema) -> Iterator[Rows]:
     rows = block_rows(math.prod(source.shape[1:]) * max(8, source.dtype.itemsize))
     names = None if source.ids is None else arrays.as_text(source.ids, count, "ids")
     scale = None
-    if len(source.shape) > 2 and source.dtype != np.uint8:
+    if schema.image is not None and source.dtype != np.uint8:
         ranges = [(piece.min(), piece.max()) for piece in source.pieces(rows)]
         low, high = np.min([low for low, _ in ranges]), np.max([high for _, high in ranges])
         scale = arrays.pixel_scale(source.dtype, low, high)
     start = 0
     for piece in source.pieces(rows):
-        inputs = arrays.inputs_of(piece, start, scale)
+        inputs = arrays.inputs_of(piece, start, scale, schema.series is not None)
         arrays.check_fit(inputs, schema)
         kept = start + np.arange(len(piece))
         yield Rows(inputs, None, row_numbers(kept) if names is None else names[kept])

@@ -1,8 +1,9 @@
-"""Stage 1g. Listed pictures -> decoded pictures with their target; broken ones are left out of all."""
+"""Stage 1g. Listed files -> pictures or series with their target; broken ones are left out of all."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from ayatori.data.listing import Listing
 from ayatori.data.paths import kind_of
 from ayatori.data.pictures import Progress, read_pictures, recipe_like
 from ayatori.data.rows import Rows, make_dataset
+from ayatori.data.series_files import read_series_files
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
 
 
-def load_pictures(
+def load_listed(
     first: Listing,
     later: Listing | None,
     recipe: DataRecipe,
@@ -23,44 +25,65 @@ def load_pictures(
     cache: Path | None,
     progress: Progress | None,
 ) -> Dataset:
-    """Development pictures ``first``, then those of the fixed test, in one store."""
+    """Development files ``first``, then those of the fixed test, in one store."""
     files = first.files + (later.files if later else [])
     ids = np.concatenate([first.ids, later.ids]) if later else first.ids
     _label(
         first, later, recipe, np.arange(len(files))
-    )  # what is wrong with the labels is said before decoding
-    store = read_pictures(files, ids.tolist(), recipe, len(first.files), cache=cache, progress=progress)
-    kind, target = _label(first, later, recipe, store.kept)
+    )  # what is wrong with the labels is said before reading
+    inputs, kept, said, how = _read(files, ids, recipe, len(first.files), cache, progress)
+    kind, target = _label(first, later, recipe, kept)
     schema = Schema(
-        kind="recordings" if store.recipe.sound_seconds else "pictures",
         task=kind.task,
         classes=kind.classes,
         target=() if first.folders else tuple(column.name for column in first.target or ()),
-        image=store.image.shape[1:],
         id_column=recipe.ids or None,
         ignored=recipe.drop,
-        crop=recipe.crop,
-        resample=recipe.resample,
-        sound_seconds=store.recipe.sound_seconds,
-        sound_hertz=store.recipe.sound_hertz,
         log=kind.log,
         encoding=recipe.encoding,
+        **how,
     )
     rows = Rows(
-        {"image": store.image},
+        inputs,
         target,
-        ids[store.kept],
-        _both(first.groups, later.groups if later else None, store.kept),
-        _both(first.order, later.order if later else None, store.kept),
+        ids[kept],
+        _both(first.groups, later.groups if later else None, kept),
+        _both(first.order, later.order if later else None, kept),
         (
             f"classification: {len(kind.classes)} classes, one per folder" if first.folders else kind.note,
             *first.notes,
             *(f"test: {note}" for note in (later.notes if later else ())),
-            *store.notes,
+            *said,
         ),
     )
-    tested = store.kept >= len(first.files) if later else None
+    tested = kept >= len(first.files) if later else None
     return make_dataset(rows, schema, source=source, tested=tested)
+
+
+def _read(
+    files: list[str],
+    ids: np.ndarray,
+    recipe: DataRecipe,
+    decide_on: int,
+    cache: Path | None,
+    progress: Progress | None,
+) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[str, ...], dict[str, Any]]:
+    """Inputs of the files that can be read, which they are, what is said of it, and how they are read."""
+    if kind_of(files) == "series":
+        found = read_series_files(files, ids, recipe, decide_on, progress=progress)
+        return {"series": found.series}, found.kept, found.notes, {"kind": "series"} | found.schema
+    if recipe.series_steps:
+        raise AyatoriError(f"series_steps is for series, however these are {kind_of(files)}")
+    store = read_pictures(files, ids.tolist(), recipe, decide_on, cache=cache, progress=progress)
+    how = {
+        "kind": "recordings" if store.recipe.sound_seconds else "pictures",
+        "image": store.image.shape[1:],
+        "crop": recipe.crop,
+        "resample": recipe.resample,
+        "sound_seconds": store.recipe.sound_seconds,
+        "sound_hertz": store.recipe.sound_hertz,
+    }
+    return {"image": store.image}, store.kept, store.notes, how
 
 
 def _both(first: np.ndarray | None, later: np.ndarray | None, kept: np.ndarray) -> np.ndarray | None:
@@ -94,16 +117,20 @@ def _label(
     return kind, np.concatenate([encoded, targets.encode(tested, kind.task, kind.classes, kind.log)])
 
 
-def read_pictures_like(
+def read_listed_like(
     listing: Listing, schema: Schema, need_target: bool, cache: Path | None, progress: Progress | None
 ) -> Rows:
-    """Decode pictures by the schema of others."""
-    assert schema.image is not None
-    recipe = recipe_like(schema)
-    store = read_pictures(listing.files, listing.ids.tolist(), recipe, 0, schema.image, cache, progress)
+    """Read files by the schema of others."""
+    if schema.image is None:
+        found = read_series_files(listing.files, listing.ids, DataRecipe(), 0, schema, progress)
+        inputs, kept, said = {"series": found.series}, found.kept, found.notes
+    else:
+        recipe = recipe_like(schema)
+        store = read_pictures(listing.files, listing.ids.tolist(), recipe, 0, schema.image, cache, progress)
+        inputs, kept, said = {"image": store.image}, store.kept, store.notes
     named = listing.folders and bool(schema.target)  # folders that are no classes
-    columns = [column.take(store.kept) for column in listing.target or () if not named]
-    target, notes = None, [*listing.notes, *store.notes]
+    columns = [column.take(kept) for column in listing.target or () if not named]
+    target, notes = None, [*listing.notes, *said]
     try:
         if columns and not targets.missing_rows(columns).any():
             target = targets.encode(columns, schema.task, schema.classes, schema.log)
@@ -113,4 +140,4 @@ def read_pictures_like(
         notes.append(f"the target is not read: {error}")
     if need_target and target is None:
         raise SchemaError(f"the {schema.kind} must have a target, however they carry none")
-    return Rows({"image": store.image}, target, listing.ids[store.kept], notes=tuple(notes))
+    return Rows(inputs, target, listing.ids[kept], notes=tuple(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,17 @@ import pyarrow as pa
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
 from ayatori.data.parts import parts_of, told_by
-from ayatori.data.paths import PICTURES, SOUNDS, Named, counted, is_media, is_sound, kind_of, named_pictures
+from ayatori.data.paths import (
+    PICTURES,
+    SOUNDS,
+    Named,
+    counted,
+    is_media,
+    is_sound,
+    is_steps,
+    kind_of,
+    named_pictures,
+)
 from ayatori.data.table import (
     check_names,
     default_target,
@@ -31,6 +41,7 @@ from ayatori.records import AyatoriError
 
 # parts of a data set, as folders are called
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
+Wanted = Callable[[str], bool]  # whether a file of this name is one of those looked for
 PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"])
 
 
@@ -139,8 +150,10 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
 def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Listing:
     """The files under ``folder``, one class per subfolder; ``prefix`` begins every id.
 
-    Hidden files, files that are not pictures, and links that leave the folder are skipped.
+    Hidden files, files of other kinds, and links that leave the folder are skipped. Where there are neither
+    pictures nor recordings, tables are series, one each.
     """
+    wanted = is_media if any(map(is_media, _names(folder))) else is_steps
     root = folder.resolve()
     notes: list[str] = []
     found: list[tuple[str, str]] = []
@@ -148,12 +161,12 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
     counts = {"other": 0, "links": 0}
     for entry in _visible(folder):
         if entry.is_dir(follow_symlinks=False):
-            pictures = [(path, entry.name) for path in _walk(entry.path, root, counts)]
+            pictures = [(path, entry.name) for path in _walk(entry.path, root, counts, wanted)]
             if not pictures:
                 notes.append(f"folder '{entry.name}' is left out: it holds no pictures and no recordings")
             found += pictures
         else:
-            loose += [(path, "") for path in _one(entry, root, counts)]
+            loose += [(path, "") for path in _one(entry, root, counts, wanted)]
     if loose and found:
         notes.append(f"left out: {counted([path for path, _ in loose])} outside the class folders")
     if not found and not need_classes:
@@ -209,7 +222,7 @@ def _of_one_kind(found: list[tuple[str, str]], notes: list[str]) -> list[tuple[s
 
 def _others(folder: Path) -> str:
     """What is in a folder that holds no picture."""
-    names = [name.lower() for _, _, files in os.walk(folder) for name in files]
+    names = [name.lower() for name in _names(folder)]
     endings = Counter(Path(name.removesuffix(".gz")).suffix + ".gz" * name.endswith(".gz") for name in names)
     most = [ending for ending, _ in endings.most_common(3) if ending]
     they = f"end in {', '.join(most)}" if most else "have no ending"
@@ -233,18 +246,23 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     return sorted(seen, key=lambda entry: entry.name)
 
 
-def _walk(folder: str, root: Path, counts: dict[str, int]) -> Iterator[str]:
+def _names(folder: Path) -> Iterator[str]:
+    """The names of all files below a folder."""
+    return (name for _, _, names in os.walk(folder) for name in names)
+
+
+def _walk(folder: str, root: Path, counts: dict[str, int], wanted: Wanted) -> Iterator[str]:
     for entry in _visible(folder):
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, root, counts)
+            yield from _walk(entry.path, root, counts, wanted)
         else:
-            yield from _one(entry, root, counts)
+            yield from _one(entry, root, counts, wanted)
 
 
-def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int]) -> Iterator[str]:
+def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int], wanted: Wanted) -> Iterator[str]:
     if entry.is_symlink() and not (entry.is_file() and Path(entry.path).resolve().is_relative_to(root)):
         counts["links"] += 1
-    elif is_media(entry.name) and entry.is_file():
+    elif wanted(entry.name) and entry.is_file():
         yield entry.path
     else:
         counts["other"] += 1

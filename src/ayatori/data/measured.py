@@ -5,7 +5,6 @@ A series is (channels, steps); they are as long as they are, and what is missing
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ import pyarrow as pa
 
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
+from ayatori.data.steps import channels_of
 from ayatori.data.table import check_finite, check_names
 from ayatori.records import AyatoriError, SchemaError
 
 ROW = "row"  # `series`: each row of a table or an array is a series
-STEP = re.compile(r"(.*?)[\s_.:\-\[(]*\d+[\])]?")  # a column that numbers a step: acc_x_17, t5, 12
 
 
 class UnmeasuredError(Exception):
@@ -80,7 +79,7 @@ def read_ts(path: Path) -> Measured:
         series.append(side_by_side(found))
     if not series:
         raise AyatoriError(f"'{path}' must hold series, however it has none after @data")
-    names = ("value",) if channels == 1 else tuple(f"channel {one}" for one in range(1, channels + 1))
+    names = ("value",) if channels == 1 else tuple(map(str, range(1, channels + 1)))
     beside = {labelled: labels} if labelled else {}
     return Measured(series, names, pa.table(beside))
 
@@ -128,22 +127,6 @@ def read_wide(
     values = np.stack([one.values for one in numbers], axis=1).astype(np.float32)
     series = values.reshape(len(values), len(channels), -1)
     return Measured(series, channels, beside, tuple(one.name for one in numbers), tuple(notes))
-
-
-def channels_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The channels that names of columns number the steps of, one block of columns for each.
-
-    >>> channels_of(["x_0", "x_1", "x_2", "y_0", "y_1", "y_2"])
-    ('x', 'y')
-    >>> channels_of(["t1", "t2", "t3", "t4"]), channels_of(["height", "width"])
-    (('t',), ('value',))
-    """
-    matches = [STEP.fullmatch(name) for name in names]
-    stems = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
-    blocks = list(dict.fromkeys(stems))
-    steps = len(names) // len(blocks)
-    even = stems == [block for block in blocks for _ in range(steps)]
-    return tuple(block or "value" for block in blocks) if even and steps > 1 and all(matches) else ("value",)
 
 
 def read_long(

@@ -19,6 +19,7 @@ PICTURES = (
 )
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
 SUFFIXES = PICTURES + SOUNDS
+STEPS = (".csv", ".tsv", ".parquet", ".pq")  # a series in a file, a step in each line
 MOST_FOLDERS, MOST_ENTRIES = 64, 1000  # beside a table, that are looked into
 
 
@@ -55,13 +56,21 @@ def is_sound(name: str) -> bool:
     return name.lower().endswith(SOUNDS)
 
 
+def is_steps(name: str) -> bool:
+    """Whether a name ends like that of a table, which may be one series."""
+    return name.lower().endswith(STEPS)
+
+
 def counted(files: Sequence[str]) -> str:
     """How many pictures or recordings, in words."""
-    return f"{len(files)} {kind_of(files).removesuffix('s' if len(files) == 1 else '')}"
+    kind = kind_of(files)
+    return f"{len(files)} {kind if kind == 'series' or len(files) != 1 else kind.removesuffix('s')}"
 
 
 def kind_of(files: Sequence[str]) -> str:
-    """What files are called in sentences: "pictures" or "recordings", by the first of them."""
+    """What files are called in sentences: "pictures", "recordings" or "series", by the first of them."""
+    if files and is_steps(files[0]):
+        return "series"
     return "recordings" if files and is_sound(files[0]) else "pictures"
 
 
@@ -88,7 +97,7 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
         if name not in recipe.drop and (words := [value.strip() for value in values if value.strip()])
     }
     for name, words in sample.items():
-        if all(map(is_media, words)):
+        if all(map(is_media, words)) or all(map(is_steps, words)):
             there = [folder for folder in folders if any(find(folder, word) for word in words)]
             return Named(name, _only(name, words[0], there, folders))
     if not known and not recipe.pictures:

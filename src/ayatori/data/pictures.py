@@ -324,7 +324,7 @@ def _without(
     if not broken:
         return Store(store, kept, tuple(notes), recipe)
     try:
-        notes += broken_notes(broken, names, recipe.strict or not len(kept), recipe)
+        notes += broken_notes(broken, names, recipe.strict or not len(kept), called_by(recipe))
     except AyatoriError:
         discard(store)
         raise
@@ -334,11 +334,18 @@ def _without(
     return Store(store[: len(kept)], kept, tuple(notes), recipe)
 
 
+def called_by(recipe: DataRecipe) -> str:
+    """What one of the files is that were read so."""
+    return "recording" if recipe.sound_seconds else "picture"
+
+
 def broken_notes(
-    broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool, recipe: DataRecipe
+    broken: Mapping[int, str], names: Sequence[str] | np.ndarray, strict: bool, called: str
 ) -> list[str]:
-    """What is said of broken files by their positions in ``names``; an AyatoriError when ``strict``."""
-    called = "recording" if recipe.sound_seconds else "picture"
+    """What is said of broken files by their positions in ``names``; an AyatoriError when ``strict``.
+
+    ``called``: what one of them is.
+    """
     first = [f"'{names[position]}' ({reason})" for position, reason in sorted(broken.items())[:5]]
     listed = ", ".join(first) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
     if strict and broken:

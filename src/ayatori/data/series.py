@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from ayatori.data.columns import RawColumn
 from ayatori.data.files import TableSource, open_table
 from ayatori.data.measured import ROW, Measured, read_long, read_ts, read_wide
 from ayatori.data.rows import Rows
+from ayatori.data.steps import choose_steps, packed
 from ayatori.data.table import check_names, default_target, ids_like, read_table, read_table_like
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Schema, SchemaError
 
-MOST_STEPS = 1024  # longer series are averaged down, all by the same factor
 _PLACE = "place in the file"  # a column of numbers, so that rows find their series again
 
 
@@ -41,7 +41,8 @@ def load_series(
     measured, recipe = _first(data, path, recipe, by, y is None, notes)
     if len(measured.series) < 2:
         raise AyatoriError("there must be two series or more, however there is 1")
-    shape, stretch, said = choose_steps([one.shape for one in measured.series], recipe.series_steps)
+    shapes = [one.shape for one in measured.series]
+    shape, stretch, said = choose_steps(shapes, measured.channels, recipe.series_steps)
     rows, schema = read_table(open_table(_placed(measured)), recipe, y)
     schema = dataclasses.replace(
         schema,
@@ -55,7 +56,7 @@ def load_series(
         columns=measured.columns,
         by=by,
     )
-    notes += [*rows.notes, *measured.notes, said]
+    notes += [*rows.notes, *measured.notes, *said]
     return dataclasses.replace(_with_series(rows, measured, shape, stretch), notes=tuple(notes)), schema
 
 
@@ -100,15 +101,14 @@ def load_series_like(
     if path is not None and measured_whole(path):
         measured = read_ts(path)
     else:
-        opened = _same_columns(open_table(path or data, schema.encoding, bare=bool(schema.columns)), schema)
+        opened = open_like(data, path, schema)
         ids = ids_like(opened, schema, ids)
+        if schema.columns:
+            return read_table_like(opened, schema, need_target, ids, groups, time)
         target = [name for name in schema.target if name in opened.names]
         used = [name for name in (*target, groups, time, ids) if name]
         text = {ids, *(schema.target if schema.task == "classification" else ())}
-        if schema.by:
-            measured = read_long(opened, schema.by, schema.channels, used, (), text)
-        else:
-            measured = read_wide(opened, schema.columns, used, (), text)
+        measured = read_long(opened, schema.by, schema.channels, used, (), text)
     check_channels(measured.channels, schema)
     placed = open_table(_placed(measured))
     asked = dataclasses.replace(schema, kind="table", series=None, numbers=(_PLACE,))
@@ -116,22 +116,17 @@ def load_series_like(
     return _with_series(rows, measured, schema.series, schema.stretch)
 
 
-def _same_columns(opened: TableSource, schema: Schema) -> TableSource:
+def open_like(data: Any, path: Path | None, schema: Schema) -> TableSource:
     """A table that holds the columns of ``schema``; without a header, they may be all that it has."""
-    needed = schema.columns or (schema.by, *schema.channels)
-    missing = [name for name in needed if name not in opened.names]
-    bare = opened.names == tuple(str(place) for place in range(1, len(needed) + 1))
-    if missing and bare and schema.columns:
+    opened = open_table(path or data, schema.encoding, bare=bool(schema.columns))
+    needed = schema.columns
+    if needed and opened.names == tuple(str(place) for place in range(1, len(needed) + 1)) != needed:
         back = dict(zip(needed, opened.names, strict=True))
-        return dataclasses.replace(
-            opened,
-            names=needed,
-            read=lambda columns, text: opened.read([back[name] for name in columns], text).rename_columns(
-                list(columns)
-            ),
-        )
-    if missing:
-        raise SchemaError(f"column '{missing[0]}' must be in the rows{opened.called}, however it is missing")
+
+        def read(columns: Sequence[str], text: Collection[str]) -> pa.Table:
+            return opened.read([back[name] for name in columns], text).rename_columns(list(columns))
+
+        return dataclasses.replace(opened, names=needed, read=read, stream=None)
     return opened
 
 
@@ -144,23 +139,6 @@ def check_channels(channels: Sequence[str], schema: Schema) -> None:
         )
 
 
-def choose_steps(shapes: Sequence[tuple[int, ...]], most: int) -> tuple[tuple[int, int], int, str]:
-    """(channels, steps) of all series, how many values are averaged into a step, and that in words."""
-    if most and not 4 <= most <= 2**16:
-        raise AyatoriError(f"`series_steps` must be between 4 and {2**16}, however it is {most}")
-    lengths = [shape[1] for shape in shapes]
-    longest, shortest = max(lengths), min(lengths)
-    if longest < 2:
-        raise AyatoriError("series must have two steps or more, however the longest has 1")
-    stretch = -(-longest // (most or MOST_STEPS))
-    channels = shapes[0][0]
-    of = f"{channels} channel{'' if channels == 1 else 's'} and "
-    said = of + (f"{longest:,} steps" if longest == shortest else f"{shortest:,} to {longest:,} steps")
-    if stretch > 1:
-        said += f", {stretch} averaged into one (--series-steps {min(longest, 2**16)} takes them as they are)"
-    return (channels, -(-longest // stretch)), stretch, f"series of {said}"
-
-
 def _placed(measured: Measured) -> pa.Table:
     return measured.beside.append_column(_PLACE, pa.array(np.arange(len(measured.series), dtype=np.float64)))
 
@@ -169,27 +147,3 @@ def _with_series(rows: Rows, measured: Measured, shape: tuple[int, int], stretch
     places = rows.inputs["numbers"][:, 0].astype(np.int64)
     series = [measured.series[place] for place in places]
     return dataclasses.replace(rows, inputs={"series": packed(series, shape, stretch)})
-
-
-def packed(series: Sequence[np.ndarray], shape: tuple[int, int], stretch: int) -> np.ndarray:
-    """Series (channels, steps) each -> (n, channels, steps) float32: averaged, cut or filled up with NaN."""
-    whole = np.full((len(series), *shape), np.nan, np.float32)
-    for row, one in zip(whole, series, strict=True):
-        short = averaged(one, stretch)[:, : shape[1]]
-        row[:, : short.shape[1]] = short
-    return whole
-
-
-def averaged(series: np.ndarray, stretch: int) -> np.ndarray:
-    """The means of so many steps each, (channels, steps) -> (channels, fewer); what is missing is left out.
-
-    >>> averaged(np.array([[1.0, 3.0, 5.0, np.nan, 9.0]]), 2).tolist()
-    [[2.0, 5.0, 9.0]]
-    """
-    if stretch == 1:
-        return series
-    rest = -series.shape[1] % stretch
-    cells = np.pad(series, ((0, 0), (0, rest)), constant_values=np.nan).reshape(len(series), -1, stretch)
-    there = ~np.isnan(cells)
-    count = there.sum(axis=2)
-    return np.where(count > 0, np.where(there, cells, 0).sum(axis=2) / np.maximum(count, 1), np.nan)

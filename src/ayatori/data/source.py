@@ -14,7 +14,7 @@ import pandas as pd
 
 from ayatori.data import arrays
 from ayatori.data.files import open_table
-from ayatori.data.labelled import load_pictures, read_pictures_like
+from ayatori.data.labelled import load_listed, read_listed_like
 from ayatori.data.listing import (
     Listing,
     list_folder,
@@ -23,11 +23,11 @@ from ayatori.data.listing import (
     list_table,
     list_test,
 )
-from ayatori.data.paths import is_media, named_pictures
+from ayatori.data.paths import is_media, is_steps, named_pictures
 from ayatori.data.pictures import Progress
 from ayatori.data.rare import without_rare
 from ayatori.data.rows import Rows, make_dataset
-from ayatori.data.series import holds_series, load_series, load_series_like
+from ayatori.data.series import holds_series, load_series, load_series_like, measured_whole
 from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
 from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
@@ -83,7 +83,7 @@ def _load(
         listing, later = list_labelled(path, recipe)
         if test is not None:
             later = list_test(existing(test), listing, recipe)
-        return load_pictures(listing, later, recipe, source, cache, progress)
+        return load_listed(listing, later, recipe, source, cache, progress)
     if holds_series(path, recipe) and is_table(data, path):
         rows, schema = load_series(data, path, recipe, _given_target(data, y, recipe))
         return make_dataset(rows, schema, None if test is None else _read_test(test, schema, recipe), source)
@@ -98,7 +98,7 @@ def _load(
         if named and named.sure:
             listing = list_table(opened, named, recipe, None)
             later = None if test is None else list_test(existing(test), listing, recipe)
-            return load_pictures(listing, later, recipe, source, cache, progress)
+            return load_listed(listing, later, recipe, source, cache, progress)
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
         if named:
             note = f"column '{named.column}' names files; to learn from them: --pictures '{named.folder}'"
@@ -136,7 +136,7 @@ def load_like(
     data = framed(data)
     listing = listing_like(data, path, schema, need_target, ids)
     if listing is not None:
-        rows = read_pictures_like(listing, schema, need_target, cache, progress)
+        rows = read_listed_like(listing, schema, need_target, cache, progress)
     elif schema.kind == "series" and is_table(data, path):
         rows = load_series_like(data, path, schema, need_target and y is None, ids)
         rows = rows if y is None else arrays.with_target(rows, y, schema)
@@ -159,11 +159,16 @@ def listing_like(
     data: Any, path: Path | None, schema: Schema, need_target: bool = False, ids: str = ""
 ) -> Listing | None:
     """The pictures that new rows are: a folder, a file, or a table of paths; None where they are not."""
-    if path is not None and (path.is_dir() or is_media(path.name)):
-        if schema.image is None:
+    listed = schema.image is not None or (schema.kind == "series" and not schema.columns and not schema.by)
+    one = path is not None and (is_media(path.name) or (schema.kind == "series" and is_steps(path.name)))
+    if path is not None and one and listed and schema.image is None:
+        named = named_pictures(open_table(path, schema.encoding, bare=True), DataRecipe())
+        one = named is None or not named.sure
+    if path is not None and (path.is_dir() or (one and listed)):
+        if not listed:
             raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
         return list_folder(path, need_target) if path.is_dir() else list_one(path)
-    if schema.image is None or not is_table(data, path):
+    if not listed or not is_table(data, path) or measured_whole(path):
         return None
     opened = open_table(path or data, schema.encoding)
     recipe = DataRecipe(target=schema.target, ids=ids_like(opened, schema, ids))

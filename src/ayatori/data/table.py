@@ -14,13 +14,16 @@ from ayatori.data import target as targets
 from ayatori.data.columns import BELONGS, RawColumn, amount, days_of, decode, text_of
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
+from ayatori.data.steps import channels_of, packed
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
 _IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|no|nr|key|unnamed.*))|.*[a-z](I[dD]|N[or])")
+LEAST_STEPS = 24  # numbered columns that may be steps
 LEAST_GROUPS = 10  # different values; with fewer, a column is more often a kind than a case
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
 _UNIQUE_ROWS = 20
+_TIMED = re.compile(r"(?i:t|time|step|tick|lag|hour|day|week|month|ms|s|sec|sample)?[_ .-]?\d+")
 _SOME_DATE = re.compile(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b", re.ASCII)  # in whatever order
 
 
@@ -120,6 +123,7 @@ def read_table(
     kept, table, columns = _with_target(table, columns, notes)
     others = {*named, recipe.groups, recipe.time, recipe.ids}
     features = _features([(name, table[name]) for name in wanted if name not in others], kept)
+    _ask_series(features)
     target = tuple(column.name for column in columns)
     schema = Schema(
         kind="table",
@@ -253,6 +257,18 @@ def _ask_groups(found: _Features, column: RawColumn) -> None:
         )
 
 
+def _ask_series(found: _Features) -> None:
+    """Columns that are numbered by time, or blocks of them with several names, may be steps of series."""
+    names = list(found.numbers)
+    channels = channels_of(names) if len(names) >= LEAST_STEPS else ("",)
+    timed = len(channels) > 1 or bool(_TIMED.fullmatch(names[0]) and channels[0])
+    if timed and len(names) // len(channels) >= LEAST_STEPS:
+        found.notes.append(
+            f"columns '{names[0]}' to '{names[-1]}' are numbered: where they are the steps of a series, in "
+            "order of time, --series row learns from their course"
+        )
+
+
 def _constant(column: RawColumn) -> bool:
     return not column.missing.any() and not _varies(column.values)
 
@@ -362,12 +378,12 @@ def ids_like(opened: TableSource, schema: Schema, ids: str = "") -> str:
 
 def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) -> list[str]:
     """The columns that a schema needs, and ``also``; raises SchemaError where one is missing."""
-    if schema.image is not None:
+    if schema.image is not None or (schema.series is not None and not schema.columns):
         raise SchemaError(
             f"the rows{opened.called} must be {schema.kind} like those that the model learned from, "
-            "however they are a table without paths of pictures"
+            "however they are a table without paths of such files"
         )
-    needed = [*_plain_numbers(schema), *schema.dates, *schema.categories, *also]
+    needed = [*schema.columns, *_plain_numbers(schema), *schema.dates, *schema.categories, *also]
     for name in needed:
         if name not in opened.names:
             hint = nearest(name, list(opened.names))
@@ -398,6 +414,12 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
     if schema.numbers:
         columns = [found[name] for name in schema.numbers]
         inputs["numbers"] = side_by_side(columns, table.num_rows, np.float64)
+    if schema.series is not None:
+        steps = [_number_like(name, table[name], kept) for name in schema.columns]
+        whole = side_by_side(steps, table.num_rows, np.float32)
+        inputs["series"] = packed(
+            whole.reshape(table.num_rows, schema.series[0], -1), schema.series, schema.stretch
+        )
     if schema.categories:
         codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
         inputs["categories"] = side_by_side(codes, table.num_rows, np.int32)

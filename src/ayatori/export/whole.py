@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ayatori.ensemble.say import TINY
 from ayatori.model import Model
 from ayatori.nets import HEADS
+from ayatori.nets.series import SeriesFront
 from ayatori.nets.table_front import TableFront
 from ayatori.records import LARGEST_LOG, AyatoriError, Group, Schema, Task, Vote
 
@@ -139,6 +140,8 @@ def names_of(schema: Schema) -> tuple[str, ...]:
     """The raw inputs of a model, in the order of an exported file."""
     if schema.image is not None:
         return ("image",)
+    if schema.series is not None:
+        return ("series",)
     return (*(("numbers",) if schema.numbers else ()), *(("categories",) if schema.categories else ()))
 
 
@@ -147,6 +150,13 @@ def sample_inputs(whole: Whole, schema: Schema, rows: int, seed: int = 0) -> dic
     rng = np.random.default_rng(seed)
     if schema.image is not None:
         return {"image": rng.integers(0, 256, (rows, *schema.image), np.uint8)}
+    if schema.series is not None:
+        scales = next(part for part in whole.modules() if isinstance(part, SeriesFront))
+        mean, std = scales.mean.double().cpu().numpy(), scales.std.double().cpu().numpy()
+        series = mean[:, None] + std[:, None] * rng.normal(size=(rows, *schema.series))
+        # gaps only where the networks know of them
+        share = 0.05 if scales.gaps else 0.0
+        return {"series": np.where(rng.random(series.shape) < share, np.nan, series).astype(np.float32)}
     found: dict[str, np.ndarray] = {}
     if schema.numbers:
         centre, spread = np.zeros(len(schema.numbers)), np.ones(len(schema.numbers))
@@ -180,6 +190,14 @@ def described(model: Model) -> dict[str, Any]:
         if schema.kind == "recordings":
             facts["image"]["values"] = "uint8, what ayatori.hear(file, side, seconds, hertz) gives"
             facts["image"] |= {"seconds": schema.sound_seconds, "hertz": schema.sound_hertz}
+    if schema.series is not None:
+        channels, steps = schema.series
+        facts["series"] = {
+            "channels": list(schema.channels),
+            "steps": steps,
+            "values": "float32, NaN = missing, also behind the end of shorter series",
+            "averaged": schema.stretch,
+        }
     if schema.numbers:
         facts["numbers"] = list(schema.numbers)
     if schema.dates:

@@ -19,9 +19,9 @@ from ayatori.nets.network import Inputs, NetSpec, activation, own_options
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Task
 
-LAST_STEPS = 64
+LAST_STEPS = 32
 HEADS = 4  # of attention
-WIDTH = 128  # channels of the last layers
+WIDTH = 64  # channels of the last layers
 DEPTHS = {"cnn": 2, "gru": 1, "lstm": 1, "transformer": 2}
 SERIES_NETS = (*DEPTHS, "linear")
 
@@ -232,7 +232,7 @@ def series_defaults(task: Task, rows: int, steps: int, preset: str) -> dict[str,
     return {
         "epochs": epochs,
         "batch_size": 16 if rows < 400 else 32 if rows < 4000 else 64,
-        "learning_rate": 2e-3,
+        "learning_rate": 4e-3,
         "weight_decay": 0.05,
         "warmup": 0.2,
         "label_smoothing": 0.05 if task == "classification" else 0.0,

@@ -27,7 +27,7 @@ from PIL import Image
 from ayatori.data import load_like, read_blocks
 from ayatori.data.columns import text_of
 from ayatori.data.files import UNNAMED, open_table
-from ayatori.data.pictures import broken_notes, decode_pictures, recipe_like
+from ayatori.data.pictures import broken_notes, called_by, decode_pictures, recipe_like
 from ayatori.data.sounds import FORMATS as SOUND_FORMATS
 from ayatori.data.sounds import UnheardError, measure
 from ayatori.data.table import date_parts
@@ -336,7 +336,7 @@ def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) ->
             Path(file).write_bytes(upload.content)
         recipe = recipe_like(schema)
         image, broken = decode_pictures(files, schema.image, recipe)
-    broken_notes(broken, names, True, recipe)
+    broken_notes(broken, names, True, called_by(recipe))
     return Dataset({"image": image}, None, schema, np.array(names))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ayatori.augment import Augmentation, draw_pairs, mix_rows, mix_targets, vary_table
+from ayatori.augment import Augmentation, draw_pairs, mix_rows, mix_targets, vary_series, vary_table
 from ayatori.train.stream import Given
 
 Rows = dict[str, Tensor]
@@ -23,6 +23,8 @@ def vary_own(how: Augmentation, inputs: Rows, seeds: Sequence[int]) -> Rows:
             generator = torch.Generator(own["image"].device).manual_seed(seed)
             parts.append(how(own, generator))
         inputs = {name: torch.stack([part[name] for part in parts]) for name in inputs}
+    if "series" in inputs:
+        inputs = {**inputs, "series": vary_series(inputs["series"], how.changes, seeds)}
     if how.tables:
         rows = next(iter(inputs.values())).shape[1]
         inputs = vary_table(inputs, how.changes, [rows] * len(seeds), seeds)
