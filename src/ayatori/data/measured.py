@@ -5,6 +5,7 @@ A series is (channels, steps); they are as long as they are, and what is missing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,47 +42,43 @@ class Measured:
 
 def read_ts(path: Path) -> Measured:
     """A file of the UEA and UCR archives (.ts): channels are parted by colons, the label comes last."""
-    channels, labelled, begun = 0, "", False
-    series: list[np.ndarray] = []
-    labels: list[str] = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise AyatoriError(f"'{path}' must be a text file of series, however: {error}") from None
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line or line.startswith("#"):
-            continue
-        if not begun:
-            word, *rest = line.lower().split() or [""]
-            begun = word == "@data"
-            if word == "@timestamps" and rest[:1] == ["true"]:
-                raise AyatoriError(f"'{path}' must hold values without time stamps, however it has them")
-            if word in ("@classlabel", "@targetlabel") and rest[:1] == ["true"]:
-                labelled = "class" if word == "@classlabel" else "value"
-            if not begun and not word.startswith("@"):
-                raise AyatoriError(
-                    f"'{path}' must say @data before its series, however line {number} does not"
-                )
-            continue
-        parts = line.split(":")
-        if labelled:
-            labels.append(parts.pop().strip())
-        channels = channels or len(parts)
-        if len(parts) != channels or not channels:
+    begin = next((at for at, line in enumerate(lines) if line.lower() == "@data"), -1)
+    rows = [(at + 1, line) for at, line in enumerate(lines) if at > begin >= 0 and line and line[0] != "#"]
+    if not rows:
+        raise AyatoriError(f"'{path}' must hold series after a line @data, however it has none")
+    said = {name: rest for name, *rest in (line.lower().split() for line in lines[:begin] if line)}
+    if said.get("@timestamps", [])[:1] == ["true"]:
+        raise AyatoriError(f"'{path}' must hold values without time stamps, however it has them")
+    kinds = {"@classlabel": "class", "@targetlabel": "value"}
+    labelled = next((name for word, name in kinds.items() if said.get(word, [])[:1] == ["true"]), "")
+    parts = [line.split(":") for _, line in rows]
+    beside = {labelled: [one.pop().strip() for one in parts]} if labelled else {}
+    channels = len(parts[0])
+    series = []
+    for (number, _), own in zip(rows, parts, strict=True):
+        if len(own) != channels or not channels:
             raise AyatoriError(
                 f"every series of '{path}' must have as many channels as the first, {channels}, however line "
-                f"{number} has {len(parts)}"
+                f"{number} has {len(own)}"
             )
-        try:
-            found = [np.array(part.replace("?", "nan").split(","), np.float32) for part in parts]
-        except ValueError as error:
-            raise AyatoriError(f"line {number} of '{path}' must hold numbers, however: {error}") from None
-        series.append(side_by_side(found))
-    if not series:
-        raise AyatoriError(f"'{path}' must hold series, however it has none after @data")
+        series.append(side_by_side([_values(part, f"line {number} of '{path}'") for part in own]))
     names = ("value",) if channels == 1 else tuple(map(str, range(1, channels + 1)))
-    beside = {labelled: labels} if labelled else {}
     return Measured(series, names, pa.table(beside))
+
+
+def _values(text: str, where: str) -> np.ndarray:
+    """Numbers with commas between, "?" where one is missing -> (steps,) float32."""
+    try:
+        found = np.array(text.replace("?", "nan").split(","), np.float32)
+    except ValueError as error:
+        raise AyatoriError(f"{where} must hold numbers, however: {error}") from None
+    if np.isinf(found).any():
+        raise AyatoriError(f"{where} must hold finite numbers, however it does not")
+    return found
 
 
 def side_by_side(found: Sequence[np.ndarray]) -> np.ndarray:
@@ -225,7 +222,7 @@ def read_file(file: str) -> tuple[np.ndarray, tuple[str, ...]]:
         for column in columns:
             check_finite(column)
     except AyatoriError as error:
-        raise UnmeasuredError(str(error).partition("however ")[2] or str(error)) from None
+        raise UnmeasuredError(re.split(r"however:? ", str(error))[-1]) from None
     numbers = [one for one in columns if one.kind == "number"]
     if not numbers or not len(numbers[0].values):
         raise UnmeasuredError("it has no numbers")

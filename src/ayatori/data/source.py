@@ -190,6 +190,7 @@ def is_table(data: Any, path: Path | None) -> bool:
 
 def _read_arrays(data: Any, y: Any, recipe: DataRecipe) -> tuple[Rows, Schema]:
     no_columns(recipe, "the data are arrays")
+    _no_steps(recipe)
     task: str = recipe.task
     if arrays.is_torch_dataset(data):
         data, y = arrays.from_torch_dataset(data)
@@ -198,6 +199,14 @@ def _read_arrays(data: Any, y: Any, recipe: DataRecipe) -> tuple[Rows, Schema]:
     if y is None:
         raise AyatoriError("arrays must come with a target, however y is missing; call load(X, y=y)")
     return arrays.read_arrays(data, y, task, log=recipe.log_target, series=bool(recipe.series))
+
+
+def _no_steps(recipe: DataRecipe) -> None:
+    if recipe.series_steps:
+        raise AyatoriError(
+            "`series_steps` averages series of files and tables, however these are arrays; leave it out, and "
+            "average them first"
+        )
 
 
 def _given_target(data: Any, y: Any, recipe: DataRecipe) -> list[Any] | None:
@@ -210,6 +219,7 @@ def _given_target(data: Any, y: Any, recipe: DataRecipe) -> list[Any] | None:
 
 def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Rows | None]:
     no_columns(recipe, f"'{path}' holds arrays")
+    _no_steps(recipe)
     found = arrays.read_npz(path)
     if y is None and "y" not in found:
         raise AyatoriError(f"'{path}' must hold a target 'y', however it holds only {', '.join(found)}")

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.data.alike import Pairs, near_rows
 from ayatori.data.likeness import near_pictures
+from ayatori.data.overlap import overlaps
 from ayatori.recipe import PlanRecipe
 from ayatori.records import Dataset
 
@@ -58,7 +59,7 @@ class Twins:
 
 def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     """All rows with the same inputs (NaN equals NaN), and with ``near`` those that differ by noise, light, a
-    slight crop or another coding.
+    slight crop or another coding, and series that overlap.
 
     >>> from ayatori.data import load
     >>> data = load(np.array([[1.0, np.nan], [2.0, 3.0], [1.0, np.nan]]), y=[0.1, 0.7, 0.4])
@@ -71,8 +72,8 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     exact = np.stack([first[copies], copies], axis=1)
     distinct = np.flatnonzero(first == np.arange(len(dataset)))
     found, apart = np.zeros((0, 2), np.int64), np.zeros(0)
-    width = sum(values.shape[1] for name, values in dataset.inputs.items() if name != "image")
-    near &= "image" in dataset.inputs or "numbers" in dataset.inputs
+    width = sum(int(np.prod(values.shape[1:])) for name, values in dataset.inputs.items() if name != "image")
+    near &= bool(dataset.inputs.keys() & {"image", "numbers", "series"})
     if near and len(distinct) <= min(NEAR_ROWS, NEAR_VALUES // max(width, 1)):
         with threadpool_limits(1):  # the products are small: threads would mostly wait for one another
             found, apart = _near(dataset, distinct)
@@ -90,6 +91,9 @@ def _near(dataset: Dataset, rows: np.ndarray) -> Pairs:
     """Near pairs among ``rows``, numbered as in the data set."""
     if "image" in dataset.inputs:
         return near_pictures(dataset.inputs["image"], rows)
+    if "series" in dataset.inputs:
+        pairs, apart = overlaps(dataset.inputs["series"][rows])
+        return rows[pairs], apart
     numbers = dataset.inputs["numbers"][rows]
     categories = dataset.inputs.get("categories", np.zeros((len(dataset), 0)))[rows]
     keys = np.zeros(len(rows), np.uint64)
@@ -104,10 +108,13 @@ def row_keys(dataset: Dataset) -> np.ndarray:
     keys = np.zeros(len(dataset), np.uint64)
     for at, column in enumerate(_hashed_columns(dataset)):
         keys += column * _odd(at)
-    if "image" in dataset.inputs:
-        image = dataset.inputs["image"]
-        for row in range(len(image)):
-            digest = blake2b(np.ascontiguousarray(image[row]).data, digest_size=8).digest()
+    for name in dataset.inputs.keys() & {"image", "series"}:
+        values = dataset.inputs[name]
+        for row in range(len(values)):
+            own = (
+                values[row] if name == "image" else np.where(np.isnan(values[row]), np.nan, values[row] + 0.0)
+            )
+            digest = blake2b(np.ascontiguousarray(own).data, digest_size=8).digest()
             keys[row] += np.uint64(int.from_bytes(digest))
     return keys
 
@@ -145,7 +152,7 @@ def _is_coarse(dataset: Dataset, keys: np.ndarray) -> bool:
 
     A case that was taken twice brings an equal row and none that is nearly equal.
     """
-    if "image" in dataset.inputs:
+    if dataset.inputs.keys() & {"image", "series"}:
         return False
     equal, almost = _equal_pairs(keys), 0.0
     columns = sum(values.shape[1] for values in dataset.inputs.values())
@@ -199,7 +206,8 @@ def bind(dataset: Dataset, twins: Twins, recipe: PlanRecipe) -> tuple[Dataset, s
         return dataset, ""
     count = len(np.unique(wanted))
     groups = count - len(wanted)
-    what = f"{count:,} rows are copies of one another ({groups:,} group{'s' * (groups > 1)})"
+    beside = " or overlap" if "series" in dataset.inputs else ""
+    what = f"{count:,} rows are copies of one another{beside} ({groups:,} group{'s' * (groups > 1)})"
     if dataset.order is not None:
         return dataset, f"{what}, however splits go by time: copies may lie on both sides of one"
     if recipe.splitter is not None:

@@ -205,9 +205,11 @@ def _of_copies(counts: dict[str, int], dataset: Dataset, twins: Twins) -> list[s
         )
     elif counts["duplicates"] or counts["near"]:
         kinds = [f"{counts['duplicates']:,} exact"] * (counts["duplicates"] > 0)
-        kinds += [f"{counts['near']:,} near"] * (counts["near"] > 0)
+        windows = "series" in dataset.inputs
+        kinds += [f"{counts['near']:,} {'that overlap' if windows else 'near'}"] * (counts["near"] > 0)
         bound = f"; splits hold {counts['bound']:,} rows together" if counts["bound"] else ""
-        found.append(f"copies of rows: {' and '.join(kinds)}{bound}; leave them out if they are mistakes")
+        advice = "" if windows and counts["near"] else "; leave them out if they are mistakes"
+        found.append(f"copies of rows: {' and '.join(kinds)}{bound}{advice}")
     if counts["leaks"] and not twins.natural:
         given = "the given test" if dataset.fixed_test is not None else "the test"
         found.append(

@@ -48,7 +48,7 @@ class Whole(nn.Module):
         self.cut = -1 if passed is None or passed.cut is None else passed.cut
         self.embeds = passed is not None and (passed.cut != 0 or passed.heads)
         self.columns: Columns | None = None
-        if passed is not None and not passed.source.facts["image"]:
+        if passed is not None and not passed.source.facts["image"] and model.schema.series is None:
             self.columns = Columns(passed.source.facts["schema"], schema)
         self.vote = model.vote or Vote((Group(tuple(range(len(model.networks)))),))
         _check_vote(self.vote, bool(model.rivals))

@@ -26,6 +26,7 @@ from ayatori.nets.chain import create, cut_of, parts_of_own, timm_library
 from ayatori.nets.dropout import global_chance
 from ayatori.nets.network import Inputs, NetSpec, Network
 from ayatori.nets.pictures import build_pictures
+from ayatori.nets.series import build_series
 from ayatori.nets.table import build_table
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema
@@ -197,9 +198,11 @@ def inputs_for(source: Source, inputs: Mapping[str, np.ndarray], schema: Schema)
         if "image" not in inputs:
             raise AyatoriError(
                 f"the pretrained network {source.facts['name']!r} must see pictures, however the rows are "
-                "of a table"
+                f"{'series' if 'series' in inputs else 'of a table'}"
             )
         return {"image": inputs["image"]}
+    if source.facts.get("series"):
+        return _series_for(source, inputs)
     theirs = source.facts["schema"]
     # parts of a date are among the numbers, each by a name of its own
     numbers, words = list(theirs["numbers"]), theirs["categories"]
@@ -443,6 +446,7 @@ def _of_run(name: str, path: Path) -> Source:
         "kind": "run",
         "architecture": json.loads(json.dumps(dataclasses.asdict(spec))),
         "image": list(schema["image"]) if schema.get("image") else None,
+        **({"series": list(schema["series"])} if schema.get("series") else {}),
         "crop": schema.get("crop", 0.0),
         "resample": schema.get("resample", "bilinear"),
         "schema": {key: schema[key] for key in ("numbers", "dates", "categories")},
@@ -451,10 +455,31 @@ def _of_run(name: str, path: Path) -> Source:
     return _digested(_of_network(known, network))
 
 
+def _series_for(source: Source, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Series as the source reads them: of as many channels, and where steps know their place, of as many."""
+    channels, steps = source.facts["series"]
+    name, found = source.facts["name"], inputs.get("series")
+    if found is None:
+        raise AyatoriError(f"the pretrained network {name!r} must see series, however these rows are none")
+    if found.shape[1] != channels:
+        raise AyatoriError(
+            f"series must have {channels} channels, as those that {name!r} learned from, however they have "
+            f"{found.shape[1]}"
+        )
+    if source.facts["architecture"]["name"] == "transformer" and found.shape[2] != steps:
+        raise AyatoriError(
+            f"series must have {steps} steps, as those that the transformer {name!r} learned from, however "
+            f"they have {found.shape[2]}; use a run of a cnn, gru or lstm"
+        )
+    return {"series": found}
+
+
 def _rebuilt(spec: NetSpec) -> Network:
     """A network of ours, its weights fresh."""
     with global_chance():
-        return Network(*(build_pictures if "image" in spec.sizes else build_table)(spec), spec)
+        kinds = {"image": build_pictures, "series": build_series}
+        build = next((own for name, own in kinds.items() if name in spec.sizes), build_table)
+        return Network(*build(spec), spec)
 
 
 def _of_network(facts: Mapping[str, Any], network: Network) -> Source:
