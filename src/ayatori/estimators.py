@@ -89,6 +89,7 @@ class _Estimator(BaseEstimator):
         gamma: float = 2.0,
         delta: float = 1.0,
         quantile: float = 0.5,
+        series: str = "",
         preset: str = "good",
         device: str = "auto",
         time_limit: float = 0.0,
@@ -139,6 +140,7 @@ class _Estimator(BaseEstimator):
         self.gamma = gamma
         self.delta = delta
         self.quantile = quantile
+        self.series = series
         self.preset = preset
         self.device = device
         self.time_limit = time_limit
@@ -364,6 +366,8 @@ class Classifier(ClassifierMixin, _Estimator):
         Weight of each class in the loss; a sequence is in the order of ``classes_``.
     gamma, delta, quantile : float
         Of the focal loss; of the losses of a :class:`Regressor`.
+    series : {"", "row"}, default=""
+        "row": each row of ``X``, (n, steps) or (n, channels, steps), is a series over time.
     preset : {"quick", "good", "best"}, default="good"
         How much time a result is worth.
     device : str, default="auto"

@@ -238,5 +238,6 @@ def series_defaults(task: Task, rows: int, steps: int, preset: str) -> dict[str,
         "label_smoothing": 0.05 if task == "classification" else 0.0,
         "beta2": 0.99,
         "patience": max(8, epochs // 2),
-        "augment": "none",
+        # only what is seen often must vary (dev/LOG.md, 2026-11-28)
+        "augment": "light" if epochs > 40 else "none",
     }

@@ -32,6 +32,8 @@ def warm_up(model: Model) -> None:
     inputs: dict[str, np.ndarray] = {}
     if schema.image is not None:
         inputs["image"] = np.zeros((1, *schema.image), np.uint8)
+    if schema.series is not None:
+        inputs["series"] = np.zeros((1, *schema.series), np.float32)
     if schema.numbers:
         inputs["numbers"] = np.zeros((1, len(schema.numbers)))
     if schema.categories:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
+import dataclasses
 import io
 import itertools
 import json
@@ -27,9 +29,13 @@ from PIL import Image
 from ayatori.data import load_like, read_blocks
 from ayatori.data.columns import text_of
 from ayatori.data.files import UNNAMED, open_table
+from ayatori.data.measured import side_by_side
 from ayatori.data.pictures import broken_notes, called_by, decode_pictures, recipe_like
+from ayatori.data.rows import row_numbers
+from ayatori.data.series_files import decode_series
 from ayatori.data.sounds import FORMATS as SOUND_FORMATS
 from ayatori.data.sounds import UnheardError, measure
+from ayatori.data.steps import packed
 from ayatori.data.table import date_parts
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Dataset, Schema
@@ -93,7 +99,12 @@ def media_types(schema: Schema) -> tuple[str, ...]:
 
 def takes_rows(schema: Schema) -> bool:
     """Whether JSON has "rows": objects for a table, lists for arrays."""
-    return schema.kind not in ("pictures", "recordings")
+    return schema.kind not in ("pictures", "recordings", "series")
+
+
+def is_one_each(schema: Schema) -> bool:
+    """Whether a file is one series, a step in each line."""
+    return schema.kind == "series" and not schema.columns and not schema.by
 
 
 def columns_of(schema: Schema) -> dict[str, Kind]:
@@ -121,6 +132,8 @@ def read(media: Media, uploads: Sequence[Upload], schema: Schema, limits: Limits
             return _read_json(uploads[0].content, schema, limits)
         if takes_pictures(schema):
             return _read_pictures(uploads, schema, limits)
+        if is_one_each(schema):
+            return _read_series(uploads, schema, limits)
         if len(uploads) > 1:
             raise RequestError(422, f"the form must hold one CSV file, however it holds {len(uploads)} files")
         return _read_csv(uploads[0], schema, limits)
@@ -133,11 +146,12 @@ def read(media: Media, uploads: Sequence[Upload], schema: Schema, limits: Limits
 
 
 def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
-    width = math.prod(schema.image or (0,)) or len(columns_of(schema))
+    width = math.prod(schema.image or schema.series or (0,)) * schema.stretch or len(columns_of(schema))
     facts = _parsed(content, limits.rows * (2 * width + SPARE_VALUES))
     keys = [
         *(["rows"] if takes_rows(schema) else []),
         *([files_of_schema(schema)] if takes_pictures(schema) else []),
+        *(["series"] if schema.kind == "series" else []),
     ]
     if not isinstance(facts, dict) or len(facts) != 1 or not set(facts) <= set(keys):
         found = f"the keys {_some(facts)}" if isinstance(facts, dict) else _called(facts)
@@ -147,6 +161,8 @@ def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
     if not isinstance(rows, list):
         raise RequestError(422, f'"{key}" must be a list, however it is {_called(rows)}')
     check_count(len(rows), limits)
+    if key == "series":
+        return _listed_series(rows, schema)
     if key != "rows":
         return _read_pictures([_unpacked(at, text) for at, text in enumerate(rows)], schema, limits)
     if schema.kind == "table":
@@ -259,6 +275,8 @@ def _float(value: float) -> float:
 def _array(rows: Sequence[Any], schema: Schema) -> np.ndarray:
     """JSON lists -> (n, columns) float64, or pixels: null is missing."""
     shape = f"{len(schema.numbers)} numbers" if schema.image is None else f"pixels {tuple(schema.image)}"
+    if schema.series is not None:
+        shape = f"channels and steps {tuple(schema.series)}"
     try:
         array = np.array(rows, np.float64)
         leaves: Iterable[Any] = rows
@@ -295,8 +313,10 @@ def _read_csv(upload: Upload, schema: Schema, limits: Limits) -> Dataset:
         path = Path(folder) / "rows.csv"
         path.write_bytes(upload.content)
         try:
-            names = [name for name in open_table(path, schema.encoding).names if not name.startswith(UNNAMED)]
-            check_names(names, columns_of(schema), others_of(schema), f"'{upload.name}'")
+            if schema.kind != "series":
+                opened = open_table(path, schema.encoding)
+                names = [name for name in opened.names if not name.startswith(UNNAMED)]
+                check_names(names, columns_of(schema), others_of(schema), f"'{upload.name}'")
             parts: list[Dataset] = []
             for part in read_blocks(path, schema):
                 parts.append(part)
@@ -338,6 +358,56 @@ def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) ->
         image, broken = decode_pictures(files, schema.image, recipe)
     broken_notes(broken, names, True, called_by(recipe))
     return Dataset({"image": image}, None, schema, np.array(names))
+
+
+def _listed_series(rows: Sequence[Any], schema: Schema) -> Dataset:
+    """JSON lists of channels, each a list of steps (or steps, where one channel is all): null is missing."""
+    assert schema.series is not None
+    channels = len(schema.channels)
+    found = []
+    for at, row in enumerate(rows):
+        flat = isinstance(row, list) and channels == 1 and not any(isinstance(one, list) for one in row)
+        lines = [row] if flat else row
+        try:
+            whole = len(lines) == channels and all(_is_numbers(line) for line in lines)
+            series = side_by_side([np.array(line, np.float32) for line in lines]) if whole else None
+        except (TypeError, ValueError, OverflowError):
+            series = None
+        if series is None or np.isinf(series).any():
+            raise RequestError(
+                422,
+                f"every series must be {channels} lists of finite numbers or null, a channel each, however "
+                f"series {at} (the first is 0) is not",
+            )
+        found.append(series)
+    series = packed(found, schema.series, schema.stretch)
+    return Dataset({"series": series}, None, schema, row_numbers(np.arange(len(found))))
+
+
+def _is_numbers(line: Any) -> bool:
+    return isinstance(line, list) and len(line) > 0 and set(map(type, line)) <= {int, float, type(None)}
+
+
+def _read_series(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Dataset:
+    """Files as ``ayatori predict`` reads them: tables of one series each, or a .ts file of several."""
+    check_count(len(uploads), limits)
+    with tempfile.TemporaryDirectory(prefix="ayatori-") as folder:
+        if len(uploads) == 1 and uploads[0].content.lstrip(codecs.BOM_UTF8)[:1] in (b"@", b"#"):
+            path = Path(folder) / "series.ts"
+            path.write_bytes(uploads[0].content)
+            try:
+                dataset = load_like(path, schema)
+            except AyatoriError as error:
+                raise RequestError(422, str(error).replace(str(path), uploads[0].name)) from None
+            check_count(len(dataset), limits)
+            return dataclasses.replace(dataset, target=None, source="")
+        files = [str(Path(folder) / f"{at}.csv") for at in range(len(uploads))]
+        for file, upload in zip(files, uploads, strict=True):
+            Path(file).write_bytes(upload.content)
+        series, broken = decode_series(files, schema)
+    names = [upload.name for upload in uploads]
+    broken_notes(broken, names, True, "series file")
+    return Dataset({"series": series}, None, schema, np.array(names))
 
 
 def _check_sounds(uploads: Sequence[Upload]) -> None:

@@ -18,6 +18,7 @@ from ayatori.serve.bodies import (
     Limits,
     columns_of,
     files_of_schema,
+    is_one_each,
     media_types,
     others_of,
     takes_pictures,
@@ -60,6 +61,7 @@ def page_facts(model: Model, limits: Limits) -> dict[str, Any]:
         "columns": columns if schema.kind == "table" else [],
         "pictures": takes_pictures(schema),
         "csv": schema.image is None,
+        "several": is_one_each(schema),
         "example": json_example(schema),
         "rows": limits.rows,
         "megabytes": limits.bytes / 10**6,
@@ -68,6 +70,8 @@ def page_facts(model: Model, limits: Limits) -> dict[str, Any]:
 
 def json_example(schema: Schema) -> dict[str, Any]:
     """JSON that the model takes: one row, of whatever values."""
+    if schema.kind == "series":
+        return {"series": [[[0, 0, 0]] * len(schema.channels)]}
     if not takes_rows(schema):
         return {"recordings": ["UklGRg=="]} if schema.kind == "recordings" else {"pictures": ["iVBORw0KGgo="]}
     if schema.kind == "table":
@@ -78,7 +82,7 @@ def json_example(schema: Schema) -> dict[str, Any]:
         }
         return {"rows": [row]}
     zeros: Any = 0
-    for size in reversed(schema.image or (len(schema.numbers),)):
+    for size in reversed(schema.image or schema.series or (len(schema.numbers),)):
         zeros = [zeros] * size
     return {"rows": [zeros]}
 
@@ -152,10 +156,18 @@ def _bodies(schema: Schema) -> dict[str, Any]:
         for kind in (*media_types(schema)[:2], "application/octet-stream"):
             found[kind] = {}
     elif schema.image is None:
-        found["text/csv"] = {"schema": {"type": "string", "description": "A CSV with a line of names"}}
+        found["text/csv"] = {
+            "schema": {
+                "type": "string",
+                "description": "A CSV with a line of names"
+                if not is_one_each(schema)
+                else "A CSV, a series: a step in each line",
+            }
+        }
     if takes_pictures(schema) or schema.image is None:
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
-        files: Any = {"type": "array", "items": file} if takes_pictures(schema) else file
+        several = takes_pictures(schema) or is_one_each(schema)
+        files: Any = {"type": "array", "items": file} if several else file
         form = {"type": "object", "properties": {"file": files}, "required": ["file"]}
         found["multipart/form-data"] = {"schema": form}
     return found
@@ -186,6 +198,11 @@ def _request(schema: Schema, limits: Limits) -> dict[str, Any]:
     found = []
     if takes_rows(schema):
         found.append(_object({"rows": {"type": "array", "items": _row(schema), **bounds}}))
+    if schema.kind == "series":
+        steps = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 1}
+        channels = len(schema.channels)
+        one = {"type": "array", "items": steps, "minItems": channels, "maxItems": channels}
+        found.append(_object({"series": {"type": "array", "items": one, **bounds}}))
     if takes_pictures(schema):
         file = {"type": "string", "contentEncoding": "base64"}
         found.append(_object({files_of_schema(schema): {"type": "array", "items": file, **bounds}}))
@@ -200,7 +217,7 @@ def _row(schema: Schema) -> dict[str, Any]:
             others[schema.id_column] = {"description": "What the row is called in the answer"}
         return _object(columns, {name: others[name] for name in others if name not in columns})
     row: dict[str, Any] = {"type": ["number", "null"] if schema.image is None else "number"}
-    for size in reversed(schema.image or (len(schema.numbers),)):
+    for size in reversed(schema.image or schema.series or (len(schema.numbers),)):
         row = {"type": "array", "items": row, "minItems": size, "maxItems": size}
     return row
 
