@@ -15,7 +15,8 @@ from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from ayatori.data import load
 from ayatori.ensemble import blends
 from ayatori.evaluate import fit_baselines, leaderboard
-from ayatori.evaluate.baselines import Trees, _most, _pool, _subsample
+from ayatori.evaluate.baselines import Trees, _most, _subsample
+from ayatori.evaluate.matrix import _pool
 from ayatori.plan import make_plan
 from ayatori.recipe import EvaluateRecipe, PlanRecipe
 from ayatori.records import (

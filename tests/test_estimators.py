@@ -329,6 +329,7 @@ def test_a_rotation_keeps_the_network_that_did_best_on_its_own_stopping_rows() -
 def test_every_parameter_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     splitter = ShuffleSplit(2)
     given = {
+        "data": {"series": "row"},
         "plan": {"folds": 3, "repeats": 2, "strategy": "kfold", "stop": 0.3, "splitter": splitter},
         "net": {"activation": "relu", "options": {"width": 8}},
         "loss": {"label_smoothing": 0.3, "gamma": 1.5, "delta": 0.5, "quantile": 0.9},

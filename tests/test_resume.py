@@ -155,7 +155,7 @@ def test_ensembles_that_are_killed_in_every_part_are_what_unbroken_ones_are(
 def test_control_c_saves_and_says_how_to_resume(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     # long enough not to be over before the signal arrives, however busy the machine is
-    (tmp_path / "settings.toml").write_text(RECIPE.replace("= 40", "= 150"))
+    (tmp_path / "settings.toml").write_text(RECIPE.replace("= 40", "= 300"))
     process = begin(table, out, said=tmp_path / "said.txt")
     deadline = time.monotonic() + 120
     while not (out / "checkpoint.safetensors").exists() and time.monotonic() < deadline:

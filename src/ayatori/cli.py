@@ -168,14 +168,15 @@ def augment(
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("augment.html"),
     target: str | None = None,
     size: int | None = None,
+    series: str | None = None,
     seed: int = 0,
 ) -> None:
-    """See what an augmentation does to pictures, and whether it leads them to other classes.
+    """See what an augmentation does to pictures or series, and whether it leads pictures to other classes.
 
     Parameters
     ----------
     data
-        Pictures or recordings, as for run.
+        Pictures, recordings or series, as for run.
     augment
         light, digits, sound, standard, strong, random, a TOML file, or package:name of your own.
     out
@@ -184,6 +185,8 @@ def augment(
         The column of classes, where data is a table of paths.
     size
         Side of the square pictures in pixels.
+    series
+        "row", or the column that names the series, as for run.
     seed
         Every random number follows from it.
     """
@@ -194,9 +197,9 @@ def augment(
     from ayatori.report import write_sheet
 
     how = resolve(augment)
-    dataset = load(str(data), recipe=DataRecipe(target=target or "", size=size or 0))
-    if "image" not in dataset.inputs:
-        raise AyatoriError(f"there must be pictures to look at, however '{data}' holds none")
+    dataset = load(str(data), recipe=DataRecipe(target=target or "", size=size or 0, series=series or ""))
+    if not dataset.inputs.keys() & {"image", "series"}:
+        raise AyatoriError(f"there must be pictures or series to look at, however '{data}' holds none")
     varied = vary_some(dataset, None, how, seed)
     if varied.warning:
         _print(f"careful: {varied.warning}")

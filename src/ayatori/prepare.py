@@ -12,7 +12,7 @@ from ayatori import sentences
 from ayatori.advise import advise
 from ayatori.aside import end_second_process
 from ayatori.assemble import whole_plan
-from ayatori.augment import augment, candidates, resolve
+from ayatori.augment import Changes, augment, candidates, resolve
 from ayatori.clock import Clock
 from ayatori.data import load
 from ayatori.data.twins import Twins, bind, find_twins, row_keys
@@ -170,13 +170,16 @@ def show_varied(ready: Ready, folder: RunFolder | None, show: Show) -> None:
     """What the augmentation does to some pictures, and whether it leads them astray."""
     how = ready.recipe.train.augment
     how = names[-1] if (names := candidates(how)) else how
-    if folder is None or "image" not in ready.whole.inputs or not augment(how).pictures:
+    inputs, vary = ready.whole.inputs, augment(how)
+    seen = ("image" in inputs and vary.pictures) or ("series" in inputs and vary.changes != Changes())
+    if folder is None or not seen:
         return
     varied = vary_some(ready.whole, ready.plan, how, ready.recipe.seed)
     folder.write_varied(varied, how)
     show(
         Event(
-            "augment", f"pictures vary as in {folder.path / 'augment.png'}, the first of each line as it is"
+            "augment",
+            f"{varied.what} vary as in {folder.path / 'augment.png'}, the first of each line as it is",
         )
     )
     if varied.warning:

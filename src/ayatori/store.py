@@ -241,7 +241,11 @@ class RunFolder:
         import torch
 
         self.write_tensors("augment.safetensors", {"image": torch.from_numpy(varied.pictures)}, {})
-        facts = {"how": how if isinstance(how, str | dict) else str(how), "names": varied.names}
+        facts = {
+            "how": how if isinstance(how, str | dict) else str(how),
+            "names": varied.names,
+            "what": varied.what,
+        }
         self.write_json("augment.json", {**facts, "warning": varied.warning, "figures": varied.figures})
         self.write_bytes("augment.png", png_of(sheet_of(varied.pictures)))
 

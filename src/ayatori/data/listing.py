@@ -163,7 +163,8 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         if entry.is_dir(follow_symlinks=False):
             pictures = [(path, entry.name) for path in _walk(entry.path, root, counts, wanted)]
             if not pictures:
-                notes.append(f"folder '{entry.name}' is left out: it holds no pictures and no recordings")
+                kinds = "no series" if wanted is is_steps else "no pictures and no recordings"
+                notes.append(f"folder '{entry.name}' is left out: it holds {kinds}")
             found += pictures
         else:
             loose += [(path, "") for path in _one(entry, root, counts, wanted)]
@@ -184,7 +185,7 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
             f"it holds {counted([path for path, _ in loose])} without a class" if loose else "it holds none"
         )
         if loose and need_classes:
-            seen += _told_how(loose[0][0])
+            seen = _tables(loose[0][0]) if wanted is is_steps else seen + _told_how(loose[0][0])
         if counts["other"] and not loose:
             seen = _others(folder)
         raise AyatoriError(f"folder '{folder}' must hold {what}, however {seen}")
@@ -199,6 +200,12 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
         notes=tuple(notes),
         folders=any(labels),
     )
+
+
+def _tables(path: str) -> str:
+    """What a folder holds in which tables lie without a class, and what to do with them."""
+    how = _told_how(path).partition(", or ")[2]
+    return f"it holds tables; give one: ayatori run '{_shown(path)}', or where each is one series, {how}"
 
 
 def _told_how(path: str) -> str:

@@ -76,7 +76,9 @@ def kind_of(files: Sequence[str]) -> str:
 
 def find(folder: Path, word: str) -> Path | None:
     """The file in ``folder`` that is called ``word``, or ``word`` and an ending."""
-    endings = ("",) if is_media(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+    endings = (
+        ("",) if is_media(word) or is_steps(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+    )
     # os.path: a text that is too long for a name is none, where Path.is_file raises
     return next((path for end in endings if os.path.isfile(path := folder / f"{word}{end}")), None)
 

@@ -260,8 +260,8 @@ def _ask_groups(found: _Features, column: RawColumn) -> None:
 def _ask_series(found: _Features) -> None:
     """Columns that are numbered by time, or blocks of them with several names, may be steps of series."""
     names = list(found.numbers)
-    channels = channels_of(names) if len(names) >= LEAST_STEPS else ("",)
-    timed = len(channels) > 1 or bool(_TIMED.fullmatch(names[0]) and channels[0])
+    channels = channels_of(names) if len(names) >= LEAST_STEPS else ()
+    timed = len(channels) > 1 or (channels and _TIMED.fullmatch(names[0]))
     if timed and len(names) // len(channels) >= LEAST_STEPS:
         found.notes.append(
             f"columns '{names[0]}' to '{names[-1]}' are numbered: where they are the steps of a series, in "

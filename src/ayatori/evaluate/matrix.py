@@ -10,7 +10,7 @@ import numpy as np
 from ayatori.records import Dataset
 
 SIDE = 14  # pictures are averaged down to at most this side
-SHAPE = 256  # values at most that say how series go, in coarse steps
+SHAPE = 128  # values at most that say how series go, in coarse steps
 KERNELS, TAPS = 128, 9  # random convolutions of series, and how many steps each looks at
 WINDOWS = 1 << 24  # values of a block of windows
 

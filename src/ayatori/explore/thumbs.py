@@ -61,7 +61,7 @@ def drawn(series: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:
             colour = COLOURS[channel] if channel < len(COLOURS) else OTHERS
             for own in np.ma.clump_unmasked(np.ma.masked_invalid(heights[channel])):
                 points = np.stack([across[own], heights[channel][own]], axis=1).ravel().tolist()
-                pen.line(points if len(points) > 2 else points * 2, fill=colour, width=max(2, side // 32))
+                pen.line(points if len(points) > 2 else points * 2, fill=colour, width=max(2, side // 40))
         small = picture.resize((side, side), Image.Resampling.LANCZOS)
         parts.append(np.asarray(small, np.uint8).transpose(2, 0, 1))
     return np.stack(parts) if parts else np.zeros((0, 3, side, side), np.uint8)

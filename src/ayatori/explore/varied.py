@@ -17,11 +17,12 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from ayatori.augment import Augmentation, Changes, augment, changes_of
+from ayatori.augment import Augmentation, Changes, augment, changes_of, vary_series
+from ayatori.explore.thumbs import drawn
 from ayatori.records import Dataset, Plan
 
 VARIANTS = 8
-SHOWN = 12  # classes of the sheet
+SHOWN, LINES = 12, 96  # classes of the sheet; pixels of a series that is drawn
 SIDE, LARGE = 16, 48  # pixels of the plain space; larger pictures are made smaller first
 REFERENCES, COPIES, ASKED, TRIED = 1500, 4, 400, 2
 HARMLESS = Changes(shift=1 / 12, turn=10, zoom=0.1)
@@ -43,6 +44,7 @@ class Varied:
     names: tuple[str, ...]
     warning: str
     figures: Mapping[str, Any]
+    what: str = "pictures"
 
 
 def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> Varied:
@@ -55,6 +57,8 @@ def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> V
     free = np.arange(len(dataset)) if plan is None else np.flatnonzero(~plan.sealed)
     free = chance.permutation(free)
     rows, names = _examples(dataset, free)
+    if "series" in dataset.inputs:
+        return Varied(_series(dataset, rows, vary, seed), rows, names, "", {}, "series")
     again = np.repeat(rows, VARIANTS)
     batch, first = {"image": _take(dataset, again)}, _take(dataset, rows)
     if "mask" in dataset.inputs:
@@ -70,6 +74,16 @@ def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> V
         figures = _neighbours(dataset, free, vary, seed)
         warning = _warning(figures, dataset.classes)
     return Varied(pictures, rows, names, warning, figures)
+
+
+def _series(dataset: Dataset, rows: np.ndarray, vary: Augmentation, seed: int) -> np.ndarray:
+    """(k, 9, 3, s, s): series and their variants as lines, all to one scale."""
+    series = dataset.inputs["series"]
+    again = torch.from_numpy(series[np.repeat(rows, VARIANTS)])
+    changed = vary_series(again[None], vary.changes, [seed])[0].numpy()
+    own = drawn(series, rows, LINES)[:, None]
+    variants = drawn(np.concatenate([series, changed]), len(series) + np.arange(len(changed)), LINES)
+    return np.concatenate([own, variants.reshape(len(rows), VARIANTS, *variants.shape[1:])], axis=1)
 
 
 def _tinted(image: Tensor, mask: Tensor) -> Tensor:

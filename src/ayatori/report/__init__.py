@@ -37,7 +37,7 @@ def write_sheet(path: str | Path, name: str, how: Any, varied: Any) -> Path:
     """A page of its own with what the augmentation ``how`` does: see ``explore.varied.vary_some``."""
     from ayatori.store import RunFolder
 
-    sheet = sheet_facts(how, varied.names, varied.pictures, varied.warning)
+    sheet = sheet_facts(how, varied.names, varied.pictures, varied.warning, varied.what)
     page = environment().get_template("augment_page.html.j2").render(name=name, augmented=sheet)
     path = Path(path)
     RunFolder(path.parent).write_text(path.name, page)

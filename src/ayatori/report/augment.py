@@ -17,16 +17,21 @@ def augment_facts(run: Path, result: Mapping[str, Any]) -> dict[str, Any] | None
     """What the page says of the augmentation: how, a strip of pictures for each row, what was compared."""
     compared = dict(result.get("augment") or {})
     if not (run / "augment.json").is_file():
-        return {"compared": _compared(compared), "strips": [], "how": "", "warning": ""} if compared else None
+        nothing = {"strips": [], "how": "", "warning": "", "what": "rows"}
+        return nothing | {"compared": _compared(compared)} if compared else None
     facts = json.loads((run / "augment.json").read_text(encoding="utf-8"))
     pictures = load_file(run / "augment.safetensors")["image"]
-    return sheet_facts(facts["how"], facts["names"], pictures, facts["warning"]) | {
+    what = facts.get("what", "pictures")
+    return sheet_facts(facts["how"], facts["names"], pictures, facts["warning"], what) | {
         "compared": _compared(compared)
     }
 
 
-def sheet_facts(how: Any, names: Any, pictures: Any, warning: str) -> dict[str, Any]:
-    """The sheet alone: ``pictures`` (k, 9, c, h, w) uint8, a row and its variants, called ``names``."""
+def sheet_facts(how: Any, names: Any, pictures: Any, warning: str, what: str = "pictures") -> dict[str, Any]:
+    """The sheet alone: ``pictures`` (k, 9, c, h, w) uint8, a row and its variants, called ``names``.
+
+    ``what`` the rows are: pictures, series or rows.
+    """
     said = (
         how if isinstance(how, str) else ", ".join(f"{name} = {value}" for name, value in dict(how).items())
     )
@@ -34,7 +39,7 @@ def sheet_facts(how: Any, names: Any, pictures: Any, warning: str) -> dict[str, 
         {"name": name, "picture": data_url(line_of_pictures(line), 0)}
         for name, line in zip(names, pictures, strict=True)
     ]
-    return {"how": said, "strips": strips, "warning": warning, "compared": None}
+    return {"how": said, "strips": strips, "warning": warning, "what": what, "compared": None}
 
 
 def _compared(facts: Mapping[str, Any]) -> dict[str, Any] | None:
