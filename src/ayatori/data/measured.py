@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ayatori.data.columns import RawColumn, decode
+from ayatori.data.columns import RawColumn, decode, text_of
 from ayatori.data.files import TableSource, open_table
 from ayatori.data.steps import channels_of
 from ayatori.data.table import check_finite, check_names
@@ -167,11 +167,11 @@ def _one_value(column: RawColumn, place: np.ndarray, first: np.ndarray, names: R
     values = column.values
     same = (values == values[first][place]) | (column.missing & column.missing[first][place])
     if not same.all():
-        row = int(np.flatnonzero(~same)[0])
+        code = names.values[int(np.flatnonzero(~same)[0])]
+        named = names.words[code] if names.kind == "text" else text_of(code)
         raise AyatoriError(
-            f"column '{column.name}' must say the same in all rows of a series, however series "
-            f"'{names.words[names.values[row]] if names.kind == 'text' else names.values[row]:}' of column "
-            f"'{by}' has two values of it"
+            f"column '{column.name}' must say the same in all rows of a series, however series '{named}' of "
+            f"column '{by}' has two values of it"
         )
 
 

@@ -140,7 +140,8 @@ def check_channels(channels: Sequence[str], schema: Schema) -> None:
 
 
 def _placed(measured: Measured) -> pa.Table:
-    return measured.beside.append_column(_PLACE, pa.array(np.arange(len(measured.series), dtype=np.float64)))
+    places = pa.array(np.arange(len(measured.series), dtype=np.float64))
+    return pa.table([*measured.beside.columns, places], [*measured.beside.column_names, _PLACE])
 
 
 def _with_series(rows: Rows, measured: Measured, shape: tuple[int, int], stretch: int) -> Rows:

@@ -80,6 +80,11 @@ def _load(
     data = framed(data)
     source = "" if path is None else str(path.absolute())
     if path is not None and path.is_dir():
+        if recipe.series:
+            raise AyatoriError(
+                f"`series` says how a table holds series, however '{path}' is a folder, a file for each; "
+                "leave it out"
+            )
         listing, later = list_labelled(path, recipe)
         if test is not None:
             later = list_test(existing(test), listing, recipe)

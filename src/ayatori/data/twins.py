@@ -72,7 +72,9 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     exact = np.stack([first[copies], copies], axis=1)
     distinct = np.flatnonzero(first == np.arange(len(dataset)))
     found, apart = np.zeros((0, 2), np.int64), np.zeros(0)
-    width = sum(int(np.prod(values.shape[1:])) for name, values in dataset.inputs.items() if name != "image")
+    width = sum(
+        values.shape[1] for name, values in dataset.inputs.items() if name in ("numbers", "categories")
+    )
     near &= bool(dataset.inputs.keys() & {"image", "numbers", "series"})
     if near and len(distinct) <= min(NEAR_ROWS, NEAR_VALUES // max(width, 1)):
         with threadpool_limits(1):  # the products are small: threads would mostly wait for one another

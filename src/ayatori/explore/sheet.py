@@ -13,7 +13,7 @@ import pandas as pd
 
 from ayatori.explore.audit import Audit
 from ayatori.explore.bounds import Bounds
-from ayatori.explore.thumbs import thumbs_of
+from ayatori.explore.thumbs import SIDE, thumbs_of
 from ayatori.explore.verdict import Evidence, verdict
 from ayatori.recipe import Recipe
 from ayatori.records import Dataset, Look, Map, Representation
@@ -24,6 +24,7 @@ HOVER = 8  # columns of a table that are shown of a row
 PAIRS = 20
 CONFUSION = 50  # classes at most
 THUMBNAILS = 2000
+DRAWN, LARGER = 1000, 64  # series that are drawn, and their pixels: lines are thin
 SHOWN = 48  # of each list on the page
 
 
@@ -260,7 +261,8 @@ def _pictures(lists: Mapping[str, Any], drawn: np.ndarray, data: Dataset) -> dic
         return None
     first = [line["row"] for line in (*lists["suspects"][:SHOWN], *lists["outliers"][:SHOWN])]
     first += [line[side] for line in lists["duplicates"][:SHOWN] for side in "ab"]
-    even = drawn[np.linspace(0, len(drawn) - 1, min(THUMBNAILS, len(drawn))).astype(int)]
-    rows = pd.unique(np.concatenate([np.array(first, np.int64), even]))[:THUMBNAILS]
-    pixels = thumbs_of(data.inputs, rows)
+    most, side = (DRAWN, LARGER) if "series" in data.inputs else (THUMBNAILS, SIDE)
+    even = drawn[np.linspace(0, len(drawn) - 1, min(most, len(drawn))).astype(int)]
+    rows = pd.unique(np.concatenate([np.array(first, np.int64), even]))[:most]
+    pixels = thumbs_of(data.inputs, rows, side)
     return None if pixels is None else {"rows": rows, "pixels": pixels}
