@@ -267,6 +267,40 @@ def test_blocks_hold_what_is_read_at_once(source: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(joined, whole.inputs["series"])
 
 
+def test_numbers_of_rows_are_no_steps_and_no_channels() -> None:
+    series, kinds = waves(30)
+    wide = wide_table(series, kinds).drop(columns="name")
+    wide.insert(0, "id", np.arange(100, 130))
+    dataset = load(wide, recipe=DataRecipe(series="row"))
+    assert dataset.schema.series == (2, STEPS)
+    assert "column 'id' is left out: it numbers the rows" in dataset.notes
+    long = long_table(series, kinds).drop(columns=["step", "who"])
+    long.insert(0, "Unnamed: 0", np.arange(len(long)))
+    assert load(long, recipe=DataRecipe(series="name")).schema.channels == ("sensor 0", "sensor 1")
+
+
+def test_a_channel_of_new_rows_is_never_taken_for_a_clock() -> None:
+    series, kinds = waves()
+    schema = load(long_table(series, kinds), recipe=DataRecipe(series="name", drop=("who",))).schema
+    rising = np.tile(np.arange(STEPS, dtype=np.float32), (1, 2, 1))
+    new = long_table(rising, ["slow"]).drop(columns="kind")
+    np.testing.assert_array_equal(load_like(new, schema).inputs["series"], rising)
+
+
+def test_values_that_float32_cannot_hold_are_refused(tmp_path: Path) -> None:
+    series, kinds = waves()
+    large = series.astype(np.float64)
+    large[3, 0, 3] = 1e39
+    with pytest.raises(AyatoriError, match="must be finite, however row 3"):
+        load(large, y=kinds, recipe=DataRecipe(series="row"))
+    for table, how in ((wide_table(large, kinds), "row"), (long_table(large, kinds), "name")):
+        with pytest.raises(AyatoriError, match=r"must be below 3\.4e"):
+            load(table, recipe=DataRecipe(series=how))
+    schema = load(wide_table(series, kinds), recipe=DataRecipe(series="row")).schema
+    with pytest.raises(AyatoriError, match=r"must be below 3\.4e"):
+        load_like(wide_table(large, kinds), schema)
+
+
 def test_columns_that_are_numbered_by_time_are_asked_about() -> None:
     series, kinds = waves()
     notes = load(wide_table(series, kinds)).notes

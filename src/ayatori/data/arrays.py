@@ -146,7 +146,8 @@ def _series(array: np.ndarray, start: int) -> np.ndarray:
             "series must be an array (rows, steps) or (rows, channels, steps) of two steps or more, however "
             f"its shape is {array.shape}"
         )
-    series = np.ascontiguousarray(array.reshape(len(array), -1, array.shape[-1]), np.float32)
+    with np.errstate(over="ignore"):
+        series = np.ascontiguousarray(array.reshape(len(array), -1, array.shape[-1]), np.float32)
     if np.isinf(series).any():
         row = start + int(np.argwhere(np.isinf(series))[0][0])
         raise AyatoriError(f"series must be finite, however row {row} (the first is 0) is not")

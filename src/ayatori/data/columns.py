@@ -38,6 +38,8 @@ BELONGS = re.compile(
     r"session|family|household|case|group|plot|specimen)s?"
     r"([_ .-]?(id|no|nr|number|key|code|name))?|id))|.*[a-z]I[dD]"
 )
+_ROW_NUMBER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|no|nr|key|unnamed.*))|.*[a-z](I[dD]|N[or])")
+UNIQUE_ROWS = 20  # from which on values that all differ are no accident
 MOSTLY = 0.9  # from this share of numbers on, text in a column is a mistake
 
 
@@ -72,6 +74,13 @@ class RawColumn:
         """Whether these are numbers without a fraction."""
         present = self.values[~self.missing]
         return self.kind == "number" and bool((present == np.floor(present)).all())
+
+
+def numbers_rows(column: RawColumn) -> bool:
+    """Whether a column is called like a number of rows, and has another whole number in each."""
+    present = column.values[~column.missing]
+    several = len(present) > UNIQUE_ROWS and column.whole and bool(_ROW_NUMBER.fullmatch(column.name))
+    return several and len(np.unique(present)) == len(present)
 
 
 def text_of(value: Any) -> str:

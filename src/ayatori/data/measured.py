@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ayatori.data.columns import RawColumn, decode, text_of
+from ayatori.data.columns import RawColumn, decode, numbers_rows, text_of
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.steps import channels_of
+from ayatori.data.steps import channels_of, single
 from ayatori.data.table import check_finite, check_names
 from ayatori.records import AyatoriError, SchemaError
 
@@ -113,15 +113,15 @@ def read_wide(
         raise SchemaError(f"column '{texts[0]}'{opened.called} must hold numbers, however it does not")
     if texts:
         notes.append(f"columns beside the series are left out: {', '.join(texts[:8])}")
-    numbers = [one for one in found if one.kind == "number"]
+    numbers = [one for one in found if one.kind == "number" and (columns or not numbers_rows(one))]
+    notes += [f"column '{one.name}' is left out: it numbers the rows" for one in found if numbers_rows(one)]
     if not numbers:
         raise AyatoriError(
             f"the table{opened.called} must have columns of numbers, the steps of series, however it has none"
         )
-    for one in numbers:
-        check_finite(one)
+    _need_numbers(numbers)
     channels = channels_of([one.name for one in numbers])
-    values = np.stack([one.values for one in numbers], axis=1).astype(np.float32)
+    values = single(np.stack([one.values for one in numbers], axis=1))
     series = values.reshape(len(values), len(channels), -1)
     return Measured(series, channels, beside, tuple(one.name for one in numbers), tuple(notes))
 
@@ -155,8 +155,14 @@ def read_long(
     starts = np.searchsorted(place[order], np.arange(len(first)))
     for name in kept:
         _one_value(decode(name, table[name], guess=False), place, np.sort(first), names, by)
-    numbers, notes = _channels(table, wanted, place, order, starts)
-    values = np.stack([one.values for one in numbers]).astype(np.float32)[:, order]
+    found = [decode(name, table[name]) for name in wanted]
+    notes: tuple[str, ...] = ()
+    if channels:
+        numbers = found
+        _need_numbers(found)
+    else:
+        numbers, notes = _channels(found, np.arange(len(order)) - starts[place[order]], order)
+    values = single(np.stack([one.values for one in numbers]))[:, order]
     series = np.split(values, starts[1:], axis=1)
     beside = table.select([by, *kept]).take(np.sort(first))
     return Measured(series, tuple(one.name for one in numbers), beside, notes=notes)
@@ -176,21 +182,20 @@ def _one_value(column: RawColumn, place: np.ndarray, first: np.ndarray, names: R
 
 
 def _channels(
-    table: pa.Table, wanted: Sequence[str], place: np.ndarray, order: np.ndarray, starts: np.ndarray
+    columns: Sequence[RawColumn], count: np.ndarray, order: np.ndarray
 ) -> tuple[list[RawColumn], tuple[str, ...]]:
-    """The columns of numbers but those that only count the steps, and what was left out."""
+    """The columns of numbers but those that only count steps or rows, and what was left out."""
     notes: list[str] = []
     numbers: list[RawColumn] = []
     texts: list[str] = []
-    count = np.arange(len(order)) - starts[place[order]]
-    for name in wanted:
-        column = decode(name, table[name])
+    for column in columns:
         if column.kind != "number":
-            texts.append(name)
+            texts.append(column.name)
         elif counts_steps(column.values[order], count):
-            notes.append(f"column '{name}' is left out: it counts the steps")
+            notes.append(f"column '{column.name}' is left out: it counts the steps")
+        elif numbers_rows(column):
+            notes.append(f"column '{column.name}' is left out: it numbers the rows")
         else:
-            check_finite(column)
             numbers.append(column)
     if texts:
         notes.append(f"columns beside the series are left out: {', '.join(texts[:8])}")
@@ -198,7 +203,15 @@ def _channels(
         raise AyatoriError(
             "the table must have columns of numbers, the channels of its series, however none is left"
         )
+    _need_numbers(numbers)
     return numbers, tuple(notes)
+
+
+def _need_numbers(columns: Sequence[RawColumn]) -> None:
+    for column in columns:
+        if column.kind != "number":
+            raise SchemaError(f"column '{column.name}' must hold numbers, however it holds other values")
+        check_finite(column)
 
 
 def counts_steps(values: np.ndarray, count: np.ndarray) -> bool:
@@ -219,15 +232,13 @@ def read_file(file: str) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
         opened = open_table(file, bare=True)
         columns = [decode(name, values) for name, values in _whole(opened)]
-        for column in columns:
-            check_finite(column)
+        numbers = [one for one in columns if one.kind == "number"]
+        _need_numbers(numbers)
+        if not numbers or not len(numbers[0].values):
+            raise UnmeasuredError("it has no numbers")
+        return single(np.stack([one.values for one in numbers])), tuple(one.name for one in numbers)
     except AyatoriError as error:
         raise UnmeasuredError(re.split(r"however:? ", str(error))[-1]) from None
-    numbers = [one for one in columns if one.kind == "number"]
-    if not numbers or not len(numbers[0].values):
-        raise UnmeasuredError("it has no numbers")
-    series = np.stack([one.values for one in numbers]).astype(np.float32)
-    return series, tuple(one.name for one in numbers)
 
 
 def _whole(opened: TableSource) -> list[tuple[str, pa.ChunkedArray]]:

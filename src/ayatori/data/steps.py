@@ -53,6 +53,17 @@ def channels_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(block or "value" for block in blocks) if even and steps > 1 and all(matches) else ("value",)
 
 
+def single(values: np.ndarray) -> np.ndarray:
+    """Numbers as float32; AyatoriError where one is too large for that."""
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32)
+    if np.isinf(found).any():
+        raise AyatoriError(
+            f"values of series must be below {np.finfo(np.float32).max:.1e}, however one is not"
+        )
+    return found
+
+
 def packed(series: Sequence[np.ndarray] | np.ndarray, shape: tuple[int, int], stretch: int) -> np.ndarray:
     """Series (channels, steps) each -> (n, channels, steps) float32: averaged, cut or filled up with NaN."""
     whole = np.full((len(series), *shape), np.nan, np.float32)

@@ -11,18 +11,25 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import target as targets
-from ayatori.data.columns import BELONGS, RawColumn, amount, days_of, decode, text_of
+from ayatori.data.columns import (
+    BELONGS,
+    UNIQUE_ROWS,
+    RawColumn,
+    amount,
+    days_of,
+    decode,
+    numbers_rows,
+    text_of,
+)
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
-from ayatori.data.steps import channels_of, packed
+from ayatori.data.steps import channels_of, packed, single
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
-_IDENTIFIER = re.compile(r"(?i:(.*[_ .-])?(id|index|idx|rowid|row|no|nr|key|unnamed.*))|.*[a-z](I[dD]|N[or])")
 LEAST_STEPS = 24  # numbered columns that may be steps
 LEAST_GROUPS = 10  # different values; with fewer, a column is more often a kind than a case
 _UNIQUE = 0.5  # text with more distinct words than this share of its rows is an identifier or free text
-_UNIQUE_ROWS = 20
 _TIMED = re.compile(r"(?i:t|time|step|tick|lag|hour|day|week|month|ms|s|sec|sample)?[_ .-]?\d+")
 _SOME_DATE = re.compile(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b", re.ASCII)  # in whatever order
 
@@ -279,7 +286,7 @@ def _varies(values: np.ndarray) -> bool:
 
 def _add_text(found: _Features, column: RawColumn) -> None:
     distinct, present = len(column.words), int((~column.missing).sum())
-    if distinct > max(_UNIQUE_ROWS, _UNIQUE * present):
+    if distinct > max(UNIQUE_ROWS, _UNIQUE * present):
         kind = "an identifier or free text"
         if all(_SOME_DATE.match(word) for word in column.words):
             kind = "dates that cannot be told for sure; write 2026-01-31"
@@ -291,13 +298,7 @@ def _add_text(found: _Features, column: RawColumn) -> None:
 
 def _add_number(found: _Features, column: RawColumn, kept: np.ndarray) -> None:
     check_finite(column, kept)
-    present = column.values[~column.missing]
-    if (
-        len(present) > _UNIQUE_ROWS
-        and _IDENTIFIER.fullmatch(column.name)
-        and column.whole
-        and len(np.unique(present)) == len(present)
-    ):
+    if numbers_rows(column):
         found.leave_out(column.name, "it numbers the rows")
         return
     found.numbers[column.name] = column.values
@@ -416,10 +417,9 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
         inputs["numbers"] = side_by_side(columns, table.num_rows, np.float64)
     if schema.series is not None:
         steps = [_number_like(name, table[name], kept) for name in schema.columns]
-        whole = side_by_side(steps, table.num_rows, np.float32)
-        inputs["series"] = packed(
-            whole.reshape(table.num_rows, schema.series[0], -1), schema.series, schema.stretch
-        )
+        whole = single(side_by_side(steps, table.num_rows, np.float64))
+        whole = whole.reshape(table.num_rows, schema.series[0], -1)
+        inputs["series"] = packed(whole, schema.series, schema.stretch)
     if schema.categories:
         codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
         inputs["categories"] = side_by_side(codes, table.num_rows, np.int32)

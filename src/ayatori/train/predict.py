@@ -66,8 +66,9 @@ def _rows_of_a_pass(inputs: Mapping[str, np.ndarray], device: torch.device, netw
     """Rows of each network in one pass: a power of two, so that a table that is read in blocks is cut at the
     same rows."""
     most, least = PREDICT_ROWS, LEAST_BLOCK
-    if "image" in inputs or "activations" in inputs:
-        size = inputs["image"].shape[2:] if "image" in inputs else inputs["activations"].shape[1:]
+    sizes = {"image": 2, "series": 2, "activations": 1}  # from which axis on
+    size = next((inputs[name].shape[axis:] for name, axis in sizes.items() if name in inputs), ())
+    if size:
         if device.type == "cpu":
             most, least = min(most, PIXELS // int(np.prod(size))), LEAST_PICTURES
     elif sum(values[:1].nbytes for values in inputs.values()) <= NARROW:

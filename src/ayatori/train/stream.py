@@ -222,13 +222,13 @@ def views_of(inputs: Mapping[str, np.ndarray], seed: int, epoch: int) -> np.ndar
 
 
 def own_inputs(dataset: Dataset, own: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Raw inputs of a member's own training rows; of pictures a sample of at most FIT_BYTES."""
+    """Raw inputs of a member's own training rows; of pictures and series a sample of at most FIT_BYTES."""
     inputs = {}
     for name, values in dataset.inputs.items():
         if name.endswith(VIEWS):
             continue
         rows = own
-        if name in ("image", "activations"):
+        if name in ("image", "activations", "series"):
             most = max(1, FIT_BYTES // int(np.prod(values.shape[1:])))
             if len(own) > most:
                 rows = np.sort(np.random.default_rng(seed).choice(own, most, replace=False))
