@@ -134,6 +134,18 @@ def test_a_table_of_paths_names_the_files_and_their_groups(tmp_path: Path) -> No
     np.testing.assert_allclose(dataset.inputs["series"], series, rtol=1e-6)
 
 
+def test_a_picture_beside_the_folders_does_not_make_them_folders_of_pictures(tmp_path: Path) -> None:
+    series, kinds = waves(8)
+    folder = folder_of(tmp_path / "waves", series, kinds)
+    (folder / "overview.png").write_bytes(b"")
+    assert load(folder).schema.kind == "series"
+
+
+def test_names_of_tables_that_are_not_there_are_only_words() -> None:
+    frame = pd.DataFrame({"log": ["a.csv", "b.csv"] * 10, "size": np.arange(20.0), "kind": ["x", "y"] * 10})
+    assert load(frame).schema.kind == "table"
+
+
 def test_a_table_without_a_header_is_read_when_each_row_is_a_series(tmp_path: Path) -> None:
     series, kinds = waves(channels=1)
     rows = np.column_stack([np.array(kinds) == "fast", series[:, 0]])

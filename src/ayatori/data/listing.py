@@ -153,7 +153,7 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
     Hidden files, files of other kinds, and links that leave the folder are skipped. Where there are neither
     pictures nor recordings, tables are series, one each.
     """
-    wanted = is_media if any(map(is_media, _names(folder))) else is_steps
+    wanted = _looked_for(folder)
     root = folder.resolve()
     notes: list[str] = []
     found: list[tuple[str, str]] = []
@@ -253,7 +253,19 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     return sorted(seen, key=lambda entry: entry.name)
 
 
-def _names(folder: Path) -> Iterator[str]:
+def _looked_for(folder: Path) -> Wanted:
+    """Pictures and recordings, or tables: what is in the subfolders, else what is in the folder itself."""
+    for entries in (
+        [entry.path for entry in _visible(folder) if entry.is_dir(follow_symlinks=False)],
+        [str(folder)],
+    ):
+        for kind in (is_media, is_steps):
+            if any(kind(name) for path in entries for name in _names(path)):
+                return kind
+    return is_media
+
+
+def _names(folder: str | Path) -> Iterator[str]:
     """The names of all files below a folder."""
     return (name for _, _, names in os.walk(folder) for name in names)
 

@@ -14,7 +14,7 @@ CELL = 0.05  # to which they are rounded, in their own standard deviations
 SAME = 1e-5  # that the correlation of what two series have in common may be below 1
 BENT = 0.01  # share of its variance that must be off a straight line: of lines, all parts are alike
 VALUES = 50_000_000  # of one channel of all series; beyond, no overlaps are looked for
-CANDIDATES = 1_000_000  # pairs that are compared
+CANDIDATES = 200_000  # pairs that are compared
 _AT_ONCE = 1 << 22  # values
 
 
@@ -37,15 +37,18 @@ def overlaps(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if steps <= head or n < 2 or n * steps > VALUES:
         return none
     ends, offsets, begins = _candidates(series[:, _finest(series)], head)
-    kept = [
-        at[_same(series[ends[at], :, offset:], series[begins[at], :, : steps - offset])]
-        for offset in np.unique(offsets).tolist()
-        for at in np.array_split(np.flatnonzero(offsets == offset), 1 + np.sum(offsets == offset) // 4096)
-    ]
-    sure = np.concatenate(kept) if kept else np.zeros(0, np.int64)
-    pairs = np.sort(np.stack([ends[sure], begins[sure]], axis=1), axis=1)
+    sure = [np.zeros(0, np.int64)]
+    order = np.argsort(offsets, kind="stable")
+    for same in np.split(order, np.flatnonzero(np.diff(offsets[order])) + 1):
+        for at in np.array_split(same, len(same) // 4096 + 1):
+            if len(at):
+                away = int(offsets[at[0]])
+                alike = _same(series[ends[at], :, away:], series[begins[at], :, : steps - away])
+                sure.append(at[alike])
+    kept = np.concatenate(sure)
+    pairs = np.sort(np.stack([ends[kept], begins[kept]], axis=1), axis=1)
     pairs, first = np.unique(pairs, axis=0, return_index=True)
-    return pairs.astype(np.int64), offsets[sure][first] / steps
+    return pairs.astype(np.int64), offsets[kept][first] / steps
 
 
 def _finest(series: np.ndarray) -> int:
@@ -103,5 +106,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     size = np.sqrt(np.square(a).sum(axis=2) * np.square(b).sum(axis=2))
     flat = (np.abs(a).max(axis=2) <= 1e-12) == (np.abs(b).max(axis=2) <= 1e-12)
     close = (a * b).sum(axis=2) >= (1 - SAME) * size
-    few = np.array([len(np.unique(one.round(12))) < max(POINTS, one.shape[-1] // 4) for one in a])
-    return alike & (flat & close).all(axis=1) & ~few
+    alike &= (flat & close).all(axis=1)
+    for row in np.flatnonzero(alike):
+        alike[row] = len(np.unique(a[row].round(12))) >= max(POINTS, a.shape[2] // 4)
+    return alike
