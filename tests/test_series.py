@@ -110,7 +110,7 @@ def test_a_folder_of_tables_holds_a_series_in_each_and_its_clock_is_no_channel(t
     series, kinds = waves()
     dataset = load(folder_of(tmp_path / "waves", series, kinds))
     assert dataset.schema.channels == ("x", "y")
-    assert "column 'seconds' is left out: it counts the steps" in dataset.notes
+    assert "column 'seconds' is left out: it tells the time of a step" in dataset.notes
     order = [int(re.findall(r"\d+", name)[0]) for name in dataset.ids]
     np.testing.assert_allclose(dataset.inputs["series"], series[order], rtol=1e-6)
     assert [dataset.classes[code] for code in dataset.labels] == [kinds[row] for row in order]
@@ -195,6 +195,28 @@ def test_a_column_that_is_the_same_clock_in_all_series_counts_the_steps() -> Non
     assert not counts_steps(np.array([2.0, 1, 0, 2, 1]), count)
 
 
+def test_a_time_that_goes_on_is_no_channel_and_one_that_goes_back_is_refused() -> None:
+    series, kinds = waves(6)
+    long = long_table(series, kinds)
+    long["timestamp (ms)"] = 1_000 + 7 * np.arange(len(long))  # another one in each series
+    long["date"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(long)), unit="min")
+    how = DataRecipe(series="name", target="kind", drop=("who",))
+    dataset = load(long, recipe=how)
+    assert dataset.schema.channels == ("sensor 0", "sensor 1")
+    assert "column 'timestamp (ms)' is left out: it tells the time of a step" in dataset.notes
+    clocks = ["timestamp (ms)", "date", "step"]
+    load(long.sample(frac=1, random_state=0).drop(columns=clocks), recipe=how)  # nothing tells the order
+    for name in clocks:
+        others = [other for other in clocks if other != name]
+        shuffled = long.sample(frac=1, random_state=0).drop(columns=others)
+        with pytest.raises(AyatoriError, match="must be in the order of time, however column"):
+            load(shuffled, recipe=how)
+    flags = long.assign(frame=np.arange(len(long)) % 3)
+    assert "frame" in load(flags, recipe=how).schema.channels
+    rising = long.assign(energy=np.arange(len(long)) ** 2.0)
+    assert "energy" in load(rising, recipe=how).schema.channels
+
+
 def test_what_is_cut_at_the_test_is_like_the_development_rows(tmp_path: Path) -> None:
     series, kinds = waves()
     longer = np.concatenate([series, series[:, :, :7]], axis=2)
@@ -277,6 +299,18 @@ def test_blocks_hold_what_is_read_at_once(source: str, tmp_path: Path) -> None:
     assert np.concatenate([part.ids for part in parts]).tolist() == whole.ids.tolist()
     joined = np.concatenate([part.inputs["series"] for part in parts])
     np.testing.assert_array_equal(joined, whole.inputs["series"])
+
+
+def test_columns_of_a_series_may_stand_in_any_order_beside_others() -> None:
+    series, kinds = waves(12)
+    wide = wide_table(series, kinds)
+    expected = load(wide, recipe=DataRecipe(series="row", ids="name"))
+    mixed = wide[sorted(wide.columns, key=lambda name: name[::-1])].assign(age=np.arange(12) / 7)
+    dataset = load(mixed, recipe=DataRecipe(series="row", ids="name", target="kind"))
+    np.testing.assert_array_equal(dataset.inputs["series"], expected.inputs["series"])
+    assert "columns beside the series are left out: age" in dataset.notes
+    again = load_like(mixed.sample(frac=1, axis=1, random_state=0), dataset.schema)
+    np.testing.assert_array_equal(again.inputs["series"], expected.inputs["series"])
 
 
 def test_numbers_of_rows_are_no_steps_and_no_channels() -> None:

@@ -189,7 +189,7 @@ class RunOptions:
         Measurements over time: "row", where each row of the table is a series, or the column that names the
         series of each row, a step.
     series_steps
-        Longer series are averaged down to so many steps; 1024.
+        Longer series are averaged down to so many steps; 2048.
     strict
         Refuse a broken picture or recording instead of skipping it.
     ensemble
@@ -376,7 +376,7 @@ class ExploreOptions:
         Measurements over time: "row", where each row of the table is a series, or the column that names the
         series of each row, a step.
     series_steps
-        Longer series are averaged down to so many steps; 1024.
+        Longer series are averaged down to so many steps; 2048.
     strict
         Refuse a broken picture or recording instead of skipping it.
     pretrained

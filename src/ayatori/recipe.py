@@ -38,7 +38,7 @@ class DataRecipe:
     sound_seconds: float = 0.0  # of a recording that are heard, 0 = from the recordings
     sound_hertz: float = 0.0  # the highest pitch that is heard, 0 = from the recordings
     series: str = ""  # "row": each row is a series; or the column that names the series of a row, a step
-    series_steps: int = 0  # longer series are averaged down to so many steps, 0 = to 1024
+    series_steps: int = 0  # longer series are averaged down to so many steps, 0 = to 2048
     memory_gb: float = 2.0  # decoded pictures above this size are memory-mapped
 
 

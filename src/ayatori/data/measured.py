@@ -15,10 +15,14 @@ import pyarrow as pa
 
 from ayatori.data.columns import RawColumn, decode, numbers_rows, text_of
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.steps import channels_of, single
+from ayatori.data.steps import blocks_of, single
 from ayatori.data.table import check_finite, check_names
 from ayatori.records import AyatoriError, SchemaError
 
+_TIME = re.compile(r"(?i:time|timestamp|date|datetime)([_ ]?(s|ms|us|ns|utc|unix|sec|seconds))?( ?[\[(].*)?")
+_COUNTS = re.compile(
+    r"(?i:t|ts|seconds?|secs?|ms|millis|elapsed|frame|step|tick|index|sample)([_ ]?(no|nr|number|id))?"
+)
 ROW = "row"  # `series`: each row of a table or an array is a series
 
 
@@ -91,39 +95,32 @@ def side_by_side(found: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def read_wide(
-    opened: TableSource,
-    columns: Sequence[str],
-    used: Sequence[str],
-    drop: Sequence[str],
-    text: Collection[str],
+    opened: TableSource, used: Sequence[str], drop: Sequence[str], text: Collection[str]
 ) -> Measured:
     """A table with a series in each row; all its numbers are steps, but those ``used`` otherwise.
 
-    ``columns``: those of earlier rows, or none; ``text``: those of the ``used`` that stay text.
-    Where names are numbered by channel (acc_x_0, acc_x_1 ...,
-    acc_y_0 ...) there are as many channels; else there is one.
+    ``text``: those of the ``used`` that stay text. Names that are numbered by channel (acc_x_0, acc_x_1 ...,
+    acc_y_0 ...) tell the channels, see ``blocks_of``.
     """
-    notes: list[str] = []
-    wanted = list(columns) or [name for name in opened.names if name not in {*used, *drop}]
+    wanted = [name for name in opened.names if name not in {*used, *drop}]
     beside = opened.read([name for name in opened.names if name in used], text)
     table = opened.read(wanted, ())
     found = [decode(name, table[name]) for name in wanted]
-    texts = [one.name for one in found if one.kind != "number"]
-    if columns and texts:
-        raise SchemaError(f"column '{texts[0]}'{opened.called} must hold numbers, however it does not")
-    if texts:
-        notes.append(f"columns beside the series are left out: {', '.join(texts[:8])}")
-    numbers = [one for one in found if one.kind == "number" and (columns or not numbers_rows(one))]
-    notes += [f"column '{one.name}' is left out: it numbers the rows" for one in found if numbers_rows(one)]
+    numbers = {one.name: one for one in found if one.kind == "number" and not numbers_rows(one)}
+    notes = [f"column '{one.name}' is left out: it numbers the rows" for one in found if numbers_rows(one)]
     if not numbers:
         raise AyatoriError(
             f"the table{opened.called} must have columns of numbers, the steps of series, however it has none"
         )
-    _need_numbers(numbers)
-    channels = channels_of([one.name for one in numbers])
-    values = single(np.stack([one.values for one in numbers], axis=1))
+    channels, columns = blocks_of(list(numbers))
+    steps = [numbers[name] for name in columns]
+    _need_numbers(steps)
+    others = [one.name for one in found if one.name not in set(columns) and not numbers_rows(one)]
+    if others:
+        notes.append(f"columns beside the series are left out: {', '.join(others[:8])}")
+    values = single(np.stack([one.values for one in steps], axis=1))
     series = values.reshape(len(values), len(channels), -1)
-    return Measured(series, channels, beside, tuple(one.name for one in numbers), tuple(notes))
+    return Measured(series, channels, beside, tuple(columns), tuple(notes))
 
 
 def read_long(
@@ -189,10 +186,12 @@ def _channels(
     numbers: list[RawColumn] = []
     texts: list[str] = []
     for column in columns:
+        if column.kind == "date":
+            is_clock("date", column.values[order], count)
         if column.kind != "number":
             texts.append(column.name)
-        elif counts_steps(column.values[order], count):
-            notes.append(f"column '{column.name}' is left out: it counts the steps")
+        elif is_clock(column.name, column.values[order], count):
+            notes.append(f"column '{column.name}' is left out: it tells the time of a step")
         elif numbers_rows(column):
             notes.append(f"column '{column.name}' is left out: it numbers the rows")
         else:
@@ -212,6 +211,31 @@ def _need_numbers(columns: Sequence[RawColumn]) -> None:
         if column.kind != "number":
             raise SchemaError(f"column '{column.name}' must hold numbers, however it holds other values")
         check_finite(column)
+
+
+def is_clock(name: str, values: np.ndarray, count: np.ndarray) -> bool:
+    """Whether ``values`` (m,) say when a step was, and no more; ``count`` (m,) numbers the steps of a series.
+
+    They are the same for the same step of all series, or called like a time and never go back. AyatoriError
+    where a time goes back: then rows are not in its order.
+    """
+    if counts_steps(values, count):
+        return True
+    timed, counted = bool(_TIME.fullmatch(name)), bool(_COUNTS.fullmatch(name))
+    back = bool((np.diff(values)[count[1:] > 0] < 0).any())
+    if back and (timed or (counted and _all_differ(values, count))):
+        raise AyatoriError(
+            f"the rows of a series must be in the order of time, however column '{name}' goes back; sort the "
+            "table by it, or leave it out with --drop"
+        )
+    return not back and (timed or counted)
+
+
+def _all_differ(values: np.ndarray, count: np.ndarray) -> bool:
+    """Whether no value comes twice in a series."""
+    of = np.cumsum(count == 0)
+    order = np.lexsort((values, of))
+    return not ((np.diff(values[order]) == 0) & (np.diff(of[order]) == 0)).any()
 
 
 def counts_steps(values: np.ndarray, count: np.ndarray) -> bool:

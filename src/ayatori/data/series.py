@@ -82,7 +82,7 @@ def _first(
     if by:
         measured = read_long(opened, by, (), used, recipe.drop, {recipe.ids})
     else:
-        measured = read_wide(opened, (), used, recipe.drop, {recipe.ids})
+        measured = read_wide(opened, used, recipe.drop, {recipe.ids})
     found = target[0] if len(target) == 1 else target
     return measured, dataclasses.replace(recipe, target=found, ids=recipe.ids or by, drop=())
 

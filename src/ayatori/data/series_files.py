@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ayatori.data.measured import UnmeasuredError, counts_steps, read_file
+from ayatori.data.measured import UnmeasuredError, is_clock, read_file
 from ayatori.data.pictures import broken_notes
 from ayatori.data.steps import choose_steps, packed
 from ayatori.recipe import DataRecipe
@@ -51,14 +51,14 @@ def read_series_files(
     if not own:
         raise AyatoriError("every series to learn from is broken; mend the files")
     channels = found[own[0]][1]
-    counting = _counters([found[at][0] for at in own])
+    counting = _clocks([found[at][0] for at in own], channels)
     if len(counting) == len(channels):
         raise AyatoriError(
-            f"series must hold measurements, however column '{channels[0]}' only counts the steps"
+            f"series must hold measurements, however column '{channels[0]}' only tells the time"
         )
     if counting:
         left = [at for at in range(len(channels)) if at not in counting]
-        notes += [f"column '{channels[at]}' is left out: it counts the steps" for at in counting]
+        notes += [f"column '{channels[at]}' is left out: it tells the time of a step" for at in counting]
         channels = tuple(channels[at] for at in left)
         found = {at: (series[left], channels) for at, (series, _) in found.items()}
     shapes = [found[at][0].shape for at in own]
@@ -110,11 +110,11 @@ def _read_all(
     return found, broken
 
 
-def _counters(series: Sequence[np.ndarray]) -> list[int]:
-    """Channels that say nothing but which step it is."""
+def _clocks(series: Sequence[np.ndarray], channels: Sequence[str]) -> list[int]:
+    """Channels that say when a step was, and no more."""
     count = np.concatenate([np.arange(one.shape[1]) for one in series])
     return [
-        channel
-        for channel in range(len(series[0]))
-        if counts_steps(np.concatenate([one[channel] for one in series]), count)
+        place
+        for place, name in enumerate(channels)
+        if is_clock(name, np.concatenate([one[place] for one in series]), count)
     ]

@@ -9,8 +9,12 @@ import numpy as np
 
 from ayatori.records import AyatoriError
 
-STEP = re.compile(r"(.*?)[\s_.:\-\[(]*\d+[\])]?")  # a column that numbers a step: acc_x_17, t5, 12
-MOST_STEPS = 1024  # longer series are averaged down, all by the same factor
+_STEP = re.compile(
+    r"(.*?)[\s_.:\-\[(]*(\d+)[\])]?", re.ASCII
+)  # a column that numbers a step: acc_x_17, t5, 12
+_DECIMAL = re.compile(r"\d+\.\d+", re.ASCII)
+LEAST_BLOCK = 4  # columns that are called alike
+MOST_STEPS = 2048  # longer series are averaged down, all by the same factor
 
 
 def choose_steps(
@@ -37,20 +41,27 @@ def choose_steps(
     return (len(channels), -(-longest // stretch)), stretch, notes
 
 
-def channels_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The channels that names of columns number the steps of, one block of columns for each.
+def blocks_of(names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The channels that names of columns number the steps of, and their columns, one block for each.
 
-    >>> channels_of(["x_0", "x_1", "x_2", "y_0", "y_1", "y_2"])
-    ('x', 'y')
-    >>> channels_of(["t1", "t2", "t3", "t4"]), channels_of(["height", "width"])
-    (('t',), ('value',))
+    Of a block all columns are called alike but for a number, which orders them. What is in no block of full
+    length is left out. Names that number nothing are the steps of one channel, as they stand.
+
+    >>> blocks_of(["x_0", "y_0", "x_1", "y_1", "x_2", "y_2", "x_3", "y_3", "age"])
+    (('x', 'y'), ['x_0', 'x_1', 'x_2', 'x_3', 'y_0', 'y_1', 'y_2', 'y_3'])
+    >>> blocks_of(["t1", "t10", "t2", "t3"]), blocks_of(["0.0", "0.5", "1.0", "1.5"])[0]
+    ((('t',), ['t1', 't2', 't3', 't10']), ('value',))
     """
-    matches = [STEP.fullmatch(name) for name in names]
-    stems = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
-    blocks = list(dict.fromkeys(stems))
-    steps = len(names) // len(blocks)
-    even = stems == [block for block in blocks for _ in range(steps)]
-    return tuple(block or "value" for block in blocks) if even and steps > 1 and all(matches) else ("value",)
+    blocks: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        match = None if _DECIMAL.fullmatch(name) else _STEP.fullmatch(name)
+        if match:
+            blocks.setdefault(match[1], []).append((int(match[2]), name))
+    longest = max(map(len, blocks.values()), default=0)
+    full = {stem: sorted(block) for stem, block in blocks.items() if len(block) == longest}
+    if longest < LEAST_BLOCK or 2 * longest * len(full) < len(names):
+        return ("value",), list(names)
+    return tuple(stem or "value" for stem in full), [name for block in full.values() for _, name in block]
 
 
 def single(values: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from ayatori.data.columns import (
 )
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
-from ayatori.data.steps import channels_of, packed, single
+from ayatori.data.steps import blocks_of, packed, single
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
@@ -267,11 +267,11 @@ def _ask_groups(found: _Features, column: RawColumn) -> None:
 def _ask_series(found: _Features) -> None:
     """Columns that are numbered by time, or blocks of them with several names, may be steps of series."""
     names = list(found.numbers)
-    channels = channels_of(names) if len(names) >= LEAST_STEPS else ()
-    timed = len(channels) > 1 or (channels and _TIMED.fullmatch(names[0]))
-    if timed and len(names) // len(channels) >= LEAST_STEPS:
+    channels, steps = blocks_of(names)
+    timed = len(channels) > 1 or (steps and _TIMED.fullmatch(steps[0]))
+    if timed and len(steps) // len(channels) >= LEAST_STEPS:
         found.notes.append(
-            f"columns '{names[0]}' to '{names[-1]}' are numbered: where they are the steps of a series, in "
+            f"columns '{steps[0]}' to '{steps[-1]}' are numbered: where they are the steps of a series, in "
             "order of time, --series row learns from their course"
         )
 

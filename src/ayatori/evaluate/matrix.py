@@ -63,6 +63,12 @@ def described(series: np.ndarray) -> np.ndarray:
     >>> described(np.zeros((2, 3, 40), np.float32)).shape
     (2, 394)
     """
+    rows = max(1, WINDOWS // max(1, series[:1].size))
+    blocks = [_described(series[start : start + rows]) for start in range(0, max(1, len(series)), rows)]
+    return np.concatenate(blocks)
+
+
+def _described(series: np.ndarray) -> np.ndarray:
     there = ~np.isnan(series)
     count = np.maximum(there.sum(axis=2), 1)
     filled = np.where(there, series, 0.0).astype(np.float32)
