@@ -299,8 +299,8 @@ class Classifier(ClassifierMixin, _Estimator):
     Parameters
     ----------
     net : str, callable or torch.nn.Module, default="auto"
-        ``auto``, ``mlp``, ``linear``, ``cnn`` (pictures), ``package:factory``, or your own module or factory
-        ``(shape, outputs) -> Module``.
+        ``auto``, ``mlp``, ``linear``, ``cnn``, of series ``gru`` and others, ``package:factory``, or your own
+        module or factory ``(shape, outputs) -> Module``.
     folds : int, default=5
         Parts of cross-validation; taken down to the size of the smallest class, and to the number of groups.
     repeats : int, default=1

@@ -107,7 +107,7 @@ class RunOptions:
     folds
         Folds of the cross-validation (5); 1 trains one network on a hold-out split.
     net
-        mlp, linear, cnn, or package:factory for a network of your own.
+        mlp, linear, cnn; for series gru, lstm, transformer; or package:factory for one of your own.
     pretrained
         A network that has learned elsewhere: efficientnet_lite0, any of timm, NAME=FILE, a folder in timm's
         format, or an Ayatori run. Its frozen parts see each row once.

@@ -68,7 +68,11 @@ class ExploreRecipe:
 
 @dataclass(frozen=True)
 class NetRecipe:
-    """Which network. ``name``: auto, mlp, linear, cnn, or ``package:factory``, or a callable or module."""
+    """Which network.
+
+    ``name``: auto, mlp, linear, cnn; for series gru, lstm or transformer, too; ``package:factory``, or a
+    callable or module.
+    """
 
     name: str | Callable[..., Any] = "auto"
     activation: str = ""  # any class of torch.nn; "" = the network's own

@@ -255,7 +255,8 @@ def read_file(file: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     try:
         opened = open_table(file, bare=True)
-        columns = [decode(name, values) for name, values in _whole(opened)]
+        table = opened.read(opened.names, ())
+        columns = [decode(name, table[name]) for name in opened.names]
         numbers = [one for one in columns if one.kind == "number"]
         _need_numbers(numbers)
         if not numbers or not len(numbers[0].values):
@@ -263,8 +264,3 @@ def read_file(file: str) -> tuple[np.ndarray, tuple[str, ...]]:
         return single(np.stack([one.values for one in numbers])), tuple(one.name for one in numbers)
     except AyatoriError as error:
         raise UnmeasuredError(re.split(r"however:? ", str(error))[-1]) from None
-
-
-def _whole(opened: TableSource) -> list[tuple[str, pa.ChunkedArray]]:
-    table = opened.read(opened.names, ())
-    return list(zip(opened.names, table.columns, strict=True))

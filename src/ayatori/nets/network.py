@@ -29,7 +29,7 @@ class NetSpec:
     ``task`` of a step (see ``build``) is "regression", whatever is learned.
     """
 
-    name: str  # mlp, linear, cnn or package:factory
+    name: str  # mlp, linear, cnn, gru, lstm, transformer or package:factory
     task: Task
     outputs: int
     sizes: Mapping[str, Any]

@@ -229,7 +229,7 @@ def own_inputs(dataset: Dataset, own: np.ndarray, seed: int) -> dict[str, np.nda
             continue
         rows = own
         if name in ("image", "activations", "series"):
-            most = max(1, FIT_BYTES // int(np.prod(values.shape[1:])))
+            most = max(1, FIT_BYTES // values[:1].nbytes)
             if len(own) > most:
                 rows = np.sort(np.random.default_rng(seed).choice(own, most, replace=False))
         inputs[name] = values[rows]
