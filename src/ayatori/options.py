@@ -28,6 +28,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "size": ("data", "size"),
     "sound_seconds": ("data", "sound_seconds"),
     "sound_hertz": ("data", "sound_hertz"),
+    "scan_window": ("data", "scan_window"),
+    "scan_mm": ("data", "scan_mm"),
     "series": ("data", "series"),
     "series_steps": ("data", "series_steps"),
     "strict": ("data", "strict"),
@@ -185,6 +187,10 @@ class RunOptions:
         Of each recording that are heard; decided from their lengths.
     sound_hertz
         The highest pitch that is heard; decided from their sampling rates.
+    scan_window
+        Values of scans that are told apart, LOW,HIGH; own: each scan's own; decided from the scans.
+    scan_mm
+        Size of the voxels that scans are read at, in millimetres; decided from the scans.
     series
         Measurements over time: "row", where each row of the table is a series, or the column that names the
         series of each row, a step.
@@ -295,6 +301,8 @@ class RunOptions:
     size: int | None = None
     sound_seconds: float | None = None
     sound_hertz: float | None = None
+    scan_window: str | None = None
+    scan_mm: float | None = None
     series: str | None = None
     series_steps: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None
@@ -372,6 +380,10 @@ class ExploreOptions:
         Of each recording that are heard; decided from their lengths.
     sound_hertz
         The highest pitch that is heard; decided from their sampling rates.
+    scan_window
+        Values of scans that are told apart, LOW,HIGH; own: each scan's own; decided from the scans.
+    scan_mm
+        Size of the voxels that scans are read at, in millimetres; decided from the scans.
     series
         Measurements over time: "row", where each row of the table is a series, or the column that names the
         series of each row, a step.
@@ -403,6 +415,8 @@ class ExploreOptions:
     size: int | None = None
     sound_seconds: float | None = None
     sound_hertz: float | None = None
+    scan_window: str | None = None
+    scan_mm: float | None = None
     series: str | None = None
     series_steps: int | None = None
     strict: Annotated[bool | None, Parameter(negative=())] = None

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ayatori.explore.thumbs import drawn
+from ayatori.explore.thumbs import drawn, visible
 from ayatori.records import Blend, Dataset
 
-WORST, DRAWN = 24, 160  # worst rows; pixels of a series that is drawn
+WORST, DRAWN, SLICES = 24, 160, 9  # worst rows; pixels of a series that is drawn; slices of a scan
 
 
 def predictions_table(dataset: Dataset, blends: Sequence[Blend]) -> pd.DataFrame:
@@ -91,5 +91,5 @@ def worst_pictures(dataset: Dataset, blends: Sequence[Blend], chosen: str = "") 
     if "series" in dataset.inputs:
         pictures = drawn(dataset.inputs["series"], rows, DRAWN)
     else:
-        pictures = np.ascontiguousarray(dataset.inputs["image"][rows])
+        pictures = np.ascontiguousarray(visible(dataset.inputs["image"], rows, SLICES))
     return {"image": torch.from_numpy(pictures), "row": torch.from_numpy(rows)}

@@ -37,6 +37,8 @@ class DataRecipe:
     strict: bool = False  # refuse a broken picture instead of skipping it
     sound_seconds: float = 0.0  # of a recording that are heard, 0 = from the recordings
     sound_hertz: float = 0.0  # the highest pitch that is heard, 0 = from the recordings
+    scan_window: str = ""  # "LOW,HIGH": values of scans that are told apart; "own": each scan's; "" decides
+    scan_mm: float = 0.0  # size of a voxel that scans are read at, 0 = from the scans
     series: str = ""  # "row": each row is a series; or the column that names the series of a row, a step
     series_steps: int = 0  # longer series are averaged down to so many steps, 0 = to 2048
     memory_gb: float = 2.0  # decoded pictures above this size are memory-mapped

@@ -51,6 +51,7 @@ class Schema:
     are written as 1/31/2026; ``categories`` maps each column to its interned strings, sorted (code =
     position, missing = -1). ``image`` is ``(channels, height, width)``; ``crop`` and ``resample`` are those
     of ``DataRecipe``, and so are ``sound_seconds`` and ``sound_hertz`` where the pictures are of sound.
+    ``slices``: the channels are slices of a scan, read as ``scan_window`` and ``scan_mm`` say.
     ``source``: facts of the pretrained network that the rows pass through, ``cut``, how many of its parts
     are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
     logarithms of the values; what a model says of new rows are values.
@@ -59,7 +60,7 @@ class Schema:
     each row, channel by channel, and ``by`` names the series of a table with a step in each row.
     """
 
-    kind: Literal["table", "pictures", "recordings", "series", "arrays"]
+    kind: Literal["table", "pictures", "recordings", "scans", "series", "arrays"]
     task: Task
     classes: tuple[str, ...]
     target: tuple[str, ...] = ()
@@ -75,6 +76,9 @@ class Schema:
     sound_seconds: float = 0.0
     sound_hertz: float = 0.0
     source: Mapping[str, Any] | None = None
+    slices: bool = field(default=False, repr=False)
+    scan_window: str = field(default="", repr=False)
+    scan_mm: float = field(default=0.0, repr=False)
     series: tuple[int, int] | None = field(default=None, repr=False)
     channels: tuple[str, ...] = field(default=(), repr=False)
     stretch: int = field(default=1, repr=False)

@@ -65,7 +65,7 @@ def of_pictures(schema: Schema, shape: Sequence[int]) -> str:
     """What kind of pictures, (c, h, w), rows are."""
     if schema.kind == "recordings":
         return f"recordings, as pictures of {shape[1]} x {shape[2]}"
-    return "pictures of " + " x ".join(map(str, shape))
+    return ("scans of " if schema.slices else "pictures of ") + " x ".join(map(str, shape))
 
 
 def of_training(plan: Plan, recipe: Recipe) -> Said:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,25 @@ DAMAGE = (
     zlib.error,
 )
 _KEYS = ("X", "y", "groups", "ids", "X_test", "y_test")
+# what others call them: scikit-learn's users, Keras, MedMNIST
+_CALLED = {
+    "X": ("X_train", "x_train", "train_images"),
+    "y": ("y_train", "train_labels"),
+    "X_test": ("x_test", "test_images"),
+    "y_test": ("test_labels",),
+}
+_MORE = {"X": "val_images", "y": "val_labels"}  # of MedMNIST, which are for development too
+LEAST_SLICES, LONGEST = 8, 4.0  # of an array of scans: the least side; how much longer another may be
 
 
 def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of an .npz file; pickled objects are refused."""
     try:
         with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files if name in _KEYS}
             names = list(file.files)
+            found = {name: file[called] for name in _KEYS if (called := _called(name, names))}
+            if found.keys() >= _MORE.keys() and "X" not in names and {*_MORE.values()} <= {*names}:
+                found |= {name: np.concatenate([found[name], file[more]]) for name, more in _MORE.items()}
     except DAMAGE as error:
         raise damaged(path, error) from None
     if "X" not in found:
@@ -46,6 +57,12 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
             f"'{path}' must hold an array 'X', however it holds {', '.join(names) or 'nothing'}"
         )
     return found
+
+
+def _called(name: str, names: Sequence[str]) -> str:
+    """What an array is called in a file with these ``names``; "" where it is not there."""
+    known = (name, *(_CALLED.get(name, ()) if "X" not in names else ()))
+    return next((one for one in known if one in names), "")
 
 
 def damaged(path: Path, error: Exception) -> AyatoriError:
@@ -107,16 +124,18 @@ def inputs_of(
 ) -> dict[str, np.ndarray]:
     """(n, p) numbers, or pictures (n, h, w), (n, c, h, w) or (n, h, w, c) -> the inputs of a Dataset.
 
+    So are scans (n, d, h, w), also with an axis of one channel, see ``holds_scans``.
+
     ``series``: rows are series, (n, steps) or (n, channels, steps).
 
     Where these rows are a part of others, ``start`` is the number of the first, and ``scale`` what all of
     them ask for (``pixel_scale``).
     """
     array = as_array(values)
-    if array.dtype.kind not in "buif" or array.ndim not in (1, 2, 3, 4):
+    if array.dtype.kind not in "buif" or array.ndim not in (1, 2, 3, 4, 5):
         raise AyatoriError(
-            "X must be an array of numbers (rows, columns) or of pictures (rows, channels, height, width), "
-            f"however its shape is {array.shape} and its type {array.dtype}"
+            "X must be numbers (rows, columns), pictures (rows, channels, height, width) or scans (rows, "
+            f"slices, height, width), however its shape is {array.shape} and its type {array.dtype}"
         )
     if not len(array):
         raise AyatoriError("X must hold rows, however it has none")
@@ -154,9 +173,30 @@ def _series(array: np.ndarray, start: int) -> np.ndarray:
     return series
 
 
+def holds_scans(shape: Sequence[int]) -> bool:
+    """Whether an array is one of scans: three sides of voxels, none much shorter than the others.
+
+    >>> holds_scans((100, 28, 28, 28)), holds_scans((100, 3, 32, 32)), holds_scans((100, 1, 16, 48, 48))
+    (True, False, True)
+    """
+    sides = shape[1:] if len(shape) == 4 else _sides(shape) if len(shape) == 5 else ()
+    return len(sides) == 3 and min(sides) >= LEAST_SLICES and max(sides) <= LONGEST * min(sides)
+
+
+def _sides(shape: Sequence[int]) -> Sequence[int]:
+    """The three sides of (n, 1, d, h, w) or (n, d, h, w, 1)."""
+    if 1 not in (shape[1], shape[-1]):
+        raise AyatoriError(f"scans must have one channel, however the shape of X is {tuple(shape)}")
+    return shape[2:] if shape[1] == 1 else shape[1:-1]
+
+
 def _pictures(array: np.ndarray, scale: float | None) -> np.ndarray:
+    if array.ndim == 5:
+        array = array.reshape(len(array), *_sides(array.shape))
     if array.ndim == 3:
         array = array[:, None]
+    elif holds_scans(array.shape):
+        pass
     elif array.shape[3] < array.shape[1]:  # the shorter of both is the channels
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
@@ -223,6 +263,7 @@ def read_arrays(
     """Read development rows from arrays and decide their schema; ``log``: see ``Schema``."""
     inputs = inputs_of(values, series=series)
     (kind, array), *_ = inputs.items()
+    scans = kind == "image" and holds_scans(np.shape(values))
     columns = target_columns(y, len(array))
     decided = targets.decide(columns, task, log)
     notes = [decided.note]
@@ -239,6 +280,7 @@ def read_arrays(
         target=tuple(column.name for column in columns),
         numbers=tuple(f"x{at}" for at in range(array.shape[1])) if kind == "numbers" else (),
         image=array.shape[1:] if kind == "image" else None,
+        slices=scans,
         series=array.shape[1:] if kind == "series" else None,
         channels=tuple(map(str, range(1, array.shape[1] + 1))) if kind == "series" else (),
         log=decided.log,

@@ -194,7 +194,7 @@ def _array_source(data: Any, path: Path | None) -> ArraySource | None:
             return (data[start : start + rows] for start in range(0, len(data), rows))
 
         source = ArraySource(data.shape, data.dtype, slices) if data.ndim else None
-    sound = source is not None and source.dtype.kind in "buif" and len(source.shape) <= 4
+    sound = source is not None and source.dtype.kind in "buif" and len(source.shape) <= 5
     return source if source is not None and sound and all(source.shape) else None
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ayatori.data import target as targets
-from ayatori.data.listing import Listing
+from ayatori.data.listing import Listing, with_patients
 from ayatori.data.paths import kind_of
-from ayatori.data.pictures import Progress, read_pictures, recipe_like
+from ayatori.data.pictures import Progress, called_by, read_pictures, recipe_like
 from ayatori.data.rows import Rows, make_dataset
 from ayatori.data.series_files import read_series_files
 from ayatori.recipe import DataRecipe
@@ -31,6 +31,8 @@ def load_listed(
     _label(
         first, later, recipe, np.arange(len(files))
     )  # what is wrong with the labels is said before reading
+    if first.groups is None:
+        first, later = with_patients(first, later)
     inputs, kept, said, how = _read(files, ids, recipe, len(first.files), cache, progress)
     kind, target = _label(first, later, recipe, kept)
     schema = Schema(
@@ -76,12 +78,15 @@ def _read(
         raise AyatoriError(f"series_steps is for series, however these are {kind_of(files)}")
     store = read_pictures(files, ids.tolist(), recipe, decide_on, cache=cache, progress=progress)
     how = {
-        "kind": "recordings" if store.recipe.sound_seconds else "pictures",
+        "kind": f"{called_by(store.recipe)}s",
         "image": store.image.shape[1:],
         "crop": recipe.crop,
         "resample": recipe.resample,
         "sound_seconds": store.recipe.sound_seconds,
         "sound_hertz": store.recipe.sound_hertz,
+        "slices": bool(store.recipe.scan_window),
+        "scan_window": store.recipe.scan_window,
+        "scan_mm": store.recipe.scan_mm,
     }
     return {"image": store.image}, store.kept, store.notes, how
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ayatori.data.paths import (
     kind_of,
     named_pictures,
 )
+from ayatori.data.scan_files import HEADER, is_dicom, patient_of, same_series
 from ayatori.data.table import (
     check_names,
     default_target,
@@ -41,7 +43,8 @@ from ayatori.records import AyatoriError
 
 # parts of a data set, as folders are called
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
-Wanted = Callable[[str], bool]  # whether a file of this name is one of those looked for
+FEWEST_PATIENTS = 10  # of whom there must be so many for splits to go by them
+Wanted = Callable[[str], bool]  # whether a path is one of those looked for
 PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"])
 
 
@@ -147,11 +150,14 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
 
 
-def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Listing:
+def list_folder(
+    folder: Path, need_classes: bool = True, prefix: str = "", scans: bool | None = None
+) -> Listing:
     """The files under ``folder``, one class per subfolder; ``prefix`` begins every id.
 
     Hidden files, files of other kinds, and links that leave the folder are skipped. Where there are neither
-    pictures nor recordings, tables are series, one each.
+    pictures nor recordings nor scans, tables are series, one each. ``scans``: whether slices that lie in one
+    folder are a scan; None: by their headers, but not right in the folder of a class.
     """
     wanted = _looked_for(folder)
     root = folder.resolve()
@@ -190,6 +196,7 @@ def list_folder(folder: Path, need_classes: bool = True, prefix: str = "") -> Li
             seen = _others(folder)
         raise AyatoriError(f"folder '{folder}' must hold {what}, however {seen}")
     found = _of_one_kind(found, notes)
+    found = _gathered(found, folder, need_classes, scans)
     found.sort()
     labels = [_shown(label) for _, label in found]
     start = len(str(folder)) + 1
@@ -227,6 +234,42 @@ def _of_one_kind(found: list[tuple[str, str]], notes: list[str]) -> list[tuple[s
     return sounds if len(sounds) > len(pictures) else pictures
 
 
+def _gathered(
+    found: list[tuple[str, str]], folder: Path, need_classes: bool, scans: bool | None
+) -> list[tuple[str, str]]:
+    """Slices in one folder -> that folder, a scan; others as they are."""
+    folders: dict[str, list[tuple[str, str]]] = {}
+    for one in found if scans is not False else ():
+        if is_dicom(one[0]):
+            folders.setdefault(os.path.dirname(one[0]), []).append(one)
+    if need_classes and scans is None:
+        folders = {path: own for path, own in folders.items() if path != str(folder / own[0][1])}
+    several = next((own for own in folders.values() if len(own) > 1), None)
+    if several is None or (scans is None and not same_series([path for path, _ in several])):
+        return found
+    inside = {path for own in folders.values() for path, _ in own}
+    scanned = [(path, own[0][1]) for path, own in folders.items()]
+    return scanned + [one for one in found if one[0] not in inside]
+
+
+def with_patients(first: Listing, later: Listing | None) -> tuple[Listing, Listing | None]:
+    """Both with a group for each patient, where the headers of all files tell whom they are of."""
+    parts = [part for part in (first, later) if part is not None]
+    if not all(os.path.isdir(part.files[0]) or is_dicom(part.files[0]) for part in parts):
+        return first, later
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        told = [np.array(list(pool.map(patient_of, part.files))) for part in parts]
+    everyone = np.concatenate(told)
+    patients, own = len(np.unique(everyone)), len(np.unique(told[0]))
+    if (everyone == "").any() or own < FEWEST_PATIENTS or patients == len(everyone):
+        return first, later
+    what = kind_of(first.files)
+    note = f"{what} are of {own} patients, as their headers say; those of one stay together"
+    grouped = [dataclasses.replace(part, groups=own) for part, own in zip(parts, told, strict=True)]
+    grouped[0] = dataclasses.replace(grouped[0], notes=(*first.notes, note))
+    return grouped[0], grouped[1] if later is not None else None
+
+
 def _others(folder: Path) -> str:
     """What is in a folder that holds no picture."""
     names = [name.lower() for name in _names(folder)]
@@ -259,15 +302,15 @@ def _looked_for(folder: Path) -> Wanted:
         [entry.path for entry in _visible(folder) if entry.is_dir(follow_symlinks=False)],
         [str(folder)],
     ):
-        for kind in (is_media, is_steps):
+        for kind in (is_media, is_dicom, is_steps):
             if any(kind(name) for path in entries for name in _names(path)):
                 return kind
     return is_media
 
 
 def _names(folder: str | Path) -> Iterator[str]:
-    """The names of all files below a folder."""
-    return (name for _, _, names in os.walk(folder) for name in names)
+    """The paths of all files below a folder."""
+    return (os.path.join(path, name) for path, _, names in os.walk(folder) for name in names)
 
 
 def _walk(folder: str, root: Path, counts: dict[str, int], wanted: Wanted) -> Iterator[str]:
@@ -281,9 +324,9 @@ def _walk(folder: str, root: Path, counts: dict[str, int], wanted: Wanted) -> It
 def _one(entry: os.DirEntry[str], root: Path, counts: dict[str, int], wanted: Wanted) -> Iterator[str]:
     if entry.is_symlink() and not (entry.is_file() and Path(entry.path).resolve().is_relative_to(root)):
         counts["links"] += 1
-    elif wanted(entry.name) and entry.is_file():
+    elif wanted(entry.path) and entry.is_file():
         yield entry.path
-    else:
+    elif not entry.name.lower().endswith(HEADER):
         counts["other"] += 1
 
 

@@ -1,4 +1,4 @@
-"""Stage 1e. Which column of a table names pictures or recordings, and the folder that they are in."""
+"""Stage 1e. Which column of a table names pictures, recordings or scans, and the folder they are in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ayatori.data.files import TableSource
+from ayatori.data.scan_files import DICOM, WHOLE, is_dicom, is_flat, slices_of
 from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
@@ -18,7 +19,7 @@ PICTURES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
 )
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
-SUFFIXES = PICTURES + SOUNDS
+SUFFIXES = PICTURES + SOUNDS + WHOLE + DICOM
 STEPS = (".csv", ".tsv", ".parquet", ".pq")  # a series in a file, a step in each line
 MOST_FOLDERS, MOST_ENTRIES = 64, 1000  # beside a table, that are looked into
 
@@ -47,7 +48,7 @@ class Named:
 
 
 def is_media(name: str) -> bool:
-    """Whether a name ends like that of a picture or of a recording."""
+    """Whether a name ends like that of a picture, a recording or a scan."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -56,31 +57,41 @@ def is_sound(name: str) -> bool:
     return name.lower().endswith(SOUNDS)
 
 
+def is_scan(path: str) -> bool:
+    """Whether a path is that of a scan: a file of one, or a folder of its slices."""
+    return path.lower().endswith(WHOLE) or os.path.isdir(path) or (is_dicom(path) and not is_flat(path))
+
+
 def is_steps(name: str) -> bool:
     """Whether a name ends like that of a table, which may be one series."""
     return name.lower().endswith(STEPS)
 
 
 def counted(files: Sequence[str]) -> str:
-    """How many pictures or recordings, in words."""
+    """How many pictures, recordings or scans, in words."""
     kind = kind_of(files)
     return f"{len(files)} {kind if kind == 'series' or len(files) != 1 else kind.removesuffix('s')}"
 
 
 def kind_of(files: Sequence[str]) -> str:
-    """What files are called in sentences: "pictures", "recordings" or "series", by the first of them."""
-    if files and is_steps(files[0]):
+    """What files are: "pictures", "recordings", "scans" or "series", by the first of them."""
+    if not files:
+        return "pictures"
+    if is_steps(files[0]):
         return "series"
-    return "recordings" if files and is_sound(files[0]) else "pictures"
+    return "recordings" if is_sound(files[0]) else "scans" if is_scan(files[0]) else "pictures"
 
 
 def find(folder: Path, word: str) -> Path | None:
-    """The file in ``folder`` that is called ``word``, or ``word`` and an ending."""
+    """The file in ``folder`` called ``word``, or ``word`` and an ending; or the folder of a scan's slices."""
     endings = (
         ("",) if is_media(word) or is_steps(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     )
     # os.path: a text that is too long for a name is none, where Path.is_file raises
-    return next((path for end in endings if os.path.isfile(path := folder / f"{word}{end}")), None)
+    found = next((path for end in endings if os.path.isfile(path := folder / f"{word}{end}")), None)
+    if found is None and word and os.path.isdir(path := folder / word) and slices_of(str(path)):
+        return path
+    return found
 
 
 def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False) -> Named | None:
@@ -144,7 +155,8 @@ def _shows(folder: Path) -> bool:
     """Whether pictures are among the first entries of a folder; names without endings are sought there."""
     try:
         with os.scandir(folder) as entries:
-            return any(is_media(entry.name) for entry in itertools.islice(entries, MOST_ENTRIES))
+            some = itertools.islice(entries, MOST_ENTRIES)
+            return any(is_media(e.name) or (e.is_dir() and slices_of(e.path)) for e in some)
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Stage 1f. Files of pictures, or of sound -> one uint8 array (n, c, s, s), each file decoded once."""
+"""Stage 1f. Files of pictures, sound or scans -> one uint8 array (n, c, s, s), each file decoded once."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ayatori.data.paths import kind_of
+from ayatori.data.scan_files import UnseenError, dicom_picture, is_dicom
+from ayatori.data.scans import choose_scans, see
 from ayatori.data.sounds import UnheardError, choose_sound, hear
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Schema
@@ -71,17 +73,18 @@ def read_pictures(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what cannot be read is named below
         found, must_be_grey = "", 0
+        kind = kind_of(files)
         if recipe.size and not 4 <= recipe.size <= 4096:
             raise AyatoriError(f"size must be between 4 and 4096 pixels, however size={recipe.size}")
-        if shape is None and kind_of(files) == "recordings":
+        if shape is None:
+            _only_for(kind, recipe)
+        if shape is None and kind == "scans":
+            shape, recipe, found = choose_scans(files[:decide_on], recipe)
+        elif shape is None and kind == "recordings":
             side, seconds, hertz, found = choose_sound(files[:decide_on], recipe)
             recipe = dataclasses.replace(recipe, sound_seconds=seconds, sound_hertz=hertz)
             shape = (3 if recipe.colour == "rgb" else 1, side, side)
         elif shape is None:
-            if recipe.sound_seconds or recipe.sound_hertz:
-                raise AyatoriError(
-                    "sound_seconds and sound_hertz are for recordings, however these are pictures"
-                )
             shape, found = _choose_shape(files[:decide_on], recipe, len(files))
             found += ", grey" if shape[0] == 1 else ", in colour"
             must_be_grey = decide_on if recipe.colour == "auto" and shape[0] == 1 else 0
@@ -96,7 +99,7 @@ def read_pictures(
 
 def recipe_like(schema: Schema) -> DataRecipe:
     """How more pictures are read like those that a schema describes."""
-    same = ("crop", "resample", "sound_seconds", "sound_hertz")
+    same = ("crop", "resample", "sound_seconds", "sound_hertz", "scan_window", "scan_mm")
     return DataRecipe(**{name: getattr(schema, name) for name in same})
 
 
@@ -108,6 +111,14 @@ def decode_pictures(
         warnings.simplefilter("ignore")
         store, broken, _ = _decode_all(files, shape, 0, recipe, None, None)
     return store, broken
+
+
+def _only_for(kind: str, recipe: DataRecipe) -> None:
+    """Refuse what was asked for files of another kind."""
+    if kind != "recordings" and (recipe.sound_seconds or recipe.sound_hertz):
+        raise AyatoriError(f"sound_seconds and sound_hertz are for recordings, however these are {kind}")
+    if kind != "scans" and (recipe.scan_window or recipe.scan_mm):
+        raise AyatoriError(f"scan_window and scan_mm are for scans, however these are {kind}")
 
 
 def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple[tuple[int, int, int], str]:
@@ -154,6 +165,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "IC
 def _open(file: str):  # type: ignore[no-untyped-def]  # an iterator of Image.Image
     """Open a picture, not yet decoded. Whatever Pillow raises on the way becomes ``_UnreadableError``."""
     try:
+        if is_dicom(file):
+            yield dicom_picture(file)
+            return
         with open(file, "rb", buffering=0) as raw:
             small = os.fstat(raw.fileno()).st_size <= _WHOLE_FILE
             with Image.open(io.BytesIO(raw.read()) if small else raw, formats=FORMATS) as picture:
@@ -194,6 +208,11 @@ def _read(file: str, side: int, channels: int, recipe: DataRecipe) -> tuple[np.n
         except UnheardError as error:
             raise _UnreadableError(str(error)) from None
         return np.stack([heard] * channels), False
+    if recipe.scan_window:
+        try:
+            return see(file, (channels, side, side), recipe.scan_window, recipe.scan_mm), False
+        except UnseenError as error:
+            raise _UnreadableError(str(error)) from None
     with _open(file) as picture:
         width, height = picture.size
         with _one_at_a_time if width * height > _ALONE else contextlib.nullcontext():
@@ -258,9 +277,11 @@ def _decode_all(
     """Decode into a new store: the store, why files are broken, whether a file that must be grey is not."""
     store = new_store((len(files), *shape), recipe.memory_gb, cache)
 
+    several = 1 if recipe.scan_window else _CHUNK
+
     def chunk(start: int) -> tuple[dict[int, str], bool]:
         broken: dict[int, str] = {}
-        for position in range(start, min(start + _CHUNK, len(files))):
+        for position in range(start, min(start + several, len(files))):
             try:
                 store[position], coloured = _read(files[position], shape[1], shape[0], recipe)
                 if coloured and position < must_be_grey:
@@ -272,13 +293,13 @@ def _decode_all(
     broken: dict[int, str] = {}
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        for done, (found, coloured) in enumerate(pool.map(chunk, range(0, len(files), _CHUNK)), 1):
+        for done, (found, coloured) in enumerate(pool.map(chunk, range(0, len(files), several)), 1):
             if coloured:
                 discard(store)
                 return store, {}, True
             broken.update(found)
             if progress:
-                progress(min(done * _CHUNK, len(files)), len(files))
+                progress(min(done * several, len(files)), len(files))
     except BaseException:
         discard(store)
         raise
@@ -336,7 +357,7 @@ def _without(
 
 def called_by(recipe: DataRecipe) -> str:
     """What one of the files is that were read so."""
-    return "recording" if recipe.sound_seconds else "picture"
+    return "recording" if recipe.sound_seconds else "scan" if recipe.scan_window else "picture"
 
 
 def broken_notes(

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ayatori.data.alike import Pairs, near_rows
 from ayatori.data.likeness import near_pictures
 from ayatori.data.overlap import overlaps
+from ayatori.data.scans import flattened
 from ayatori.recipe import PlanRecipe
 from ayatori.records import Dataset
 
@@ -92,7 +93,7 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
 def _near(dataset: Dataset, rows: np.ndarray) -> Pairs:
     """Near pairs among ``rows``, numbered as in the data set."""
     if "image" in dataset.inputs:
-        return near_pictures(dataset.inputs["image"], rows)
+        return near_pictures(flattened(dataset), rows)
     if "series" in dataset.inputs:
         pairs, apart = overlaps(dataset.inputs["series"][rows])
         return rows[pairs], apart

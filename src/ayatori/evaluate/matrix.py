@@ -9,6 +9,7 @@ import numpy as np
 
 from ayatori.records import Dataset
 
+CELLS = 8  # scans are averaged down to at most so many parts each way
 SIDE = 14  # pictures are averaged down to at most this side
 SHAPE = 128  # values at most that say how series go, in coarse steps
 KERNELS, TAPS = 128, 9  # random convolutions of series, and how many steps each looks at
@@ -24,7 +25,8 @@ def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
     if "numbers" in dataset.inputs:
         blocks["numbers"] = np.asarray(dataset.inputs["numbers"], np.float64)
     if "image" in dataset.inputs:
-        blocks["pixels"] = _pool(dataset.inputs["image"])
+        image = dataset.inputs["image"]
+        blocks["pixels"] = coarse_scans(image) if dataset.schema.slices else _pool(image)
     if "series" in dataset.inputs:
         blocks["numbers"] = described(dataset.inputs["series"])
     if "categories" in dataset.inputs:
@@ -51,6 +53,23 @@ def _pool(image: np.ndarray, batch: int = 4096) -> np.ndarray:
         cells = part.reshape(len(part), channels, tall, down, wide, right).mean(axis=(3, 5))
         pooled[start : start + batch] = cells.reshape(len(part), -1) / 255
     return pooled
+
+
+def coarse_scans(image: np.ndarray) -> np.ndarray:
+    """(n, slices, h, w) uint8 -> (n, features) float32 from 0 to 1: what a practitioner would look at.
+
+    The means of at most CELLS x CELLS x CELLS parts of a scan, and which share of it is how bright.
+    """
+    ends = [np.arange(min(size, CELLS)) * size // min(size, CELLS) for size in image.shape[1:]]
+    found = []
+    for scan in image:
+        cells, counts = scan.astype(np.float32), np.ones(1)
+        for axis, starts in enumerate(ends):
+            cells = np.add.reduceat(cells, starts, axis=axis)
+            counts = np.multiply.outer(counts, np.diff([*starts, scan.shape[axis]]))
+        bright = np.bincount(scan.ravel() >> 4, minlength=16) / scan.size
+        found.append(np.concatenate([(cells / counts[0]).ravel() / 255, bright]).astype(np.float32))
+    return np.stack(found) if found else np.zeros((0, 16), np.float32)
 
 
 def described(series: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional
 
+from ayatori.data.scans import flattened
 from ayatori.embed import in_blocks
 from ayatori.evaluate.baselines import scaled
 from ayatori.evaluate.matrix import whole_table
@@ -42,7 +43,8 @@ def representations(
     table, kinds = whole_table(dataset)
     pixels = "pixels" in kinds
     of = "what is measured of the series" if "series" in dataset.inputs else "columns"
-    name = "pixels" if pixels else f"{of}, standardised"
+    pixel = "voxels" if dataset.schema.slices else "pixels"
+    name = pixel if pixels else f"{of}, standardised"
     prepare = scaled(kinds).fit(table[own])
     plain = np.clip(prepare.transform(table), -BEYOND, BEYOND).astype(np.float32)
     found = [Representation(name, plain)]
@@ -50,9 +52,8 @@ def representations(
     if not pixels and 4 < width <= WIDEST and len(own) > width // 2:
         found.append(Representation("principal components, whitened", _whitened(plain, own, WHITENED)))
     if pixels and min(dataset.inputs["image"].shape[2:]) >= PATCH + 1:
-        found.append(
-            Representation("random convolutions", _random_convolutions(dataset.inputs["image"], own, seed))
-        )
+        convolved = _random_convolutions(flattened(dataset), own, seed)
+        found.append(Representation("random convolutions", convolved))
     found += [Representation(what, _given(values, len(dataset), own)) for what, values in given.items()]
     return found
 

@@ -261,7 +261,8 @@ def _pictures(lists: Mapping[str, Any], drawn: np.ndarray, data: Dataset) -> dic
         return None
     first = [line["row"] for line in (*lists["suspects"][:SHOWN], *lists["outliers"][:SHOWN])]
     first += [line[side] for line in lists["duplicates"][:SHOWN] for side in "ab"]
-    most, side = (DRAWN, LARGER) if "series" in data.inputs else (THUMBNAILS, SIDE)
+    detailed = "series" in data.inputs or data.schema.slices
+    most, side = (DRAWN, LARGER) if detailed else (THUMBNAILS, SIDE)
     even = drawn[np.linspace(0, len(drawn) - 1, min(most, len(drawn))).astype(int)]
     rows = pd.unique(np.concatenate([np.array(first, np.int64), even]))[:most]
     pixels = thumbs_of(data.inputs, rows, side)

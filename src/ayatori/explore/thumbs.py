@@ -1,4 +1,4 @@
-"""Rows as small pictures for people: pictures made smaller, series drawn as lines."""
+"""Rows as small pictures for people: pictures made smaller, slices of scans side by side, series as lines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from torch.nn import functional
 
 SIDE = 48  # pixels
+TILES = 4  # slices of a scan that are shown, a square number
 # a channel each, told apart by colour-blind readers too (Okabe & Ito 2008); further ones are grey
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 OTHERS = "#999999"
@@ -20,8 +21,26 @@ SAMPLE = 2000  # rows that say how far a channel reaches
 def thumbs_of(inputs: Mapping[str, np.ndarray], rows: np.ndarray, side: int = SIDE) -> np.ndarray | None:
     """(t, c, s, s) uint8: the ``rows`` as people see them; None for what is neither pictures nor series."""
     if "image" in inputs:
-        return shrunk(inputs["image"], rows, side)
+        shown = visible(inputs["image"], rows)
+        return shrunk(shown, np.arange(len(rows)), side)
     return drawn(inputs["series"], rows, side) if "series" in inputs else None
+
+
+def visible(image: np.ndarray, rows: np.ndarray, most: int = TILES) -> np.ndarray:
+    """(t, 1 or 3, h, w) uint8: the pictures of ``rows``; of many channels, or slices, some side by side.
+
+    >>> visible(np.zeros((5, 20, 8, 8), np.uint8), np.array([0, 3])).shape
+    (2, 1, 16, 16)
+    """
+    channels, height, width = image.shape[1:]
+    if channels in (1, 3):
+        return image[rows]
+    across = int(min(channels, most) ** 0.5) if channels >= 4 else channels
+    down = across if channels >= 4 else 1
+    # the first and the last slices of a scan show its ends, and little else
+    places = ((np.arange(across * down) + 0.5) * channels / (across * down)).astype(int)
+    tiles = image[rows[:, None], places].reshape(len(rows), down, across, height, width)
+    return tiles.transpose(0, 1, 3, 2, 4).reshape(len(rows), 1, down * height, across * width)
 
 
 def shrunk(image: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:

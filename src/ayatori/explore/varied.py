@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ayatori.augment import Augmentation, Changes, augment, changes_of, vary_series
-from ayatori.explore.thumbs import drawn
+from ayatori.explore.thumbs import drawn, visible
 from ayatori.records import Dataset, Plan
 
 VARIANTS = 8
@@ -69,6 +69,9 @@ def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> V
         first = _tinted(first, torch.from_numpy(np.ascontiguousarray(dataset.inputs["mask"][rows])))
         variants = _tinted(variants, changed["mask"])
     pictures = torch.cat([first[:, None], variants.unflatten(0, (len(rows), VARIANTS))], 1).numpy()
+    flat = pictures.reshape(-1, *pictures.shape[2:])
+    shown = visible(flat, np.arange(len(flat)))
+    pictures = shown.reshape(*pictures.shape[:2], *shown.shape[1:])
     warning, figures = "", {}
     if dataset.task == "classification" and vary.pictures:
         figures = _neighbours(dataset, free, vary, seed)

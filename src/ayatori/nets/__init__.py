@@ -21,7 +21,7 @@ from ayatori.nets.features import (
     options_beside,
     tuned_options,
 )
-from ayatori.nets.network import NetSpec, Network, activation
+from ayatori.nets.network import NetSpec, Network, activation, lay_out
 from ayatori.nets.own import build_own, find_factory
 from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
 from ayatori.nets.series import SERIES_NETS, build_series, measure_series, series_defaults
@@ -44,6 +44,7 @@ __all__ = [
     "find_traits",
     "head_state",
     "kind_of",
+    "lay_out",
     "measure",
     "options_beside",
     "reads",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ayatori.nets.dropout import Dropout
 from ayatori.nets.network import Inputs, NetSpec, activation, own_options
+from ayatori.nets.scans import build_scans
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema, Task
 
@@ -23,12 +24,15 @@ SAMPLE, BLOCK = 8192, 512  # rows that the front looks at, and how many of them 
 
 
 def measure_pictures(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
-    """The sizes that a picture network is built from: ``{"image": [channels, height, width]}``."""
-    return {"image": [int(size) for size in inputs["image"].shape[1:]]}
+    """What a network is built from: ``{"image": [channels, height, width]}``; ``slices``: of a scan."""
+    sizes = {"image": [int(size) for size in inputs["image"].shape[1:]]}
+    return sizes | ({"slices": True} if schema.slices else {})
 
 
 class PictureFront(nn.Module):
     """Pixels 0..255 -> mean 0 and standard deviation 1 per channel, over a member's own training rows.
+
+    All slices of a scan are one channel.
 
     **Shape** ``forward``: ``inputs["image"]`` (b, c, h, w) uint8 or float -> (b, c, h, w) float
 
@@ -43,7 +47,7 @@ class PictureFront(nn.Module):
 
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()
-        channels = sizes["image"][0]
+        channels = 1 if sizes.get("slices") else sizes["image"][0]
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.full((channels,), 255.0))
 
@@ -51,13 +55,16 @@ class PictureFront(nn.Module):
         """Fill the buffers from (n, c, h, w) uint8; of more than ``SAMPLE`` rows, evenly spaced ones."""
         image = inputs["image"]
         chosen = np.unique(np.linspace(0, len(image) - 1, min(len(image), SAMPLE)).astype(np.int64))
-        total = np.zeros(image.shape[1], np.int64)
-        squares = np.zeros(image.shape[1], np.int64)
-        for start in range(0, len(chosen), BLOCK):
-            block = np.asarray(image[chosen[start : start + BLOCK]]).astype(np.uint32)
+        channels = len(self.mean)
+        total = np.zeros(channels, np.int64)
+        squares = np.zeros(channels, np.int64)
+        several = BLOCK * channels // image.shape[1] or 1
+        for start in range(0, len(chosen), several):
+            block = np.asarray(image[chosen[start : start + several]]).astype(np.uint32)
+            block = block.reshape(len(block), channels, -1, image.shape[3])
             total += block.sum(axis=(0, 2, 3), dtype=np.int64)
             squares += (block * block).sum(axis=(0, 2, 3), dtype=np.int64)
-        pixels = len(chosen) * image.shape[2] * image.shape[3]
+        pixels = len(chosen) * image[0].size // channels
         mean = total / pixels
         std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
         self.mean.copy_(torch.from_numpy(mean))
@@ -90,6 +97,7 @@ def build_pictures(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
 
     ``spec.name`` is "cnn" (options ``width``: channels of the last layers, 0 = from the size; ``depth``:
     residual blocks; ``dropout``: share of features left out before the last layer) or "linear" (no options).
+    Of scans see ``build_scans``.
 
     >>> spec = NetSpec("cnn", "classification", 10, {"image": [1, 28, 28]})
     >>> front, body = build_pictures(spec)
@@ -97,6 +105,8 @@ def build_pictures(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     torch.Size([2, 10])
     """
     sizes = spec.sizes["image"]
+    if spec.sizes.get("slices"):
+        return PictureFront(spec.sizes), build_scans(spec)
     if spec.name == "linear":
         own_options(spec, {})
         return PictureFront(spec.sizes), _linear(sizes, spec.outputs)

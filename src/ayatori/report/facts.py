@@ -170,6 +170,8 @@ def _summary(
         channels, height, width = schema["image"]
         if schema["kind"] == "recordings":
             parts.append(f"recordings, seen as pictures of {height} × {width}")
+        elif schema.get("slices"):
+            parts.append(f"scans {channels} × {height} × {width}")
         else:
             parts.append(f"pictures {height} × {width}, {'grey' if channels == 1 else 'colour'}")
     if schema.get("series"):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ayatori.augment import augment
-from ayatori.nets import build, find_traits, measure
+from ayatori.nets import build, find_traits, lay_out, measure
 from ayatori.nets.dropout import forked, own_chance
 from ayatori.nets.joined import Joined
 from ayatori.nets.traits import Traits
@@ -359,7 +359,7 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     own_chance(network, [chance])
     network.to(job.device)
     if "image" in dataset.inputs and recipe.engine.layout == "channels_last":
-        network.to(memory_format=torch.channels_last)
+        lay_out(network)
     taught = soft is not None
     balance = balance_rows(dataset, counts, shared is None, recipe, column, taught or offsets is not None)
     if balance.back is not None:

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ayatori.nets import NetSpec, Network, find_net, kind_of, rebuild
+from ayatori.nets import NetSpec, Network, find_net, kind_of, lay_out, rebuild
 from ayatori.nets.dropout import forked
 from ayatori.processes import dumped, needs_main, processes, uninterrupted, why_not_sent
 from ayatori.recipe import Recipe, change
@@ -223,7 +223,7 @@ def _trained(job: Job, index: int, spec: NetSpec, checkpoint: Checkpoint) -> Tra
     with forked():
         network = rebuild(spec, own).to(job.device)
     if "image" in job.dataset.inputs and job.recipe.engine.layout == "channels_last":
-        network.to(memory_format=torch.channels_last)
+        lay_out(network)
     prefix = f"{index}/best/"
     network.load_state_dict(
         {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
