@@ -352,10 +352,10 @@ def test_a_look_plays_the_labels_to_check_and_the_copies(
 def test_recordings_of_a_request_may_not_last_for_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ayatori.serve import bodies
+    from ayatori.serve import bodies, files
 
     schema = load(voices(tmp_path, rows=2)).schema
-    monkeypatch.setattr(bodies, "MINUTES", 0.01)
+    monkeypatch.setattr(files, "MINUTES", 0.01)
     content = (tmp_path / "low" / "low 0.wav").read_bytes()
     limits = bodies.Limits(rows=10, bytes=10**7)
     assert len(bodies.read("picture", [bodies.Upload("a", content)], schema, limits)) == 1

@@ -202,7 +202,7 @@ def list_folder(
     start = len(str(folder)) + 1
     return Listing(
         files=[path for path, _ in found],
-        ids=np.array([prefix + _shown(path[start:]).replace(os.sep, "/") for path, _ in found]),
+        ids=np.array([prefix + _shown(path[start:] or root.name).replace(os.sep, "/") for path, _ in found]),
         target=[_text_column("class", labels)] if any(labels) else None,
         notes=tuple(notes),
         folders=any(labels),

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -51,6 +51,24 @@ def read_scan(file: str) -> Scan:
             raise UnseenError("it holds no numbers")
         scan.values[~there] = scan.values[there].min()
     return scan
+
+
+def voxels_of(file: str) -> int:
+    """How many voxels a file says that it has, before any of them is read. Raises UnseenError."""
+    try:
+        if is_dicom(file):
+            return dicom_pixels(file)
+        return int(np.prod(_nibabel().load(file).shape))
+    except AyatoriError:
+        raise
+    except Exception as error:  # readers raise nearly every kind of exception on broken files
+        raise UnseenError(_reason(file, error)) from None
+
+
+def dicom_pixels(file: str | BinaryIO) -> int:
+    """How many pixels all frames of a DICOM file have, by its header."""
+    head = _pydicom().dcmread(file, stop_before_pixels=True)
+    return int(head.get("NumberOfFrames", 1) or 1) * int(head.Rows) * int(head.Columns)
 
 
 def is_dicom(file: str) -> bool:
@@ -261,4 +279,6 @@ def _reason(file: str, error: Exception) -> str:
     if os.path.isfile(file) and not os.path.getsize(file):
         return "empty file"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if said.startswith("Cannot work out file type"):
+        return "no known kind of scan"
     return said.splitlines()[0].rstrip(".").replace(file, "it")

@@ -89,7 +89,7 @@ def make_app(model: Model, *, max_rows: int, max_bytes: int, local: bool = True)
     """
     _check(max_rows, max_bytes)
     from ayatori.serve.app import build
-    from ayatori.serve.bodies import Limits
+    from ayatori.serve.limits import Limits
 
     return build(model, Limits(max_rows, max_bytes), local)
 

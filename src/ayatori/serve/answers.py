@@ -13,7 +13,8 @@ import numpy as np
 
 from ayatori.model import Model
 from ayatori.records import Dataset, Schema
-from ayatori.serve.bodies import RequestError, joined
+from ayatori.serve.bodies import joined
+from ayatori.serve.limits import RequestError
 
 ROWS_TOGETHER = 256
 

@@ -32,9 +32,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ayatori.model import Model
 from ayatori.records import AyatoriError, Dataset, Schema
 from ayatori.serve.answers import Job, answer_waiting, warm_up
-from ayatori.serve.bodies import Limits, Media, RequestError, Upload, media_types, read, takes_pictures
+from ayatori.serve.bodies import Media, media_types, read, takes_pictures
 from ayatori.serve.describe import facts_of, openapi, page_facts
 from ayatori.serve.forms import files_of
+from ayatori.serve.limits import Limits, RequestError, Upload
 
 MOST_WAITING = 256  # requests
 HELD = 8  # bodies of the largest size that may be in memory at once

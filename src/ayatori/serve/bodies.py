@@ -10,83 +10,48 @@ import base64
 import binascii
 import codecs
 import dataclasses
-import io
 import itertools
 import json
 import math
-import re
 import tempfile
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ayatori.data import load_like, read_blocks
 from ayatori.data.columns import text_of
 from ayatori.data.files import UNNAMED, open_table
 from ayatori.data.measured import side_by_side
-from ayatori.data.pictures import broken_notes, called_by, decode_pictures, recipe_like
+from ayatori.data.pictures import broken_notes
 from ayatori.data.rows import row_numbers
 from ayatori.data.series_files import decode_series
-from ayatori.data.sounds import FORMATS as SOUND_FORMATS
-from ayatori.data.sounds import UnheardError, measure
 from ayatori.data.steps import packed
 from ayatori.data.table import date_parts
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Dataset, Schema
+from ayatori.serve.files import read_files
+from ayatori.serve.limits import Limits, RequestError, Upload, check_count
 
-# what browsers show, and what cameras and scanners write; Pillow's other readers are older than their tests
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-MEGAPIXELS = 40  # of a picture
-MEGAPIXELS_TOGETHER = 200  # of all pictures of a request
-MINUTES = 60  # of all recordings of a request
 SPARE_VALUES = 64  # a row, beside twice its columns: far more than a sound request has
-SEGMENTS = 4096  # of a JPEG; each of them takes a reader a while, and a sound one has a few dozen
-NAME_LENGTH = 200
 
-_SEGMENT = re.compile(rb"\xff[\xe0-\xef\xfe]\x00")
 
 Kind = Literal["number", "date", "category"]
 Media = Literal["json", "csv", "picture", "form"]
 
 
-class RequestError(AyatoriError):
-    """A request that is not answered, and the HTTP status that goes with the sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may hold at most."""
-
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A body, or one file of a form; ``name`` is only ever shown."""
-
-    name: str
-    content: bytes
-
-
 def takes_pictures(schema: Schema) -> bool:
-    """Whether files are read, pictures or recordings; arrays that are not square are not made of them."""
+    """Whether files are read, pictures, recordings or scans; arrays of other shapes are not made of them."""
+    if schema.kind == "scans":
+        return True
     return schema.image is not None and schema.image[0] in (1, 3) and schema.image[1] == schema.image[2]
 
 
 def files_of_schema(schema: Schema) -> str:
     """What these files are called, in JSON too."""
-    return "recordings" if schema.kind == "recordings" else "pictures"
+    return schema.kind if schema.kind in ("recordings", "scans") else "pictures"
 
 
 def media_types(schema: Schema) -> tuple[str, ...]:
@@ -94,12 +59,14 @@ def media_types(schema: Schema) -> tuple[str, ...]:
     if schema.kind == "recordings":
         names = ("wav", "mpeg", "x-wav", "wave", "vnd.wave", "flac", "x-flac", "ogg", "mp3", "aiff", "x-aiff")
         return tuple(f"audio/{name}" for name in names)
+    if schema.kind == "scans":
+        return tuple(f"application/{name}" for name in ("gzip", "dicom", "x-gzip", "x-nifti"))
     return tuple(f"image/{name}" for name in ("png", "jpeg", "gif", "bmp", "webp", "tiff"))
 
 
 def takes_rows(schema: Schema) -> bool:
     """Whether JSON has "rows": objects for a table, lists for arrays."""
-    return schema.kind not in ("pictures", "recordings", "series")
+    return schema.kind not in ("pictures", "recordings", "scans", "series")
 
 
 def is_one_each(schema: Schema) -> bool:
@@ -131,7 +98,7 @@ def read(media: Media, uploads: Sequence[Upload], schema: Schema, limits: Limits
         if media == "json":
             return _read_json(uploads[0].content, schema, limits)
         if takes_pictures(schema):
-            return _read_pictures(uploads, schema, limits)
+            return read_files(uploads, schema, limits)
         if is_one_each(schema):
             return _read_series(uploads, schema, limits)
         if len(uploads) > 1:
@@ -164,21 +131,10 @@ def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
     if key == "series":
         return _listed_series(rows, schema)
     if key != "rows":
-        return _read_pictures([_unpacked(at, text) for at, text in enumerate(rows)], schema, limits)
+        return read_files([_unpacked(at, text) for at, text in enumerate(rows)], schema, limits)
     if schema.kind == "table":
         return load_like(_table(rows, schema), schema)
     return load_like(_array(rows, schema), schema)
-
-
-def check_count(rows: int, limits: Limits) -> None:
-    """Refuse none, and more than the limit."""
-    if not rows:
-        raise RequestError(422, "the request must hold at least one row, however it holds none")
-    if rows > limits.rows:
-        raise RequestError(
-            413,
-            f"a request must hold at most {limits.rows} rows, however it holds more; send several requests",
-        )
 
 
 def _parsed(content: bytes, most: int) -> Any:
@@ -337,29 +293,6 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
     return Dataset(inputs, None, first.schema, np.concatenate([part.ids for part in parts]))
 
 
-def _read_pictures(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Dataset:
-    """Files as ``ayatori predict`` reads them, after a look at their kind and size."""
-    assert schema.image is not None
-    check_count(len(uploads), limits)
-    if schema.kind == "recordings":
-        _check_sounds(uploads)
-    elif (pixels := sum(_pixels(upload) for upload in uploads)) > MEGAPIXELS_TOGETHER * 10**6:
-        raise RequestError(
-            413,
-            f"the pictures of a request must have at most {MEGAPIXELS_TOGETHER} megapixels together, "
-            f"however they have {pixels / 10**6:.0f}; send several requests",
-        )
-    names = [upload.name for upload in uploads]
-    with tempfile.TemporaryDirectory(prefix="ayatori-") as folder:
-        files = [str(Path(folder) / str(at)) for at in range(len(uploads))]
-        for file, upload in zip(files, uploads, strict=True):
-            Path(file).write_bytes(upload.content)
-        recipe = recipe_like(schema)
-        image, broken = decode_pictures(files, schema.image, recipe)
-    broken_notes(broken, names, True, called_by(recipe))
-    return Dataset({"image": image}, None, schema, np.array(names))
-
-
 def _listed_series(rows: Sequence[Any], schema: Schema) -> Dataset:
     """JSON lists of channels, each a list of steps (or steps, where one channel is all): null is missing."""
     assert schema.series is not None
@@ -408,51 +341,6 @@ def _read_series(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> D
     names = [upload.name for upload in uploads]
     broken_notes(broken, names, True, "series file")
     return Dataset({"series": series}, None, schema, np.array(names))
-
-
-def _check_sounds(uploads: Sequence[Upload]) -> None:
-    """How long recordings say that they are, before any of them is decoded."""
-    seconds = 0.0
-    for upload in uploads:
-        try:
-            seconds += measure(io.BytesIO(upload.content))[0]
-        except UnheardError as error:
-            kinds = ", ".join(SOUND_FORMATS)
-            raise RequestError(
-                422, f"'{upload.name}' must be a recording ({kinds}), however: {error}"
-            ) from None
-    if seconds > MINUTES * 60:
-        raise RequestError(
-            413,
-            f"the recordings of a request must last at most {MINUTES} minutes together, however they last "
-            f"{seconds / 60:.0f}; send several requests",
-        )
-
-
-def _pixels(upload: Upload) -> int:
-    """How many pixels a picture says that it has, before any of them is decoded."""
-    try:
-        if next(itertools.islice(_SEGMENT.finditer(upload.content), SEGMENTS, None), None):
-            raise ValueError("endless segments")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(upload.content), formats=FORMATS) as picture:
-                pixels = math.prod(picture.size)
-    except Image.DecompressionBombError:
-        pixels = -1
-    except Exception:  # Pillow's readers raise nearly every kind of exception on broken files
-        kinds = ", ".join(FORMATS)
-        raise RequestError(
-            422, f"'{upload.name}' must be a picture ({kinds}), however it is none that can be read"
-        ) from None
-    if not 0 <= pixels <= MEGAPIXELS * 10**6:
-        found = "far more" if pixels < 0 else f"{pixels / 10**6:.0f}"
-        raise RequestError(
-            413,
-            f"a picture must have at most {MEGAPIXELS} megapixels, however '{upload.name}' has {found}; "
-            "make it smaller",
-        )
-    return pixels
 
 
 def _called(value: Any) -> str:

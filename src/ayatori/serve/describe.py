@@ -9,13 +9,7 @@ from ayatori.model import Model
 from ayatori.records import Schema
 from ayatori.serve.answers import value_names
 from ayatori.serve.bodies import (
-    FORMATS,
-    MEGAPIXELS,
-    MEGAPIXELS_TOGETHER,
-    MINUTES,
-    SOUND_FORMATS,
     Kind,
-    Limits,
     columns_of,
     files_of_schema,
     is_one_each,
@@ -24,6 +18,8 @@ from ayatori.serve.bodies import (
     takes_pictures,
     takes_rows,
 )
+from ayatori.serve.files import FORMATS, MEGAPIXELS, MEGAPIXELS_TOGETHER, MEGAVOXELS, MINUTES, SOUND_FORMATS
+from ayatori.serve.limits import Limits
 
 MOST_WORDS = 200  # of a category that the document lists
 REFUSALS = {
@@ -73,7 +69,8 @@ def json_example(schema: Schema) -> dict[str, Any]:
     if schema.kind == "series":
         return {"series": [[[0, 0, 0]] * len(schema.channels)]}
     if not takes_rows(schema):
-        return {"recordings": ["UklGRg=="]} if schema.kind == "recordings" else {"pictures": ["iVBORw0KGgo="]}
+        first = {"recordings": "UklGRg==", "scans": "H4sIAAAAAAA=", "pictures": "iVBORw0KGgo="}
+        return {files_of_schema(schema): [first[files_of_schema(schema)]]}
     if schema.kind == "table":
         values: dict[Kind, Any] = {"number": 0, "date": "2026-01-31"}
         row = {
@@ -141,6 +138,11 @@ def _in_words(schema: Schema, limits: Limits) -> str:
     text = f"A request holds at most {limits.rows} rows and {limits.bytes} bytes."
     if schema.kind == "recordings":
         text += f" Recordings are {', '.join(SOUND_FORMATS)}, of at most {MINUTES} minutes together."
+    elif schema.kind == "scans":
+        text += (
+            f" Scans are NIfTI, or DICOM whose slices in one form are one scan, of at most {MEGAVOXELS} "
+            "million voxels together."
+        )
     elif takes_pictures(schema):
         text += (
             f" Pictures are {', '.join(FORMATS)}, of at most {MEGAPIXELS} megapixels each and "

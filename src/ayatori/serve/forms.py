@@ -5,7 +5,7 @@ from __future__ import annotations
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ayatori.serve.bodies import NAME_LENGTH, Limits, RequestError, Upload
+from ayatori.serve.limits import NAME_LENGTH, Limits, RequestError, Upload
 
 FIELDS = 16  # parts beside the files that are wanted
 
