@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ayatori.data import target as targets
 from ayatori.data.listing import Listing, with_patients
+from ayatori.data.made import made
 from ayatori.data.paths import kind_of
 from ayatori.data.pictures import Progress, called_by, read_pictures, recipe_like
 from ayatori.data.rows import Rows, make_dataset
@@ -59,7 +61,8 @@ def load_listed(
         ),
     )
     tested = kept >= len(first.files) if later else None
-    return make_dataset(rows, schema, source=source, tested=tested)
+    dataset = make_dataset(rows, schema, source=source, tested=tested)
+    return dataclasses.replace(dataset, made=made([files[row] for row in kept.tolist()]))
 
 
 def _read(

@@ -17,6 +17,20 @@ from ayatori.records import AyatoriError
 WHOLE = (".nii", ".nii.gz", ".mgh", ".mgz", ".img")  # a file for each scan; beside .img lies its .hdr
 HEADER = ".hdr"
 DICOM = (".dcm", ".dicom")  # a file for each slice, for each scan, or for each picture
+_SETTINGS = {
+    "maker": "Manufacturer",
+    "machine": "ManufacturerModelName",
+    "software": "SoftwareVersions",
+    "institution": "InstitutionName",
+    "station": "StationName",
+    "view": "ViewPosition",
+    "kernel": "ConvolutionKernel",
+    "kilovolts": "KVP",
+    "field in tesla": "MagneticFieldStrength",
+    "slice thickness": "SliceThickness",
+    "intercept": "RescaleIntercept",
+}
+_NUMBERS = ("KVP", "MagneticFieldStrength", "SliceThickness", "RescaleIntercept")
 MOST_VOXELS = 2**30  # larger scans are refused before they are read
 _PACKAGES = "pip install 'ayatori[scans]'"
 
@@ -137,6 +151,30 @@ def dicom_picture(file: str) -> Image.Image:
     if head.get("PhotometricInterpretation") == "MONOCHROME1":
         shown = 255 - shown
     return Image.fromarray(np.round(shown).astype(np.uint8))
+
+
+def header_of(file: str) -> dict[str, Any]:
+    """How a scan, or a flat DICOM file, was made: sizes, the machine and its settings."""
+    if os.path.isdir(file) or is_dicom(file):
+        files = slices_of(file) if os.path.isdir(file) else [file]
+        head = _pydicom().dcmread(files[0], stop_before_pixels=True)
+        down, right = (float(size) for size in head.get("PixelSpacing", None) or (np.nan, np.nan))
+        traits: dict[str, Any] = {"slices": len(files)} if os.path.isdir(file) else {}
+        traits |= {"rows": int(head.Rows), "columns": int(head.Columns), "pixel height": down}
+        traits["pixel width"] = right
+        for name, tag in _SETTINGS.items():
+            value = head.get(tag, None)
+            traits[name] = float(value) if tag in _NUMBERS and value not in (None, "") else str(value or "")
+        return traits
+    image = _nibabel().load(file)
+    traits = {f"voxels {way}": size for way, size in zip("xyz", image.shape[:3], strict=False)}
+    zooms = image.header.get_zooms()[:3]
+    traits |= {f"voxel size {way}": round(float(size), 3) for way, size in zip("xyz", zooms, strict=False)}
+    traits["orientation"] = "".join(code or "?" for code in _nibabel().aff2axcodes(image.affine))
+    traits["type of numbers"] = str(image.get_data_dtype())
+    if "descrip" in image.header:
+        traits["description"] = bytes(image.header["descrip"]).split(b"\0")[0].decode("latin-1")
+    return traits
 
 
 def patient_of(file: str) -> str:

@@ -181,6 +181,18 @@ def measure(file: str | BinaryIO) -> tuple[float, int]:
     return found.frames / found.samplerate, found.samplerate
 
 
+def traits_of_sound(file: str) -> dict[str, Any]:
+    """How a recording was made; not how long it is, which often belongs to what it holds."""
+    with _quiet(file):
+        found = _reader().info(file)
+    return {
+        "sampling rate": found.samplerate,
+        "channels": found.channels,
+        "format": found.format,
+        "coding": found.subtype,
+    }
+
+
 def _reader() -> Any:
     """The package that reads sound files; it comes with ours, but its library may not be there."""
     try:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ayatori.data.twins import Twins
 from ayatori.explore.columns import WORTH_SAYING, odd_columns
+from ayatori.explore.making import making
 from ayatori.explore.shift import shift
 from ayatori.explore.suspects import (
     Suspicion,
@@ -87,6 +88,7 @@ def audit(
     suspects = _suspects(suspicion, labels, dataset)
     outlier, outliers = _outliers(graph, sealed)
     columns = odd_columns(dataset, open_, seed)
+    made = making(dataset, open_, seed)
     classes = _classes(labels[open_], dataset)
     moved = shift(dataset, sealed, twins.groups, seed)
     counts = {
@@ -101,10 +103,12 @@ def audit(
     facts = {
         "counts": counts,
         "columns": columns,
+        "made": made,
         "classes": classes,
         "shift": moved,
         "sentences": [
             *_of_copies(counts, dataset, twins),
+            *([made["sentence"]] if made else []),
             *_of_labels(counts, floor, len(open_), dataset),
             *_of_values(labels[open_], dataset),
             *(one["sentence"] for one in columns if one["what"] in WORTH_SAYING),
@@ -115,6 +119,7 @@ def audit(
         "suspects": _records(suspects),
         "outliers": _records(outliers),
         "error_floor": floor,
+        "step": made["step"] if made else "",
         "noise": _noise(suspicion, labels, dataset),
     }
     scores = [one.astype(np.float32) for one in (suspicion.score, outlier)]
