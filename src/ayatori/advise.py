@@ -23,7 +23,8 @@ from ayatori.evaluate import fit_baselines, score
 from ayatori.explore.probes import probe_plan, sample_rows, take_rows
 from ayatori.nets import WHOLE
 from ayatori.nets.dropout import global_chance, seed_globally
-from ayatori.nets.source import Source, fitting, inputs_for, learns_as_cnn, source_of
+from ayatori.nets.seen import fitting
+from ayatori.nets.source import Source, inputs_for, learns_as_cnn, source_of
 from ayatori.plan import strata
 from ayatori.recipe import EvaluateRecipe, NetRecipe, Recipe, TrainRecipe
 from ayatori.records import SCORE, Dataset, Plan
@@ -145,15 +146,18 @@ def listen(source: Source, raw: Mapping[str, np.ndarray]) -> dict[float, np.ndar
         for number, part in enumerate(source.parts, 1):
             x = part(x)
             if number in wanted or number == count:
-                said[number / count] = _pooled(x).cpu()
+                said[number / count] = _pooled(x, bool(source.facts.get("slices"))).cpu()
         return said
 
     found = [said for _, said in in_blocks(ask, len(next(iter(raw.values()))), device, look(device).bf16)]
     return {depth: torch.cat([said[depth] for said in found]).numpy() for depth in found[0]}
 
 
-def _pooled(x: Tensor) -> Tensor:
-    """(b, ...) -> (b, c): the mean over places, or over the tokens of a transformer."""
+def _pooled(x: Tensor, over_slices: bool = False) -> Tensor:
+    """(b, ...) -> (b, c): the mean over places, or over the tokens of a transformer, and over slices."""
+    if x.ndim == 5:
+        # of a scan (b, 1 or c, d, h, w), or slices as pictures (b, slices, c, h, w)
+        return x.float().mean((2, 3, 4)) if not over_slices else x.float().mean((1, 3, 4))
     if x.ndim == 4:
         return x.float().mean((2, 3))
     return x.float().mean(1) if x.ndim == 3 else x.float()
@@ -169,7 +173,7 @@ def _fresh(source: Source, raw: Mapping[str, np.ndarray], seed: int) -> Source:
             part
             for whole in fresh.parts
             for part in whole.modules()
-            if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)
+            if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
         ]
         for norm in norms:
             norm.reset_running_stats()
@@ -208,7 +212,8 @@ def _from_scratch(rows: Dataset, folds: Plan, recipe: Recipe) -> Probe:
     if "image" in inputs:
         image = torch.from_numpy(np.ascontiguousarray(inputs["image"]))
         size = (min(SIDE, image.shape[2]), min(SIDE, image.shape[3]))
-        inputs["image"] = fitting(image, image.shape[1], size, "bilinear").round().to(torch.uint8).numpy()
+        channels = min(SIDE, image.shape[1])
+        inputs["image"] = fitting(image, channels, size, "bilinear").round().to(torch.uint8).numpy()
     schema = dataclasses.replace(rows.schema, source=None)
     if "image" in inputs:
         schema = dataclasses.replace(schema, image=inputs["image"].shape[1:])

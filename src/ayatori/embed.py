@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ayatori.augment import augment
+from ayatori.nets.network import lay_out
 from ayatori.nets.source import Source, inputs_for
 from ayatori.records import AyatoriError, Dataset
 from ayatori.train.crew import crew
@@ -123,7 +124,7 @@ def _compute(
                 batch = vary(batch, torch.Generator(target).manual_seed(seed_of(seed, view, int(rows[0]))))
             return _pass(front(batch), parts, frozen)
 
-        for rows, said in in_blocks(ask, total, target, bf16):
+        for rows, said in in_blocks(ask, total, target, bf16, frozen.source.facts.get("slices") or 1):
             for what, values in said.items():
                 _put(kept, what, values, rows, view, (total, views))
             if progress:
@@ -132,19 +133,19 @@ def _compute(
 
 
 def in_blocks(
-    ask: Callable[[np.ndarray], Said], total: int, device: torch.device, bf16: bool
+    ask: Callable[[np.ndarray], Said], total: int, device: torch.device, bf16: bool, slices: int = 1
 ) -> Iterator[tuple[np.ndarray, Said]]:
     """(rows, what ``ask`` says of them) for a few rows at a time, in order, without gradients.
 
     On a CPU each core has rows of its own: faster than all cores on the same, and what is said of a row does
-    not depend on how many cores there are.
+    not depend on how many cores there are. ``slices``: pictures that a row stands for.
     """
 
     def work(rows: np.ndarray) -> Said:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return ask(rows)
 
-    size = ROWS if device.type == "cpu" else ROWS_OF_DEVICE
+    size = max(1, (ROWS if device.type == "cpu" else ROWS_OF_DEVICE) // slices)
     blocks = [np.arange(start, min(start + size, total)) for start in range(0, total, size)]
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     with steady_heap(), crew(max(threads, 2) if device.type == "cpu" else 1) as hands:
@@ -204,7 +205,7 @@ def _ready(source: Source, device: torch.device) -> tuple[nn.Module, list[nn.Mod
             )
         module.to(device)
         if source.facts["image"]:
-            module.to(memory_format=torch.channels_last)
+            lay_out(module)
     return source.front, list(source.parts)
 
 

@@ -20,7 +20,7 @@ from ayatori.embed import Frozen, cache_folder, embed
 from ayatori.explore import explore
 from ayatori.explore.varied import vary_some
 from ayatori.nets import WHOLE
-from ayatori.pretrained import check_unseen, describe, find_pretrained, freeze, with_own_net
+from ayatori.pretrained import as_seen, check_unseen, describe, find_pretrained, freeze, with_own_net
 from ayatori.recipe import Recipe, change, to_toml
 from ayatori.records import Dataset, Epoch, Look, Plan
 from ayatori.store import RunFolder, check_same
@@ -65,6 +65,7 @@ def prepare(
     """Rows read, copies bound, the Plan made, frozen features computed, every setting decided."""
     recipe, source = find_pretrained(recipe)
     whole = read(data, y, recipe, folder, show, name)
+    source = as_seen(whole, source) if source else None
     whole, frozen = freeze(whole, source, recipe) if source else (whole, None)
     check_same(begun, whole)
     clock.lap("read")

@@ -11,11 +11,12 @@ import pandas as pd
 from ayatori.data.twins import row_keys
 from ayatori.embed import Frozen, dtype_on
 from ayatori.nets import TUNED, WHOLE, find_net, tuned_options
-from ayatori.nets.source import Source, find_source, inputs_for, learns_as_cnn
+from ayatori.nets.source import Source, find_source, inputs_for, learns_as_cnn, over_slices
 from ayatori.recipe import PretrainedRecipe, Recipe, change, nearest
 from ayatori.records import AyatoriError, Dataset
 
 FINETUNE = ("none", "last", "all", "auto")
+SLICES = 16  # of a scan that a network for pictures looks at
 LAST = 1  # parts that "last" lets learn
 KEYS = "rows.parquet"  # of a run: hashes of the rows that taught it
 MOST_SEEN = 0.01  # share of rows that a source may know from its own training
@@ -36,11 +37,18 @@ def find_pretrained(recipe: Recipe) -> tuple[Recipe, Source | None]:
         channels, side, _ = source.facts["image"]
         how = {"crop": source.facts["crop"], "resample": source.facts["resample"]}
         colour = "rgb" if channels == 3 else "grey"
-        recipe = change(recipe, "data", size=recipe.data.size or side, colour=colour, **how)
+        how |= {key: source.facts[key] for key in ("scan_window", "scan_mm") if source.facts.get(key)}
+        recipe = change(recipe, "data", seen=side, colour=colour, **how)
     if Path(recipe.pretrained.name).exists():
         # a run can be resumed from another folder
         recipe = change(recipe, "pretrained", name=str(Path(recipe.pretrained.name).resolve()))
     return recipe, source
+
+
+def as_seen(dataset: Dataset, source: Source) -> Source:
+    """The source as it looks at these rows: where it knows pictures and they are scans, at their slices."""
+    flat = source.facts["image"] and source.facts["image"][0] in (1, 3)
+    return over_slices(source, SLICES) if flat and dataset.schema.slices else source
 
 
 def source_name(recipe: Recipe) -> str:

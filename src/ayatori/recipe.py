@@ -31,6 +31,7 @@ class DataRecipe:
     encoding: str = ""  # of tables that are not UTF-8, such as cp932
     pictures: str = ""  # folder of the pictures that a column of the table names; "" = near the table
     size: int = 0  # side of the square pictures in pixels, 0 = from the pictures
+    seen: int = 0  # the same, where nothing is said, as a pretrained network sees them
     colour: Literal["auto", "rgb", "grey"] = "auto"
     crop: float = 0.0  # the square in the middle, as a share of the shorter side; 0 = all, squeezed
     resample: Literal["bilinear", "bicubic"] = "bilinear"

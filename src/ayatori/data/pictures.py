@@ -131,7 +131,7 @@ def _choose_shape(files: Sequence[str], recipe: DataRecipe, total: int) -> tuple
                 grey = not _read(file, min(*sizes[-1], LARGE_SIDE), 1, DataRecipe())[1]
     if not sizes:
         raise AyatoriError(f"pictures must be readable, however '{files[0]}' and the others tried are not")
-    side = recipe.size or _choose_side(sizes, total)
+    side = recipe.size or recipe.seen or _choose_side(sizes, total)
     widths, heights = zip(*sizes, strict=True)
     found = f"pictures are {side} x {side} pixels"
     if {(side, side)} != set(sizes):

@@ -24,6 +24,7 @@ from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset
 
 SIDE = 48  # voxels of the longest side, where nobody says otherwise
+SEEN = 112  # at most, where a network for larger pictures looks at slices
 # where the darkest of most scans is dark as air (or marked as outside), and nothing is brighter than metal,
 # values are Hounsfield units, which mean the same in all
 AIR, METAL = (-3100.0, -700.0), 3100.0
@@ -90,7 +91,7 @@ def _choose_shape(seen: Sequence[_Glance], recipe: DataRecipe) -> tuple[tuple[in
     sizes = np.array([one.shape for one in seen])
     ends = (int(sizes.prod(axis=1).argmin()), int(sizes.prod(axis=1).argmax()))
     span = " to ".join(dict.fromkeys(" x ".join(map(str, sizes[at])) for at in ends))
-    side = recipe.size or min(SIDE, int(sizes.max()))
+    side = recipe.size or min(recipe.seen or SIDE, SEEN, int(sizes.max()))
     told = [one.spacing for one in seen if one.spacing is not None]
     if len(told) < len(seen):
         if recipe.scan_mm:

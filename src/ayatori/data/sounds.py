@@ -65,7 +65,7 @@ def choose_sound(files: Sequence[str], recipe: DataRecipe) -> tuple[int, float, 
     seconds = recipe.sound_seconds or max(0.05, float(f"{usual:.2g}"))
     # nearly all of them hold pitches up to half their rate
     hertz = recipe.sound_hertz or max(100.0, float(np.quantile(rates, 0.05, method="lower")) / 2)
-    side = recipe.size or SIDE
+    side = recipe.size or recipe.seen or SIDE
     span = " to ".join(dict.fromkeys(f"{length:.2g}" for length in (min(lengths), max(lengths))))
     found = f"recordings of {span} s are heard for {seconds:g} s, up to {hertz:,.0f} Hz"
     found += f", as {side} x {side} pixels"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ayatori.nets.dropout import Dropout
 from ayatori.nets.network import Inputs, NetSpec, activation
 from ayatori.nets.pictures import build_pictures
-from ayatori.nets.source import Source, find_source, source_of
+from ayatori.nets.source import Source, find_source, over_slices, source_of
 from ayatori.recipe import Recipe, nearest
 from ayatori.records import AyatoriError, Schema, Task
 
@@ -168,8 +168,8 @@ def begin(network: nn.Module, spec: NetSpec) -> None:
         if spec.name == WHOLE:
             learned = [value for part in source.parts for value in part.state_dict().values()]
             own = list(network.body.state_dict().values())  # type: ignore[union-attr]
-            # the same layers in the same order; both end with a last layer's weights and biases
-            for value, theirs in zip(own[:-2], learned[:-2], strict=True):
+            # the same layers in the same order; a last layer's weights and biases stay as they are
+            for value, theirs in zip(own[:-2], learned[: len(own) - 2], strict=True):
                 value.copy_(theirs)
             network.front.front.load_state_dict(source.front.state_dict())  # type: ignore[union-attr]
             return
@@ -182,6 +182,7 @@ def begin(network: nn.Module, spec: NetSpec) -> None:
 def same_source(facts: Mapping[str, Any]) -> Source:
     """The source of a run that has begun; refused where its weights have changed since."""
     source = find_source(facts["name"])
+    source = over_slices(source, facts["slices"]) if facts.get("slices") else source
     if source.facts["digest"] != facts["digest"]:
         raise AyatoriError(
             f"the pretrained network must be what the run began with, however {facts['name']!r} has changed"

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from ayatori.nets.chain import create, cut_of, parts_of_own, timm_library
 from ayatori.nets.dropout import global_chance
-from ayatori.nets.network import Inputs, NetSpec, Network
+from ayatori.nets.network import NetSpec, Network
 from ayatori.nets.pictures import build_pictures
+from ayatori.nets.seen import OwnPixels, Pixels, sliced
 from ayatori.nets.series import build_series
 from ayatori.nets.table import build_table
 from ayatori.recipe import nearest
@@ -49,8 +50,9 @@ class Source:
 
     ``facts``, plain JSON values: ``name`` as it was given; ``kind`` "timm" or "run"; ``architecture``, timm's
     name or the specification of a run's network; ``digest`` of all that ``state_of`` gives; ``image``
-    [c, h, w], or None for a table; ``mean`` and ``std`` of pixels 0..255; ``crop`` and ``resample`` of
-    ``DataRecipe``; where timm needs them ``options``; of a run also its ``schema`` and the ``fingerprint`` of
+    [c, h, w], or None for a table; ``slices`` of a scan that it looks at, where it knows pictures; ``mean``
+    and ``std`` of pixels 0..255; ``crop`` and ``resample`` of ``DataRecipe``; where timm needs them
+    ``options``; of a run also its ``schema`` and the ``fingerprint`` of
     its data.
 
     ``front``: raw inputs -> what the first part eats; it holds statistics, and learns nothing. ``parts``, one
@@ -66,53 +68,8 @@ class Source:
 
 def learns_as_cnn(source: Source) -> bool:
     """Whether it is a CNN of ours, which can learn on as a whole."""
-    return source.facts["kind"] == "run" and bool(source.facts["image"])
-
-
-class Pixels(nn.Module):
-    """Pictures of any size, grey or in colour, as the source was trained to see them.
-
-    **Shape** ``inputs["image"]`` (b, 1 or 3, h, w), 0..255 -> (b, c, side, side) float32
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, image: Sequence[int], mean: Sequence[float], std: Sequence[float], how: str) -> None:
-        super().__init__()
-        self.channels, self.size, self.how = image[0], (image[1], image[2]), how
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        image = fitting(inputs["image"], self.channels, self.size, self.how)
-        return (image - self.mean) / self.std
-
-
-class OwnPixels(nn.Module):
-    """The front of a run's network behind pictures of any size."""
-
-    def __init__(self, front: nn.Module, image: Sequence[int]) -> None:
-        super().__init__()
-        self.front, self.channels, self.size = front, image[0], (image[1], image[2])
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        return self.front({"image": fitting(inputs["image"], self.channels, self.size, "bilinear")})
-
-
-def fitting(image: Tensor, channels: int, size: tuple[int, int], how: str) -> Tensor:
-    """Pictures (b, c, h, w) as float32 with so many channels, of this size, still 0..255."""
-    image = image.float()
-    if image.shape[1] != channels:
-        if {image.shape[1], channels} != {1, 3}:
-            raise AyatoriError(
-                f"pictures must be grey or in colour, however the rows have {image.shape[1]} channels, and "
-                f"{channels} is what the pretrained network sees"
-            )
-        image = image.mean(1, keepdim=True) if channels == 1 else image.expand(-1, channels, -1, -1)
-    if tuple(image.shape[2:]) != size:
-        image = nn.functional.interpolate(image, size, mode=how, antialias=True).clamp(0, 255)
-    return image
+    own = source.facts["kind"] == "run" and bool(source.facts["image"])
+    return own and not source.facts.get("slices")
 
 
 def find_source(name: str) -> Source:
@@ -157,9 +114,18 @@ def _found(name: str, stamp: tuple[tuple[str, int, int], ...]) -> Source:
 def source_of(facts: Mapping[str, Any]) -> Source:
     """The network of these ``facts`` with fresh weights, for ``load_state`` to fill; no file is needed."""
     if facts["kind"] == "run":
-        return _of_network(facts, _rebuilt(NetSpec(**facts["architecture"])))
-    options = facts.get("options", "{}")
-    return _assembled(facts, create(facts["architecture"], facts["image"], options))
+        source = _of_network(facts, _rebuilt(NetSpec(**facts["architecture"])))
+    else:
+        options = facts.get("options", "{}")
+        source = _assembled(facts, create(facts["architecture"], facts["image"], options))
+    return over_slices(source, facts["slices"]) if facts.get("slices") else source
+
+
+def over_slices(source: Source, slices: int) -> Source:
+    """A network that knows pictures as one that looks at so many slices of a scan, and sums them up."""
+    front, parts = sliced(source.front, source.parts, slices)
+    facts = {**source.facts, "slices": slices}
+    return dataclasses.replace(source, facts=facts, front=front, parts=parts, width=2 * source.width)
 
 
 def state_of(source: Source, first: int = 0, last: int | None = None) -> dict[str, Tensor]:
@@ -449,6 +415,7 @@ def _of_run(name: str, path: Path) -> Source:
         **({"series": list(schema["series"])} if schema.get("series") else {}),
         "crop": schema.get("crop", 0.0),
         "resample": schema.get("resample", "bilinear"),
+        **{key: schema[key] for key in ("scan_window", "scan_mm") if schema.get(key)},
         "schema": {key: schema[key] for key in ("numbers", "dates", "categories")},
         "fingerprint": data.get("fingerprint", ""),
     }
