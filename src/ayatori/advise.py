@@ -81,7 +81,7 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
     probes = []
     for probe in _probes(rows, folds, frozen.source, recipe):
         probes.append(probe)
-        tell(probe.name, len(probes) / 9)
+        tell(probe.name, min(1.0, len(probes) / (10 if learns_as_cnn(frozen.source) else 9)))
     return _advice(probes, rows, recipe.seed, int((~plan.sealed).sum()))
 
 

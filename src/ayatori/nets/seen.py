@@ -71,9 +71,10 @@ class Slices(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         image = inputs["image"].float()
-        slabs = nn.functional.adaptive_avg_pool3d(image[:, None], (self.slices, *image.shape[2:]))
-        seen = self.front({"image": slabs.transpose(1, 2).flatten(0, 1)})
-        return seen.unflatten(0, (len(image), self.slices))
+        depth, slices = image.shape[1], self.slices
+        ends = [(slab * depth // slices, -(-(slab + 1) * depth // slices)) for slab in range(slices)]
+        slabs = torch.stack([image[:, first:end].mean(1) for first, end in ends], 1)
+        return self.front({"image": slabs.flatten(0, 1)[:, None]}).unflatten(0, (-1, slices))
 
 
 class EachSlice(nn.Module):
@@ -84,7 +85,7 @@ class EachSlice(nn.Module):
         self.part = part
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.part(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.part(x.flatten(0, 1)).unflatten(0, (-1, x.shape[1]))
 
 
 class SummedUp(nn.Module):
