@@ -19,7 +19,15 @@ from ayatori.augment.chance import Chance
 from ayatori.augment.changes import PRESETS, Changes, changes_of, read_changes
 from ayatori.augment.colour import recolour
 from ayatori.augment.mix import draw_pairs, mix_rows, mix_targets, vary_table
-from ayatori.augment.moves import draw_moves, erase, move_mask, move_picture, move_points, stripe
+from ayatori.augment.moves import (
+    across_slices,
+    draw_moves,
+    erase,
+    move_mask,
+    move_picture,
+    move_points,
+    stripe,
+)
 from ayatori.augment.own import Batch, apply_own, find_transform
 from ayatori.augment.series import vary_series
 from ayatori.records import AyatoriError
@@ -56,10 +64,14 @@ def candidates(how: How) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Called with a batch and a generator; ``own``: the user's transform, in place of changes."""
+    """Called with a batch and a generator; ``own``: the user's transform, in place of changes.
+
+    ``deep``: channels are slices of a scan, which is shifted across them too.
+    """
 
     changes: Changes
     own: Callable[..., Any] | None = None
+    deep: bool = False
 
     def __call__(self, batch: Batch, generator: Generator, same: bool = False) -> Batch:
         """The batch with every picture (and its mask and points) changed, each by its own numbers.
@@ -102,6 +114,8 @@ class Augmentation:
                 moved["mask"] = move_mask(batch["mask"], moves)
             if "points" in batch:
                 moved["points"] = move_points(batch["points"], moves, height, width)
+        if self.deep and self.changes.shift:
+            changed = across_slices(changed, self.changes, chance)
         changed = recolour(changed, self.changes, chance)
         if moves is not None:
             changed = erase(changed, moves, chance)
@@ -128,7 +142,7 @@ class Augmentation:
         return self.own is not None or bare != Changes()
 
 
-def augment(how: How) -> Augmentation:
+def augment(how: How, deep: bool = False) -> Augmentation:
     """The augmentation that is meant by a preset's name, a mapping of settings, or a transform.
 
     - ``none``: rows as they are
@@ -142,6 +156,8 @@ def augment(how: How) -> Augmentation:
     - ``package:name`` or an object: a transform of kornia or torchvision, a function of a picture (c, h, w),
       or a function (batch, generator) -> batch
 
+    ``deep``: see ``Augmentation``.
+
     >>> batch = {"image": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}
     >>> augment("light")(batch, Generator().manual_seed(0))["image"].shape
     torch.Size([2, 3, 8, 8])
@@ -149,8 +165,8 @@ def augment(how: How) -> Augmentation:
     if candidates(how):
         how = "light"  # where nothing was compared
     if isinstance(how, Mapping) or (isinstance(how, str) and ":" not in how):
-        return Augmentation(changes_of(how))
-    return Augmentation(Changes(), find_transform(how))
+        return Augmentation(changes_of(how), deep=deep)
+    return Augmentation(Changes(), find_transform(how), deep)
 
 
 def resolve(how: How) -> How:

@@ -105,6 +105,22 @@ def move_picture(image: Tensor, moves: Moves) -> Tensor:
     )
 
 
+def across_slices(scans: Tensor, changes: Changes, chance: Chance) -> Tensor:
+    """(b, slices, h, w) -> shifted by whole slices; at the ends the first and the last slice go on.
+
+    >>> scans = torch.arange(6).reshape(1, 6, 1, 1)
+    >>> changes = Changes(shift=0.5)
+    >>> across_slices(scans, changes, Chance(changes, 1, torch.Generator().manual_seed(3))).flatten().tolist()
+    [0, 0, 0, 0, 1, 2]
+    """
+    slices = scans.shape[1]
+    if slices < 2:
+        return scans
+    by = (_pixels(changes.shift, slices, chance) * chance.on("shift")).long().to(scans.device)
+    places = (torch.arange(slices, device=scans.device) + by[:, None]).clamp(0, slices - 1)
+    return scans[torch.arange(len(scans), device=scans.device)[:, None], places]
+
+
 def move_mask(mask: Tensor, moves: Moves) -> Tensor:
     """(b, h, w) of whole numbers -> each place's own, the nearest; 0 where the picture is erased."""
     if moves.whole:

@@ -52,7 +52,7 @@ def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> V
 
     Sealed rows are left alone.
     """
-    vary = augment(how)
+    vary = augment(how, deep=dataset.schema.slices)
     chance = np.random.default_rng([seed, 31])
     free = np.arange(len(dataset)) if plan is None else np.flatnonzero(~plan.sealed)
     free = chance.permutation(free)

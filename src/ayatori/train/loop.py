@@ -364,7 +364,7 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     balance = balance_rows(dataset, counts, shared is None, recipe, column, taught or offsets is not None)
     if balance.back is not None:
         network.shift.copy_(torch.from_numpy(balance.back))
-    vary = augment(column.augment or recipe.train.augment)
+    vary = augment(column.augment or recipe.train.augment, deep=dataset.schema.slices)
     learner = Learner(
         index=index,
         column=column,
