@@ -28,6 +28,7 @@ _WHERE = {
     "load_model": "ayatori.model_files",
     "AyatoriError": "ayatori.errors",
     "hear": "ayatori.data.sounds",
+    "see": "ayatori.data.scans",
     "spectrogram": "ayatori.data.sounds",
     "Classifier": "ayatori.estimators",
     "Regressor": "ayatori.estimators",
@@ -37,6 +38,7 @@ __all__ = ["__version__", *_WHERE]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from ayatori.data import load as load
+    from ayatori.data.scans import see as see
     from ayatori.data.sounds import hear as hear
     from ayatori.data.sounds import spectrogram as spectrogram
     from ayatori.errors import AyatoriError as AyatoriError

@@ -126,13 +126,13 @@ def run(
     quiet: bool = False,
     json: bool = False,
 ) -> None:
-    """From a table or a folder of pictures or recordings to trained networks with honest scores.
+    """From a table or a folder of pictures, recordings or scans to trained networks with honest scores.
 
     Parameters
     ----------
     data
-        A CSV or Parquet table, a folder with one subfolder of pictures or recordings per class, a CSV of
-        their paths and labels, or an .npz with X and y.
+        A CSV or Parquet table, a folder with one subfolder of pictures, recordings or scans per class, a CSV
+        of their paths and labels, or an .npz with X and y.
     out
         Where the run folder goes; by default runs/NAME.
     log
@@ -176,7 +176,7 @@ def augment(
     Parameters
     ----------
     data
-        Pictures, recordings or series, as for run.
+        Pictures, recordings, scans or series, as for run.
     augment
         light, digits, sound, standard, strong, random, a TOML file, or package:name of your own.
     out
@@ -184,7 +184,7 @@ def augment(
     target
         The column of classes, where data is a table of paths.
     size
-        Side of the square pictures in pixels.
+        Side of the square pictures in pixels, or of scans in voxels.
     series
         "row", or the column that names the series, as for run.
     seed

@@ -180,9 +180,9 @@ class RunOptions:
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
-        Folder of the pictures or recordings that a column of the table names, with or without their ending.
+        Folder of the files that a column of the table names, with or without their ending.
     size
-        Side of the square pictures in pixels.
+        Side of the square pictures in pixels, or of scans in voxels.
     sound_seconds
         Of each recording that are heard; decided from their lengths.
     sound_hertz
@@ -197,7 +197,7 @@ class RunOptions:
     series_steps
         Longer series are averaged down to so many steps; 2048.
     strict
-        Refuse a broken picture or recording instead of skipping it.
+        Refuse a broken picture, recording or scan instead of skipping it.
     ensemble
         What to make of many networks, with commas: mean, majority, median, weighted, greedy, bagging,
         boosting, stacking (mean). The best by held-out rows is handed over.
@@ -373,9 +373,9 @@ class ExploreOptions:
     encoding
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
-        Folder of the pictures or recordings that a column of the table names, with or without their ending.
+        Folder of the files that a column of the table names, with or without their ending.
     size
-        Side of the square pictures in pixels.
+        Side of the square pictures in pixels, or of scans in voxels.
     sound_seconds
         Of each recording that are heard; decided from their lengths.
     sound_hertz
@@ -390,7 +390,7 @@ class ExploreOptions:
     series_steps
         Longer series are averaged down to so many steps; 2048.
     strict
-        Refuse a broken picture or recording instead of skipping it.
+        Refuse a broken picture, recording or scan instead of skipping it.
     pretrained
         A network that has learned elsewhere, whose features of each row are looked at too; as for run.
     seed

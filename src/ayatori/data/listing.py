@@ -1,4 +1,4 @@
-"""Stage 1e. Which pictures or recordings there are, and their labels: folders of classes, tables of paths."""
+"""Stage 1e. Which files there are, and their labels: folders of classes, tables of paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ayatori.data.paths import (
     kind_of,
     named_pictures,
 )
-from ayatori.data.scan_files import HEADER, is_dicom, patient_of, same_series
+from ayatori.data.scan_files import DICOM, HEADER, WHOLE, is_dicom, patient_of, same_series
 from ayatori.data.table import (
     check_names,
     default_target,
@@ -169,7 +169,7 @@ def list_folder(
         if entry.is_dir(follow_symlinks=False):
             pictures = [(path, entry.name) for path in _walk(entry.path, root, counts, wanted)]
             if not pictures:
-                kinds = "no series" if wanted is is_steps else "no pictures and no recordings"
+                kinds = "no series" if wanted is is_steps else "no pictures, recordings or scans"
                 notes.append(f"folder '{entry.name}' is left out: it holds {kinds}")
             found += pictures
         else:
@@ -186,7 +186,7 @@ def list_folder(
         what = "1 link leads" if counts["links"] == 1 else f"{counts['links']} links lead"
         notes.append(f"left out: {what} out of the folder, or to a folder")
     if not found:
-        what = "pictures or recordings" + (" in subfolders, one per class" if need_classes else "")
+        what = "pictures, recordings or scans" + (" in subfolders, one per class" if need_classes else "")
         seen = (
             f"it holds {counted([path for path, _ in loose])} without a class" if loose else "it holds none"
         )
@@ -278,7 +278,8 @@ def _others(folder: Path) -> str:
     they = f"end in {', '.join(most)}" if most else "have no ending"
     return (
         f"its files {they}; pictures end in {', '.join(PICTURES[:3])}, {PICTURES[7]} and the like, "
-        f"recordings in {', '.join(SOUNDS[:3])} and the like"
+        f"recordings in {', '.join(SOUNDS[:3])} and the like, scans in {', '.join((*WHOLE[:2], *DICOM[:1]))} "
+        "and the like"
     )
 
 

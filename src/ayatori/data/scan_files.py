@@ -14,7 +14,7 @@ from PIL import Image
 
 from ayatori.records import AyatoriError
 
-WHOLE = (".nii", ".nii.gz", ".mgh", ".mgz", ".img")  # a file for each scan; beside .img lies its .hdr
+WHOLE = (".nii", ".nii.gz", ".mgh", ".mgz", ".npy", ".img")  # a file for each scan; beside .img lies its .hdr
 HEADER = ".hdr"
 DICOM = (".dcm", ".dicom")  # a file for each slice, for each scan, or for each picture
 _SETTINGS = {
@@ -166,6 +166,10 @@ def header_of(file: str) -> dict[str, Any]:
             value = head.get(tag, None)
             traits[name] = float(value) if tag in _NUMBERS and value not in (None, "") else str(value or "")
         return traits
+    if file.lower().endswith(".npy"):
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        sides = {f"side {way}": size for way, size in enumerate(array.shape, 1)}
+        return {**sides, "type of numbers": str(array.dtype)}
     image = _nibabel().load(file)
     traits = {f"voxels {way}": size for way, size in zip("xyz", image.shape[:3], strict=False)}
     zooms = image.header.get_zooms()[:3]
@@ -192,6 +196,8 @@ def patient_of(file: str) -> str:
 
 
 def _read_whole(file: str) -> Scan:
+    if file.lower().endswith(".npy"):
+        return _read_array(file)
     nibabel = _nibabel()
     image = nibabel.load(file)
     shape = tuple(int(size) for size in image.shape)
@@ -204,6 +210,15 @@ def _read_whole(file: str) -> Scan:
     values = np.asarray(image.dataobj, np.float32).reshape(*shape, *(1,) * (3 - len(shape)))
     spacing = tuple(float(size) for size in image.header.get_zooms()[:3])
     return _upright(values, image.affine, spacing if len(shape) == 3 else None)
+
+
+def _read_array(file: str) -> Scan:
+    """A plain array (d, h, w), as it is: nobody tells which way is up."""
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    sides = tuple(size for size in array.shape if size > 1)
+    if array.dtype.kind not in "buif" or len(sides) not in (2, 3) or array.size > MOST_VOXELS:
+        raise UnseenError(f"it is an array {array.shape} of {array.dtype}")
+    return Scan(np.array(array, np.float32).reshape((1, *sides)[-3:]))
 
 
 def _read_dicom(file: str) -> Scan:

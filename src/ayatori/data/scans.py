@@ -15,9 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+from PIL import Image
 
 from ayatori.data.scan_files import UnseenError, read_scan, slices_of
 from ayatori.recipe import DataRecipe
@@ -146,7 +144,7 @@ def see(file: str, shape: tuple[int, int, int], window: str = "own", mm: float =
     with _turn(file):
         scan = read_scan(file)
         low, high = reach_of(scan.values) if window == "own" else window_of(window)
-        values = torch.from_numpy(scan.values)
+        values = scan.values
         if mm and scan.spacing is None:
             raise UnseenError("it does not tell the size of its voxels, as others do")
         if mm and scan.spacing is not None:
@@ -156,7 +154,7 @@ def see(file: str, shape: tuple[int, int, int], window: str = "own", mm: float =
         else:
             values = _resized(values, shape)
     bright = (values - low) * (255 / max(high - low, 1e-12))
-    return bright.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return np.clip(np.rint(bright), 0, 255).astype(np.uint8)
 
 
 def _turn(file: str) -> contextlib.AbstractContextManager[object]:
@@ -173,30 +171,32 @@ def reach_of(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resized(values: Tensor, shape: Sequence[int]) -> Tensor:
+def _resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """(d, h, w) -> ``shape``: first each slice, then across slices; what becomes fewer is averaged."""
     slices, height, width = shape
-    if tuple(values.shape[1:]) != (height, width):
-        values = functional.interpolate(values[:, None], (height, width), mode="bilinear", antialias=True)[
-            :, 0
-        ]
+    if values.shape[1:] != (height, width):
+        values = np.stack([_scaled(one, (height, width)) for one in values])
     if len(values) != slices:
-        flat = values.reshape(1, 1, len(values), -1)
-        flat = functional.interpolate(flat, (slices, flat.shape[3]), mode="bilinear", antialias=True)
-        values = flat.reshape(slices, height, width)
-    return values
+        values = _scaled(values.reshape(len(values), -1), (slices, height * width))
+    return values.reshape(slices, height, width)
 
 
-def _fitted(values: Tensor, shape: Sequence[int], fill: float) -> Tensor:
+def _scaled(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(h, w) float32 -> ``shape``, between the nearest values."""
+    return np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BILINEAR))
+
+
+def _fitted(values: np.ndarray, shape: Sequence[int], fill: float) -> np.ndarray:
     """The middle of (d, h, w) that has ``shape``; what is beyond its ends is ``fill``."""
     for axis, size in enumerate(shape):
         have = values.shape[axis]
         if have > size:
-            values = values.narrow(axis, (have - size) // 2, size)
+            first = (have - size) // 2
+            values = np.take(values, range(first, first + size), axis)
         elif have < size:
             before = (size - have) // 2
-            pad = [0, 0] * (2 - axis) + [before, size - have - before]
-            values = functional.pad(values, pad, value=fill)
+            pad = [(before, size - have - before) if at == axis else (0, 0) for at in range(3)]
+            values = np.pad(values, pad, constant_values=fill)
     return values
 
 

@@ -24,7 +24,7 @@ def alike_by_name(dataset: Dataset, graph: Graph) -> tuple[str, str]:
     ``graph``: neighbours among the rows of ``dataset``, none of them sealed. Copies do not count: they are
     kept together anyway. Nothing ("", "") is said of names that are not all cut alike.
     """
-    if dataset.schema.kind not in ("pictures", "recordings") or len(graph.rows) == 0:
+    if dataset.schema.kind not in ("pictures", "recordings", "scans") or len(graph.rows) == 0:
         return "", ""
     names = dataset.ids.tolist()
     start = "train/" if all(name.startswith("train/") for name in names) else ""  # parts are counted below it

@@ -76,7 +76,7 @@ def vary_some(dataset: Dataset, plan: Plan | None, how: Any, seed: int = 0) -> V
     if dataset.task == "classification" and vary.pictures:
         figures = _neighbours(dataset, free, vary, seed)
         warning = _warning(figures, dataset.classes)
-    return Varied(pictures, rows, names, warning, figures)
+    return Varied(pictures, rows, names, warning, figures, "scans" if dataset.schema.slices else "pictures")
 
 
 def _series(dataset: Dataset, rows: np.ndarray, vary: Augmentation, seed: int) -> np.ndarray:

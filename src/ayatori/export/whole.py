@@ -187,6 +187,11 @@ def described(model: Model) -> dict[str, Any]:
             "resample": schema.resample,
             "crop": schema.crop,
         }
+        if schema.slices:
+            facts["image"] |= {"values": "uint8, the slices of a scan are its channels"}
+        if schema.kind == "scans":
+            facts["image"]["values"] = "uint8, what ayatori.see(file, shape, window, mm) gives"
+            facts["image"] |= {"window": schema.scan_window, "mm": schema.scan_mm}
         if schema.kind == "recordings":
             facts["image"]["values"] = "uint8, what ayatori.hear(file, side, seconds, hertz) gives"
             facts["image"] |= {"seconds": schema.sound_seconds, "hertz": schema.sound_hertz}
