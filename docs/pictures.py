@@ -43,6 +43,7 @@ SHOTS = {
     "9-page": ("runs/wines/report.html", "h1", "[aria-labelledby=look] .ruler"),
     "10-recordings": ("runs/nests/report.html", "#worst", "[aria-labelledby=worst] figure"),
     "11-series": ("runs/machines/report.html", "#worst", "[aria-labelledby=worst] figure"),
+    "12-scans": ("runs/heads/report.html", "#worst", "[aria-labelledby=worst] figure"),
 }
 BOX = """(() => {
   const [a, b] = [%r, %r].map(s => document.querySelector(s).getBoundingClientRect());

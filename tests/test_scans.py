@@ -27,7 +27,7 @@ import ayatori
 from ayatori.augment import augment
 from ayatori.data import load, load_like, read_blocks
 from ayatori.data.scan_files import UnseenError, read_scan
-from ayatori.data.scans import flattened, see, window_of
+from ayatori.data.scans import alike_in_depth, flattened, see, window_of
 from ayatori.evaluate.matrix import coarse_scans
 from ayatori.explore.thumbs import visible
 from ayatori.model_files import load_model
@@ -452,9 +452,15 @@ def test_rivals_see_coarse_cells_and_how_bright_a_scan_is() -> None:
 
 
 def test_copies_of_scans_are_sought_in_slabs() -> None:
-    values = np.random.default_rng(0).integers(0, 256, (30, 10, 16, 16)).astype(np.uint8)
+    chance = np.random.default_rng(0)
+    values = chance.integers(30, 220, (30, 10, 16, 16)).astype(np.uint8)
     dataset = load(values, y=["a", "b"] * 15)
     flat = flattened(dataset)
+    again = np.concatenate(
+        [values, (values[:3] * 0.8 + chance.normal(0, 5, values[:3].shape)).astype(np.uint8)]
+    )
+    pairs = np.array([[0, 30], [1, 31], [2, 32], [0, 31], [4, 5]])
+    assert alike_in_depth(again, pairs).tolist() == [True, True, True, False, False]
     assert flat.shape == (30, 4, 16, 16)
     np.testing.assert_allclose(flat[3, 1], values[3, 2:5].mean(0), atol=1)
 

@@ -134,8 +134,9 @@ def inputs_of(
     array = as_array(values)
     if array.dtype.kind not in "buif" or array.ndim not in (1, 2, 3, 4, 5):
         raise AyatoriError(
-            "X must be numbers (rows, columns), pictures (rows, channels, height, width) or scans (rows, "
-            f"slices, height, width), however its shape is {array.shape} and its type {array.dtype}"
+            "X must be an array of numbers (rows, columns), of pictures (rows, channels, height, width) or "
+            f"of scans (rows, slices, height, width), however its shape is {array.shape} and its type "
+            f"{array.dtype}"
         )
     if not len(array):
         raise AyatoriError("X must hold rows, however it has none")

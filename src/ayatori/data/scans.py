@@ -28,6 +28,8 @@ SEEN = 112  # at most, where a network for larger pictures looks at slices
 AIR, METAL = (-3100.0, -700.0), 3100.0
 ALIKE = 2.0  # so much may the highest values of scans differ, as a factor, that have one scale
 SLABS = 4  # a scan that is looked at as a picture has so many channels
+_TYPICAL = 500  # scans that say what all share
+_COPY = 0.75  # correlation of copies, see dev/LOG.md
 _EDGE = 0.005  # share of the voxels of a scan that may lie beyond what is told apart, at either end
 _SAMPLE = 24  # so many scans decide how all are read
 _TELLING = 200_000  # voxels of a scan that tell how its values are spread
@@ -211,3 +213,15 @@ def flattened(dataset: Dataset) -> np.ndarray:
         for slab, (start, end) in enumerate(itertools.pairwise(ends)):
             row[slab] = scan[start:end].mean(axis=0)
     return flat
+
+
+def alike_in_depth(image: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """(k,) bool: whether scans whose slabs are alike (k, 2) are so voxel by voxel, beside what all share.
+
+    Heads are like heads, and slabs of few details more so.
+    """
+    some = np.unique(np.linspace(0, len(image) - 1, min(len(image), _TYPICAL)).astype(int))
+    usual = image[some].mean(axis=0, dtype=np.float32)
+    own = {row: image[row] - usual for row in np.unique(pairs).tolist()}
+    own = {row: (values - values.mean()) / max(float(values.std()), 1e-6) for row, values in own.items()}
+    return np.array([(own[a] * own[b]).mean() > _COPY for a, b in pairs.tolist()], bool)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ayatori.data.alike import Pairs, near_rows
 from ayatori.data.likeness import near_pictures
 from ayatori.data.overlap import overlaps
-from ayatori.data.scans import flattened
+from ayatori.data.scans import alike_in_depth, flattened
 from ayatori.recipe import PlanRecipe
 from ayatori.records import Dataset
 
@@ -93,7 +93,11 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
 def _near(dataset: Dataset, rows: np.ndarray) -> Pairs:
     """Near pairs among ``rows``, numbered as in the data set."""
     if "image" in dataset.inputs:
-        return near_pictures(flattened(dataset), rows)
+        pairs, apart = near_pictures(flattened(dataset), rows)
+        if dataset.schema.slices:
+            same = alike_in_depth(dataset.inputs["image"], pairs)
+            pairs, apart = pairs[same], apart[same]
+        return pairs, apart
     if "series" in dataset.inputs:
         pairs, apart = overlaps(dataset.inputs["series"][rows])
         return rows[pairs], apart

@@ -92,8 +92,7 @@ def audit(
     classes = _classes(labels[open_], dataset)
     moved = shift(dataset, sealed, twins.groups, seed)
     counts = {
-        "duplicates": int((twins.kind == "exact").sum()),
-        "near": int((twins.kind == "near").sum()),
+        **_of_kinds(twins),
         "leaks": len(leaks),
         "conflicts": conflicts,
         "suspects": len(suspects),
@@ -102,17 +101,13 @@ def audit(
     }
     facts = {
         "counts": counts,
-        "columns": columns,
-        "made": made,
-        "classes": classes,
-        "shift": moved,
+        **{"columns": columns, "made": made, "classes": classes, "shift": moved},
         "sentences": [
             *_of_copies(counts, dataset, twins),
-            *([made["sentence"]] if made else []),
             *_of_labels(counts, floor, len(open_), dataset),
             *_of_values(labels[open_], dataset),
             *(one["sentence"] for one in columns if one["what"] in WORTH_SAYING),
-            *(one["sentence"] for one in (classes, moved) if one and one.get("alarm", one["sentence"])),
+            *(one["sentence"] for one in (made, classes, moved) if one and one.get("alarm", one["sentence"])),
             *_of_outliers(counts, representation),
         ],
         "duplicates": _records(duplicates),
@@ -122,7 +117,7 @@ def audit(
         "step": made["step"] if made else "",
         "noise": _noise(suspicion, labels, dataset),
     }
-    scores = [one.astype(np.float32) for one in (suspicion.score, outlier)]
+    scores = (suspicion.score.astype(np.float32), outlier.astype(np.float32))
     return Audit(facts, duplicates, leaks, suspects, outliers, *scores)
 
 
@@ -131,6 +126,11 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 # --- copies
+
+
+def _of_kinds(twins: Twins) -> dict[str, int]:
+    """How many pairs are copies as they are, and how many nearly so."""
+    return {"duplicates": int((twins.kind == "exact").sum()), "near": int((twins.kind == "near").sum())}
 
 
 def _duplicates(twins: Twins, labels: np.ndarray, sealed: np.ndarray, dataset: Dataset) -> pd.DataFrame:
