@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import os
 import shutil
@@ -281,6 +282,25 @@ def test_a_table_may_name_scans_by_file_or_by_folder(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "studies" / "labels.csv", index=False)
     by_folder = load(tmp_path / "studies" / "labels.csv", target="grade")
     assert (by_folder.schema.kind, by_folder.ids.tolist()) == ("scans", [f"{at:05}" for at in range(4)])
+
+
+def test_a_table_of_people_may_name_the_folder_that_holds_a_scan_of_each(tmp_path: Path) -> None:
+    for at in range(6):
+        folder = tmp_path / f"sub-{at:02}" / "anat"
+        write_nifti(folder / f"sub-{at:02}_T1w.nii.gz", UP + at)
+        (folder / f"sub-{at:02}_T1w.json").write_text("{}")
+    people = {"participant_id": [f"sub-{at:02}" for at in range(6)], "age": range(6), "group": ["a", "b"] * 3}
+    pd.DataFrame(people).to_csv(tmp_path / "participants.tsv", index=False, sep="\t")
+    recipe = DataRecipe(target="group", pictures=str(tmp_path))
+    dataset = load(tmp_path / "participants.tsv", recipe=recipe)
+    assert (dataset.schema.kind, dataset.ids.tolist()) == ("scans", people["participant_id"])
+    asked = load(tmp_path / "participants.tsv", target="group")
+    assert any(
+        "column 'participant_id' names files; to learn from them: --pictures" in n for n in asked.notes
+    )
+    write_nifti(tmp_path / "sub-03" / "anat" / "sub-03_T2w.nii.gz", UP)  # which of the two is meant?
+    with pytest.raises(AyatoriError, match="it holds neither slices nor a single scan"):
+        load(tmp_path / "participants.tsv", recipe=dataclasses.replace(recipe, strict=True))
 
 
 def test_broken_scans_are_named_and_skipped_or_refused(tmp_path: Path) -> None:

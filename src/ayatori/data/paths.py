@@ -83,15 +83,24 @@ def kind_of(files: Sequence[str]) -> str:
 
 
 def find(folder: Path, word: str) -> Path | None:
-    """The file in ``folder`` called ``word``, or ``word`` and an ending; or the folder of a scan's slices."""
+    """The file in ``folder`` called ``word``, or ``word`` and an ending; or the folder of one scan."""
     endings = (
         ("",) if is_media(word) or is_steps(word) else (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
     )
     # os.path: a text that is too long for a name is none, where Path.is_file raises
     found = next((path for end in endings if os.path.isfile(path := folder / f"{word}{end}")), None)
-    if found is None and word and os.path.isdir(path := folder / word) and slices_of(str(path)):
-        return path
-    return found
+    return found or (_scan_in(folder / word) if word else None)
+
+
+def _scan_in(folder: Path) -> Path | None:
+    """A folder of slices, or the one scan below a folder, such as sub-01/anat/sub-01_T1w.nii.gz."""
+    if not os.path.isdir(folder):
+        return None
+    if slices_of(str(folder)):
+        return folder
+    below = (os.path.join(path, name) for path, _, names in os.walk(folder) for name in names)
+    scans = list(itertools.islice((path for path in below if path.lower().endswith(WHOLE)), 2))
+    return Path(scans[0]) if len(scans) == 1 else None
 
 
 def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False) -> Named | None:
@@ -156,7 +165,7 @@ def _shows(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             some = itertools.islice(entries, MOST_ENTRIES)
-            return any(is_media(e.name) or (e.is_dir() and slices_of(e.path)) for e in some)
+            return any(is_media(e.name) or (e.is_dir() and _scan_in(Path(e.path))) for e in some)
     except OSError:
         return False
 

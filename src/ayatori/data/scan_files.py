@@ -229,7 +229,7 @@ def _read_dicom(file: str) -> Scan:
         return Scan(values if values.ndim == 3 else values[None], _frame_spacing(head))
     heads = [head for path in slices_of(file) if "Rows" in (head := pydicom.dcmread(path))]
     if not heads:
-        raise UnseenError("it holds no slices")
+        raise UnseenError("it holds neither slices nor a single scan")
     # a scout, or another series, lies beside many a scan
     series = Counter((str(h.get("SeriesInstanceUID", "")), h.Rows, h.Columns) for h in heads)
     (wanted, count), *_ = series.most_common(1)
