@@ -145,6 +145,18 @@ def test_a_sagittal_series_is_turned_and_a_scout_beside_it_is_left_out(tmp_path:
     assert scan.spacing == (0.5, 0.5, 3.0)
 
 
+def test_of_several_moments_at_one_place_the_first_is_taken(tmp_path: Path) -> None:
+    series = generate_uid()
+    for moment in (1, 0):
+        write_slices(tmp_path / str(moment), UP + 100 * moment, series=series)
+        for path in (tmp_path / str(moment)).iterdir():
+            head = pydicom.dcmread(path)
+            head.InstanceNumber += 50 * moment
+            head.save_as(tmp_path / f"{moment}{path.name}")
+        shutil.rmtree(tmp_path / str(moment))
+    assert np.array_equal(read_scan(str(tmp_path)).values, UP)
+
+
 def test_many_frames_of_one_file_are_a_scan(tmp_path: Path) -> None:
     head = _head(UP[0].astype(np.int16), generate_uid(), "")
     head.NumberOfFrames, head.PixelData = len(UP), UP.astype(np.int16).tobytes()
@@ -366,6 +378,9 @@ def test_a_size_of_voxels_must_be_known_to_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(AyatoriError, match="scan_mm needs the size of voxels"):
         load(tmp_path, recipe=DataRecipe(scan_mm=1.0))
     assert load(tmp_path).schema.scan_mm == 0
+    fine = write_nifti(tmp_path / "fine.nii", UP, spacing=(100, 100, 100))
+    with pytest.raises(UnseenError, match=r"at 0\.01 mm its size is 40000 x 50000 x 60000"):
+        see(str(fine), (4, 4, 4), "own", 0.01)
     with pytest.raises(UnseenError, match="does not tell the size of its voxels"):
         see(str(tmp_path / "a" / "x.npy"), (4, 4, 4), "own", 1.0)
 

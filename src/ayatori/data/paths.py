@@ -21,7 +21,7 @@ PICTURES = (
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
 SUFFIXES = PICTURES + SOUNDS + WHOLE + DICOM
 STEPS = (".csv", ".tsv", ".parquet", ".pq")  # a series in a file, a step in each line
-MOST_FOLDERS, MOST_ENTRIES = 64, 1000  # beside a table, that are looked into
+MOST_FOLDERS, MOST_ENTRIES, MOST_INSIDE = 64, 1000, 8  # beside a table, that are looked into
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _scan_in(folder: Path) -> Path | None:
     if slices_of(str(folder)):
         return folder
     below = (os.path.join(path, name) for path, _, names in os.walk(folder) for name in names)
-    scans = list(itertools.islice((path for path in below if path.lower().endswith(WHOLE)), 2))
+    scans = [path for path in itertools.islice(below, MOST_ENTRIES) if path.lower().endswith(WHOLE)]
     return Path(scans[0]) if len(scans) == 1 else None
 
 
@@ -164,8 +164,9 @@ def _shows(folder: Path) -> bool:
     """Whether pictures are among the first entries of a folder; names without endings are sought there."""
     try:
         with os.scandir(folder) as entries:
-            some = itertools.islice(entries, MOST_ENTRIES)
-            return any(is_media(e.name) or (e.is_dir() and _scan_in(Path(e.path))) for e in some)
+            some = list(itertools.islice(entries, MOST_ENTRIES))
+        inside = itertools.islice((Path(e.path) for e in some if e.is_dir()), MOST_INSIDE)
+        return any(is_media(e.name) for e in some) or any(map(_scan_in, inside))
     except OSError:
         return False
 

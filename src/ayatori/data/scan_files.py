@@ -31,7 +31,7 @@ _SETTINGS = {
     "intercept": "RescaleIntercept",
 }
 _NUMBERS = ("KVP", "MagneticFieldStrength", "SliceThickness", "RescaleIntercept")
-MOST_VOXELS = 2**30  # larger scans are refused before they are read
+MOST_VOXELS = 2**29  # larger scans are refused before they are read
 _PACKAGES = "pip install 'ayatori[scans]'"
 
 
@@ -228,6 +228,7 @@ def _read_dicom(file: str) -> Scan:
         values = _grey(_frames(head), head)
         return Scan(values if values.ndim == 3 else values[None], _frame_spacing(head))
     heads = [head for path in slices_of(file) if "Rows" in (head := pydicom.dcmread(path))]
+    heads.sort(key=lambda head: float(head.get("InstanceNumber", 0) or 0))
     if not heads:
         raise UnseenError("it holds neither slices nor a single scan")
     # a scout, or another series, lies beside many a scan
@@ -240,11 +241,12 @@ def _read_dicom(file: str) -> Scan:
     if count * wanted[1] * wanted[2] > MOST_VOXELS:
         raise UnseenError(f"its size is {count} x {wanted[1]} x {wanted[2]}")
     places, across = _places(heads)
-    order = np.argsort(places, kind="stable")
+    # of several moments at one place the first
+    order = np.unique(np.round(places, 3), return_index=True)[1]
     values = np.stack([_grey(_frames(heads[at]), heads[at]) for at in order])
     if across is None:
         return Scan(values)
-    step = float(np.median(np.diff(places[order])))
+    step = float(np.median(np.diff(places[order]))) if len(order) > 1 else 0.0
     down, right = (float(size) for size in heads[0].PixelSpacing)
     step = step if step > 0 else float(heads[0].get("SliceThickness", 0) or 0)
     affine = np.eye(4)
@@ -263,7 +265,8 @@ def _places(heads: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
         places = np.array([h.ImagePositionPatient for h in heads], float) @ through
         if "PixelSpacing" in heads[0] and np.ptp(places) > 0:
             return places, np.stack([right, down, through])
-    return np.array([float(h.get("InstanceNumber", at) or 0) for at, h in enumerate(heads)]), None
+    numbers = np.array([float(head.get("InstanceNumber", 0) or 0) for head in heads])
+    return (numbers if len(np.unique(numbers)) == len(numbers) else np.arange(len(heads))), None
 
 
 def _frame_spacing(head: Any) -> tuple[float, float, float] | None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ayatori.data.scan_files import UnseenError, read_scan, slices_of
+from ayatori.data.scan_files import MOST_VOXELS, UnseenError, read_scan, slices_of
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset
 
@@ -151,7 +153,10 @@ def see(file: str, shape: tuple[int, int, int], window: str = "own", mm: float =
             raise UnseenError("it does not tell the size of its voxels, as others do")
         if mm and scan.spacing is not None:
             sizes = zip(values.shape, scan.spacing, strict=True)
-            values = _resized(values, [max(1, round(size * own / mm)) for size, own in sizes])
+            wanted = [max(1, round(size * own / mm)) for size, own in sizes]
+            if math.prod(wanted) > MOST_VOXELS:
+                raise UnseenError(f"at {mm:g} mm its size is {' x '.join(map(str, wanted))}")
+            values = _resized(values, wanted)
             values = _fitted(values, shape, low)
         else:
             values = _resized(values, shape)
@@ -222,6 +227,10 @@ def alike_in_depth(image: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """
     some = np.unique(np.linspace(0, len(image) - 1, min(len(image), _TYPICAL)).astype(int))
     usual = image[some].mean(axis=0, dtype=np.float32)
-    own = {row: image[row] - usual for row in np.unique(pairs).tolist()}
-    own = {row: (values - values.mean()) / max(float(values.std()), 1e-6) for row, values in own.items()}
-    return np.array([(own[a] * own[b]).mean() > _COPY for a, b in pairs.tolist()], bool)
+
+    @functools.lru_cache(maxsize=64)
+    def own(row: int) -> np.ndarray:
+        values = image[row] - usual
+        return (values - values.mean()) / max(float(values.std()), 1e-6)
+
+    return np.array([(own(a) * own(b)).mean() > _COPY for a, b in pairs.tolist()], bool)
