@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 import ayatori
 from ayatori.augment import augment
 from ayatori.data import load, load_like, read_blocks
+from ayatori.data.paths import is_scan
 from ayatori.data.scan_files import UnseenError, read_scan
 from ayatori.data.scans import alike_in_depth, flattened, see, window_of
 from ayatori.evaluate.matrix import coarse_scans
@@ -186,6 +187,23 @@ def test_what_becomes_fewer_is_averaged(tmp_path: Path) -> None:
     assert found[2, 2, 2] == pytest.approx(
         255 / 100 * np.einsum("ijk,i,j,k", expected, *[weights] * 3), abs=0.6
     )
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("L", "tif"), ("I;16", "tiff"), ("F", "tif"), ("RGB", "TIFF")])
+def test_pages_of_a_tiff_are_slices(tmp_path: Path, mode: str, ending: str) -> None:
+    kinds = {"I;16": np.uint16, "F": np.float32}
+    values = UP.astype(kinds.get(mode, np.uint8))
+    for at in range(4):
+        slices = np.stack([values + at] * 3, -1) if mode == "RGB" else values + at
+        pages = [Image.fromarray(page) for page in slices.astype(values.dtype)]
+        (tmp_path / "ab"[at % 2]).mkdir(exist_ok=True)
+        pages[0].save(tmp_path / "ab"[at % 2] / f"{at}.{ending}", save_all=True, append_images=pages[1:])
+    dataset = load(tmp_path)
+    assert (dataset.schema.kind, dataset.schema.image) == ("scans", (4, 6, 6))
+    assert np.array_equal(read_scan(str(tmp_path / "b" / f"1.{ending}")).values, UP + 1)
+    pages[0].save(tmp_path / "preview.tif", save_all=True, append_images=[pages[0].resize((2, 2))])
+    assert not is_scan(str(tmp_path / "preview.tif"))
+    assert load_like(tmp_path / "b" / f"1.{ending}", dataset.schema).inputs["image"].shape == (1, 4, 6, 6)
 
 
 def test_one_size_of_voxel_keeps_what_is_larger_larger(tmp_path: Path) -> None:

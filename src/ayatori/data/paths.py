@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ayatori.data.files import TableSource
-from ayatori.data.scan_files import DICOM, WHOLE, is_dicom, is_flat, slices_of
+from ayatori.data.scan_files import DICOM, PAGES, WHOLE, is_dicom, is_flat, pages_of, slices_of
 from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
@@ -58,7 +58,9 @@ def is_sound(name: str) -> bool:
 
 
 def is_scan(path: str) -> bool:
-    """Whether a path is that of a scan: a file of one, or a folder of its slices."""
+    """Whether a path is that of a scan: a file of one, a TIFF of many pages, or a folder of its slices."""
+    if path.lower().endswith(PAGES):
+        return pages_of(path) > 1
     return path.lower().endswith(WHOLE) or os.path.isdir(path) or (is_dicom(path) and not is_flat(path))
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from ayatori.records import AyatoriError
 
 WHOLE = (".nii", ".nii.gz", ".mgh", ".mgz", ".npy", ".img")  # a file for each scan; beside .img lies its .hdr
 HEADER = ".hdr"
+PAGES = (".tif", ".tiff")  # of many pages are scans
 DICOM = (".dcm", ".dicom")  # a file for each slice, for each scan, or for each picture
 _SETTINGS = {
     "maker": "Manufacturer",
@@ -83,6 +84,19 @@ def dicom_pixels(file: str | BinaryIO) -> int:
     """How many pixels all frames of a DICOM file have, by its header."""
     head = _pydicom().dcmread(file, stop_before_pixels=True)
     return int(head.get("NumberOfFrames", 1) or 1) * int(head.Rows) * int(head.Columns)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def pages_of(file: str) -> int:
+    """How many pages a TIFF has; 1 for what is none, or where a page is smaller, as a preview is."""
+    try:
+        with Image.open(file, formats=("TIFF",)) as picture:
+            sizes = [page.size for page in ImageSequence.Iterator(picture)]
+            return len(sizes) if len(set(sizes)) == 1 else 1
+    except (
+        Exception
+    ):  # Pillow raises nearly every kind of exception on broken files, named when they are read
+        return 1
 
 
 def is_dicom(file: str) -> bool:
@@ -166,6 +180,9 @@ def header_of(file: str) -> dict[str, Any]:
             value = head.get(tag, None)
             traits[name] = float(value) if tag in _NUMBERS and value not in (None, "") else str(value or "")
         return traits
+    if file.lower().endswith(PAGES):
+        with Image.open(file, formats=("TIFF",)) as picture:
+            return {"pages": pages_of(file), "width": picture.width, "height": picture.height}
     if file.lower().endswith(".npy"):
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         sides = {f"side {way}": size for way, size in enumerate(array.shape, 1)}
@@ -198,8 +215,9 @@ def patient_of(file: str) -> str:
 def _read_whole(file: str) -> Scan:
     if file.lower().endswith(".npy"):
         return _read_array(file)
-    nibabel = _nibabel()
-    image = nibabel.load(file)
+    if file.lower().endswith(PAGES):
+        return _read_pages(file)
+    image = _nibabel().load(file)
     shape = tuple(int(size) for size in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -219,6 +237,18 @@ def _read_array(file: str) -> Scan:
     if array.dtype.kind not in "buif" or len(sides) not in (2, 3) or array.size > MOST_VOXELS:
         raise UnseenError(f"it is an array {array.shape} of {array.dtype}")
     return Scan(np.array(array, np.float32).reshape((1, *sides)[-3:]))
+
+
+def _read_pages(file: str) -> Scan:
+    """The pages of a TIFF as slices, colours averaged."""
+    pages = []
+    with Image.open(file, formats=("TIFF",)) as picture:
+        if picture.width * picture.height * pages_of(file) > MOST_VOXELS:
+            raise UnseenError(f"its size is {pages_of(file)} x {picture.height} x {picture.width}")
+        for page in ImageSequence.Iterator(picture):
+            values = np.asarray(page, np.float32)
+            pages.append(values if values.ndim == 2 else values[..., :3].mean(axis=2))
+    return Scan(np.stack(pages))
 
 
 def _read_dicom(file: str) -> Scan:
