@@ -119,6 +119,26 @@ def test_every_mode_is_read_like_its_colours(tmp_path: Path, name: str) -> None:
     assert np.abs(rgb - wanted).mean() < (9 if lossy else 1)
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_pictures_of_fewer_bits_than_16_fill_what_is_seen(tmp_path: Path, ending: str) -> None:
+    values = np.arange(4096).reshape(64, 64).astype(np.uint16)  # of a camera of 12 bits
+    for at in range(4):
+        (tmp_path / "ab"[at % 2]).mkdir(exist_ok=True)
+        Image.fromarray(np.roll(values, at, 0)).save(tmp_path / "ab"[at % 2] / f"{at}.{ending}")
+    dataset = load(tmp_path, recipe=DataRecipe(size=64))
+    wanted = np.rint(np.roll(values, 1, 0) * (255 / 4095))
+    assert np.array_equal(dataset.inputs["image"][dataset.ids == f"b/1.{ending}"][0, 0], wanted)
+    assert any("values of 16 bits from 0 to 4,095 become 0 to 255" in note for note in dataset.notes)
+    # what comes later is seen as they were, whatever it uses
+    (tmp_path / "new").mkdir()
+    Image.fromarray(np.full((64, 64), 2048, np.uint16)).save(tmp_path / "new" / f"x.{ending}")
+    Image.fromarray(np.full((64, 64), 65535, np.uint16)).save(tmp_path / "new" / f"y.{ending}")
+    later = load_like(tmp_path / "new", dataset.schema).inputs["image"]
+    assert later.reshape(2, -1).tolist() == [[128] * 4096, [255] * 4096]
+    both = load(tmp_path / "new", recipe=DataRecipe(target=r"(\w)\."))
+    assert both.schema.bits == 16
+
+
 def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

@@ -35,6 +35,7 @@ class DataRecipe:
     colour: Literal["auto", "rgb", "grey"] = "auto"
     crop: float = 0.0  # the square in the middle, as a share of the shorter side; 0 = all, squeezed
     resample: Literal["bilinear", "bicubic"] = "bilinear"
+    bits: int = 0  # that pictures of 16 bits use, 0 = from the pictures
     strict: bool = False  # refuse a broken picture instead of skipping it
     sound_seconds: float = 0.0  # of a recording that are heard, 0 = from the recordings
     sound_hertz: float = 0.0  # the highest pitch that is heard, 0 = from the recordings

@@ -51,7 +51,8 @@ class Schema:
     are written as 1/31/2026; ``categories`` maps each column to its interned strings, sorted (code =
     position, missing = -1). ``image`` is ``(channels, height, width)``; ``crop`` and ``resample`` are those
     of ``DataRecipe``, and so are ``sound_seconds`` and ``sound_hertz`` where the pictures are of sound.
-    ``slices``: the channels are slices of a scan, read as ``scan_window`` and ``scan_mm`` say.
+    ``bits``: that pictures of 16 bits use. ``slices``: the channels are slices of a scan, read as
+    ``scan_window`` and ``scan_mm`` say.
     ``source``: facts of the pretrained network that the rows pass through, ``cut``, how many of its parts
     are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
     logarithms of the values; what a model says of new rows are values.
@@ -79,6 +80,7 @@ class Schema:
     slices: bool = field(default=False, repr=False)
     scan_window: str = field(default="", repr=False)
     scan_mm: float = field(default=0.0, repr=False)
+    bits: int = field(default=0, repr=False)
     series: tuple[int, int] | None = field(default=None, repr=False)
     channels: tuple[str, ...] = field(default=(), repr=False)
     stretch: int = field(default=1, repr=False)

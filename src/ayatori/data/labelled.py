@@ -90,6 +90,7 @@ def _read(
         "slices": bool(store.recipe.scan_window),
         "scan_window": store.recipe.scan_window,
         "scan_mm": store.recipe.scan_mm,
+        "bits": store.recipe.bits,
     }
     return {"image": store.image}, store.kept, store.notes, how
 
