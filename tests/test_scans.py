@@ -292,11 +292,27 @@ def test_scans_of_one_patient_stay_together_as_their_headers_say(tmp_path: Path)
         write_slices(tmp_path / "ab"[at % 2] / f"{at:02}", UP + at, patient=f"P{at // 2}")
     dataset = load(tmp_path)
     assert "scans are of 12 patients, as their headers say; those of one stay together" in dataset.notes
+    for at in (*range(6, 12), *range(14, 24)):
+        shutil.rmtree(tmp_path / "ab"[at % 2] / f"{at:02}")
+    few = load(tmp_path)
+    assert few.groups is None
+    assert any("of 4 patients, as their headers say; these are too few to keep apart" in n for n in few.notes)
     plan = ayatori.make_plan(dataset, PlanRecipe())
     for member in range(plan.members):
         learned = set(dataset.groups[plan.train_rows(member)])  # type: ignore[index]
         judged = set(dataset.groups[plan.rows(member, 252)])  # type: ignore[index]
         assert not learned & judged
+
+
+def test_patients_of_a_given_test_that_are_known_are_named(tmp_path: Path) -> None:
+    for at in range(24):
+        write_slices(tmp_path / "train" / "ab"[at % 2] / f"{at:02}", UP + at, patient=f"P{at // 2}")
+    for at in range(4):
+        write_slices(tmp_path / "test" / "ab"[at % 2] / f"{at:02}", UP - at - 1, patient=f"P{10 + at}")
+    dataset = load(tmp_path)
+    told = "2 of 4 rows of the test are of patients that others are of, too: their score is too good"
+    assert any(told in note for note in dataset.notes)
+    assert ayatori.make_plan(dataset, PlanRecipe(folds=3)).sealed.sum() == 4
 
 
 def test_a_table_may_name_scans_by_file_or_by_folder(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def listen(source: Source, raw: Mapping[str, np.ndarray]) -> dict[float, np.ndar
                 said[number / count] = _pooled(x, bool(source.facts.get("slices"))).cpu()
         return said
 
-    found = [said for _, said in in_blocks(ask, len(next(iter(raw.values()))), device, look(device).bf16)]
+    rows, slices = len(next(iter(raw.values()))), source.facts.get("slices") or 1
+    found = [said for _, said in in_blocks(ask, rows, device, look(device).bf16, slices)]
     return {depth: torch.cat([said[depth] for said in found]).numpy() for depth in found[0]}
 
 

@@ -39,6 +39,7 @@ _CALLED = {
     "y_test": ("test_labels",),
 }
 _MORE = {"X": "val_images", "y": "val_labels"}  # of MedMNIST, which are for development too
+SCANS_NOTE = "arrays with three sides are scans: slices, height, width"
 LEAST_SLICES, LONGEST = 8, 4.0  # of an array of scans: the least side; how much longer another may be
 
 
@@ -267,7 +268,7 @@ def read_arrays(
     scans = kind == "image" and holds_scans(np.shape(values))
     columns = target_columns(y, len(array))
     decided = targets.decide(columns, task, log)
-    notes = [decided.note]
+    notes = [decided.note, *([SCANS_NOTE] if scans else [])]
     missing = targets.missing_rows(columns)
     kept = np.flatnonzero(~missing)
     if missing.any():

@@ -261,10 +261,18 @@ def with_patients(first: Listing, later: Listing | None) -> tuple[Listing, Listi
         told = [np.array(list(pool.map(patient_of, part.files))) for part in parts]
     everyone = np.concatenate(told)
     patients, own = len(np.unique(everyone)), len(np.unique(told[0]))
-    if (everyone == "").any() or own < FEWEST_PATIENTS or patients == len(everyone):
-        return first, later
+    if (everyone == "").any() or own < 2 or patients == len(everyone):
+        return first, later  # of one alone: their names were taken away
     what = kind_of(first.files)
-    note = f"{what} are of {own} patients, as their headers say; those of one stay together"
+    note = f"{what} are of {own} patients, as their headers say; "
+    if own < FEWEST_PATIENTS:
+        note += "these are too few to keep apart, and the scores say little of others"
+        return dataclasses.replace(first, notes=(*first.notes, note)), later
+    note += "those of one stay together"
+    if later is not None and (known := np.isin(told[1], told[0])).any():
+        note += f"; {known.sum()} of {len(known)} rows of the test are of patients that others are of, too: "
+        note += "their score is too good"
+        told[1] = np.char.add("test ", told[1])
     grouped = [dataclasses.replace(part, groups=own) for part, own in zip(parts, told, strict=True)]
     grouped[0] = dataclasses.replace(grouped[0], notes=(*first.notes, note))
     return grouped[0], grouped[1] if later is not None else None

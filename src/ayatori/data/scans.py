@@ -35,7 +35,7 @@ _COPY = 0.75  # correlation of copies, see dev/LOG.md
 _EDGE = 0.005  # share of the voxels of a scan that may lie beyond what is told apart, at either end
 _SAMPLE = 24  # so many scans decide how all are read
 _TELLING = 200_000  # voxels of a scan that tell how its values are spread
-_LARGE = 2**26  # bytes of files; larger scans are read one at a time, for the sake of memory
+_LARGE = 2**25  # bytes of files; larger scans are read one at a time, for the sake of memory
 _one_at_a_time = threading.Lock()
 
 
