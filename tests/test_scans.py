@@ -28,7 +28,7 @@ import ayatori
 from ayatori.augment import augment
 from ayatori.data import load, load_like, read_blocks
 from ayatori.data.paths import is_scan
-from ayatori.data.scan_files import UnseenError, read_scan
+from ayatori.data.scan_files import UnseenError, dicom_picture, read_scan
 from ayatori.data.scans import alike_in_depth, flattened, see, window_of
 from ayatori.evaluate.matrix import coarse_scans
 from ayatori.explore.thumbs import visible
@@ -283,8 +283,20 @@ def test_a_flat_dicom_is_shown_as_its_header_wants(tmp_path: Path) -> None:
     )
     assert np.array_equal(pictures["plain"].ravel(), np.arange(16) * 17)
     assert np.array_equal(pictures["inverse"], 255 - pictures["plain"])
+    assert np.array_equal(pictures["windowed"].ravel()[4:11], np.rint(np.arange(7) * 42.5))
     assert (pictures["windowed"].ravel()[:5] == 0).all()
     assert (pictures["windowed"].ravel()[10:] == 255).all()
+
+
+def test_a_flat_dicom_with_a_table_of_its_own_is_shown_by_it(tmp_path: Path) -> None:
+    head = _head(np.arange(16, dtype=np.int16).reshape(4, 4), generate_uid(), "")
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [16, 0, 16])
+    table.add_new("LUTData", "US", [0] * 8 + [1000 * step for step in range(8)])
+    head.VOILUTSequence = [table]
+    head.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    shown = np.asarray(dicom_picture(str(tmp_path / "a.dcm"))).ravel()
+    assert np.array_equal(shown, np.rint(np.maximum(np.arange(16) - 8, 0) * 255 / 7))
 
 
 def test_scans_of_one_patient_stay_together_as_their_headers_say(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -245,8 +246,10 @@ def _gathered(
     if need_classes and scans is None:
         folders = {path: own for path, own in folders.items() if path != str(folder / own[0][1])}
     several = next((own for own in folders.values() if len(own) > 1), None)
-    if several is None or (scans is None and not same_series([path for path, _ in several])):
-        return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on odd headers
+        if several is None or (scans is None and not same_series([path for path, _ in several])):
+            return found
     inside = {path for own in folders.values() for path, _ in own}
     scanned = [(path, own[0][1]) for path, own in folders.items()]
     return scanned + [one for one in found if one[0] not in inside]
@@ -257,7 +260,8 @@ def with_patients(first: Listing, later: Listing | None) -> tuple[Listing, Listi
     parts = [part for part in (first, later) if part is not None]
     if not all(os.path.isdir(part.files[0]) or is_dicom(part.files[0]) for part in parts):
         return first, later
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        warnings.simplefilter("ignore")  # remarks on odd headers
         told = [np.array(list(pool.map(patient_of, part.files))) for part in parts]
     everyone = np.concatenate(told)
     patients, own = len(np.unique(everyone)), len(np.unique(told[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -158,13 +159,23 @@ def dicom_picture(file: str) -> Image.Image:
     values = _frames(head)
     if values.ndim == 3 and values.shape[-1] in (3, 4):
         return Image.fromarray(values[..., :3].astype(np.uint8))
-    shown = pydicom.pixels.apply_voi_lut(pydicom.pixels.apply_modality_lut(values, head), head)
-    shown = np.asarray(shown, np.float32)
+    shown = np.asarray(pydicom.pixels.apply_modality_lut(values, head), np.float32)
     low, high = float(shown.min()), float(shown.max())
-    shown = (shown - low) * (255 / max(high - low, 1e-12))
+    if "VOILUTSequence" in head:
+        shown = np.asarray(pydicom.pixels.apply_voi_lut(shown.astype(np.int64), head), np.float32)
+        low, high = float(shown.min()), float(shown.max())
+    elif head.get("WindowWidth") and head.get("WindowCenter") is not None:
+        middle, width = (_first(head[name].value) for name in ("WindowCenter", "WindowWidth"))
+        low, high = middle - width / 2, middle + width / 2
+    shown = np.clip((shown - low) * (255 / max(high - low, 1e-12)), 0, 255)
     if head.get("PhotometricInterpretation") == "MONOCHROME1":
         shown = 255 - shown
     return Image.fromarray(np.round(shown).astype(np.uint8))
+
+
+def _first(value: Any) -> float:
+    """The first of several values, or the only one."""
+    return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
 
 
 def header_of(file: str) -> dict[str, Any]:
@@ -222,7 +233,8 @@ def _read_whole(file: str) -> Scan:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
-        raise UnseenError(f"it holds {shape[3]} scans, however one is wanted; write each to a file")
+        several = math.prod(shape[3:])
+        raise UnseenError(f"it holds {several} scans, however one is wanted; write each to a file")
     if len(shape) < 2 or np.prod(shape) > MOST_VOXELS or not np.prod(shape):
         raise UnseenError(f"its size is {' x '.join(map(str, image.shape))}")
     values = np.asarray(image.dataobj, np.float32).reshape(*shape, *(1,) * (3 - len(shape)))
