@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,7 @@ def test_the_look_and_its_page_say_it_first(
     assert "how pictures were made tells the target" in " ".join(capsys.readouterr().out.split())
     page = (tmp_path / "out" / ("explore.html" if look == "explore" else "report.html")).read_text()
     assert "How pictures were made tells the target (100 % right, chance 50 %" in page
+    if look == "run":
+        said = json.loads((tmp_path / "out" / "report.json").read_text())["answer"]
+        assert "Careful: how pictures were made tells the target" in said["text"]
+        assert said["next"].startswith("See whether new pictures will be made as these were")

@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from ayatori.data.paths import kind_of
+from ayatori.data.pictures import FORMATS
 from ayatori.data.scan_files import header_of, is_dicom
 from ayatori.data.sounds import traits_of_sound
 
@@ -55,7 +56,7 @@ def _read(read: Callable[[str], Traits], file: str) -> Traits:
 def _of_picture(file: str) -> Traits:
     if is_dicom(file):
         return header_of(file)
-    with Image.open(file) as picture:
+    with Image.open(file, formats=FORMATS) as picture:
         width, height = picture.size
         traits: Traits = {
             "width": width,

@@ -25,13 +25,15 @@ def answer(
     folds: bool = True,
     source: str = "",
     grouped: bool = False,
+    careful: str = "",
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
     ``entry`` is what was chosen, where it could be scored; ``rivals`` and ``chance`` (who looks at no input)
     were scored on the same rows; ``earlier`` are the rivals out of fold, asked where the test cannot tell.
     ``source``: "" or, where rivals look at what a pretrained network says, "frozen", or "whole" if all of
-    that network learned on. ``grouped``: rows come in groups, which the intervals count.
+    that network learned on. ``grouped``: rows come in groups, which the intervals count. ``careful``: what
+    else the figures may come from.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
@@ -44,6 +46,7 @@ def answer(
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
+    parts += [(" Careful: ", True), (f"{careful}.", False)] if careful else []
     return {
         "level": level,
         "headline": _headline(result, level, entry),

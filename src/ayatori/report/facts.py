@@ -74,7 +74,9 @@ def facts(run: str | Path) -> dict[str, Any]:
     look = look_facts(run, _reached(result["task"], own_network(entries)))
     source = _source(data, recipe, result)
     learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
-    said = answer(result, scored, rivals, floor, earlier, folds, learns, bool(recipe["data"]["groups"]))
+    found = (look or {}).get("audit", {})
+    grouped = bool(recipe["data"]["groups"])
+    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, found.get("made", ""))
     said["next"] = next_step(
         said["level"],
         rivals,
@@ -82,7 +84,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         recipe.get("preset", ""),
         (look or {}).get("verdict", {}).get("next", ""),
         "stacking" in recipe.get("ensemble", {}).get("kinds", ()),
-        (look or {}).get("audit", {}).get("step", ""),
+        found.get("step", ""),
     )
     return {
         "name": Path(data["source"]).stem or data["kind"],
