@@ -39,6 +39,8 @@ from ayatori.nets.seen import Pixels, sliced
 from ayatori.recipe import DataRecipe, PlanRecipe
 from ayatori.records import AyatoriError
 from ayatori.serve import make_app
+from ayatori.serve.files import read_files
+from ayatori.serve.limits import Limits, RequestError, Upload
 
 # slices to the head, rows to the back, columns to the left: what nibabel calls S, P and L
 UP = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
@@ -577,6 +579,10 @@ def test_a_run_on_scans_goes_from_the_folder_to_a_page_a_server_and_an_export(
         for answer in asked:
             (row,) = answer.json()["rows"]
             assert row["probabilities"]["large"] == pytest.approx(alone["p_large"][0], abs=1e-5)
+        values = nibabel.load(one).get_fdata(dtype=np.float32)[::-1, ::-1].transpose(2, 1, 0)
+        np.save(tmp_path / "plain.npy", values)
+        plain = {"file": ("plain.npy", (tmp_path / "plain.npy").read_bytes())}
+        assert "does not tell the size of its voxels" in client.post("/predict", files=plain).json()["error"]
         slices = sorted(write_slices(tmp_path / "new", UP).iterdir())
         together = client.post("/predict", files=[("file", (p.name, p.read_bytes())) for p in slices]).json()
         assert len(together["rows"]) == 1
@@ -587,6 +593,27 @@ def test_a_run_on_scans_goes_from_the_folder_to_a_page_a_server_and_an_export(
 
     assert not command(monkeypatch, "export", run, "--onnx", tmp_path / "a.onnx")
     assert "agrees to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", [".npy", ".tif", ".nii", ".nii.gz", ".mgz"])
+def test_uploads_of_every_kind_are_read_as_files_are(tmp_path: Path, ending: str) -> None:
+    for at in range(4):
+        path = tmp_path / "ab"[at % 2] / f"{at}{ending}"
+        path.parent.mkdir(exist_ok=True)
+        if ending == ".npy":
+            np.save(path, UP + at)
+        elif ending == ".tif":
+            pages = [Image.fromarray(page) for page in UP + at]
+            pages[0].save(path, save_all=True, append_images=pages[1:])
+        else:
+            kind = nibabel.MGHImage if ending == ".mgz" else nibabel.Nifti1Image
+            nibabel.save(kind(UP + at, np.eye(4)), path)
+    dataset = load(tmp_path)
+    upload = Upload(f"of mine{ending}", path.read_bytes())
+    found = read_files([upload, upload], dataset.schema, Limits(rows=2, bytes=10**6))
+    assert np.array_equal(found.inputs["image"], dataset.inputs["image"][[3, 3]])
+    with pytest.raises(RequestError, match="at most 1 rows"):
+        read_files([upload, upload], dataset.schema, Limits(rows=1, bytes=10**6))
 
 
 def test_a_run_of_scans_can_be_built_upon_and_a_picture_network_looks_at_slices(

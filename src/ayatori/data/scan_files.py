@@ -74,6 +74,11 @@ def voxels_of(file: str) -> int:
     try:
         if is_dicom(file):
             return dicom_pixels(file)
+        if file.lower().endswith(".npy"):
+            return int(np.load(file, mmap_mode="r", allow_pickle=False).size)
+        if file.lower().endswith(PAGES):
+            with Image.open(file, formats=("TIFF",)) as picture:
+                return picture.width * picture.height * pages_of(file)
         return int(np.prod(_nibabel().load(file).shape))
     except AyatoriError:
         raise

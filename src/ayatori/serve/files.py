@@ -28,6 +28,7 @@ MEGAPIXELS_TOGETHER = 200  # of all pictures of a request
 MEGAVOXELS = 200  # of all scans of a request
 MINUTES = 60  # of all recordings of a request
 GZIP = b"\x1f\x8b"
+BEGINNINGS = {b"II*\0": ".tif", b"MM\0*": ".tif", b"\x93NUMPY": ".npy"}
 SEGMENTS = 4096  # of a JPEG; each of them takes a reader a while, and a sound one has a few dozen
 
 _SEGMENT = re.compile(rb"\xff[\xe0-\xef\xfe]\x00")
@@ -65,8 +66,7 @@ def _read_scans(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Da
     with tempfile.TemporaryDirectory(prefix="ayatori-") as folder:
         files = []
         for at, upload in enumerate(uploads):
-            ending = ".dcm" if _is_dicom(upload) else ".nii.gz" if upload.content[:2] == GZIP else ".nii"
-            path = Path(folder) / "scan" / f"{at}{ending}"
+            path = Path(folder) / "scan" / f"{at}{_ending(upload)}"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(upload.content)
             files.append(str(path))
@@ -89,6 +89,15 @@ def _read_scans(uploads: Sequence[Upload], schema: Schema, limits: Limits) -> Da
         image, broken = decode_pictures(files, schema.image, recipe)
     broken_notes(broken, names, True, called_by(recipe))
     return Dataset({"image": image}, None, schema, np.array(names))
+
+
+def _ending(upload: Upload) -> str:
+    """How the file of a scan is called, by how it begins; by its own name where others begin so, too."""
+    if _is_dicom(upload):
+        return ".dcm"
+    if upload.content[:2] == GZIP:
+        return ".mgz" if upload.name.lower().endswith(".mgz") else ".nii.gz"
+    return next((ending for begin, ending in BEGINNINGS.items() if upload.content.startswith(begin)), ".nii")
 
 
 def _is_dicom(upload: Upload) -> bool:
