@@ -496,6 +496,22 @@ def test_networks_of_scans_refuse_what_they_do_not_know(options: dict[str, Any])
         )
 
 
+def small_network(shape: tuple[int, ...], outputs: int) -> torch.nn.Module:
+    assert shape == (1, 12, 12, 12)
+    layers = (torch.nn.Conv3d(1, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten())
+    return torch.nn.Sequential(*layers, torch.nn.Linear(4, outputs))
+
+
+def test_a_network_of_one_s_own_gets_scans_of_one_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, own = balls(tmp_path / "balls", rows=8), ("--net", "test_scans:small_network")
+    words = ("--folds", "2", "--epochs", "1", "--no-look", "--baselines", "none", "--out", tmp_path / "run")
+    assert not command(monkeypatch, "run", folder, *own, *words)
+    assert not command(monkeypatch, "predict", tmp_path / "run", folder, *own, "-o", tmp_path / "a.csv")
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 16
+
+
 def test_a_network_for_pictures_sees_slabs_and_says_their_mean_and_maximum() -> None:
     scans = torch.randint(0, 256, (3, 20, 8, 8)).float()
     part = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))

@@ -14,6 +14,7 @@ from ayatori.nets.dropout import with_own_dropout
 from ayatori.nets.mlp import Columns
 from ayatori.nets.network import NetSpec
 from ayatori.nets.pictures import PictureFront
+from ayatori.nets.scans import Deep
 from ayatori.nets.series import SeriesFront
 from ayatori.nets.table_front import Features, TableFront
 from ayatori.records import AyatoriError
@@ -60,9 +61,12 @@ def build_own(spec: NetSpec, factory: Factory | nn.Module) -> tuple[nn.Module, n
     """Front and body around ``factory(shape, outputs)``; ``shape`` is that of one row as the module gets it.
 
     Tables: ``(width,)`` of scaled numbers, flags and embeddings. Pictures: ``(channels, height, width)``,
-    and series: ``(channels, steps)``, normalised. A module instance is copied, and every part that can be
-    reset is.
+    scans: ``(1, slices, height, width)``, and series: ``(channels, steps)``, normalised. A module instance is
+    copied, and every part that can be reset is.
     """
+    if spec.sizes.get("slices"):
+        deep = _module(factory, (1, *spec.sizes["image"]), spec)
+        return PictureFront(spec.sizes), nn.Sequential(Deep(), deep)
     if "image" in spec.sizes:
         return PictureFront(spec.sizes), _module(factory, tuple(spec.sizes["image"]), spec)
     if "series" in spec.sizes:
