@@ -381,11 +381,29 @@ def test_broken_scans_are_named_and_skipped_or_refused(tmp_path: Path) -> None:
     dataset = load(folder)
     assert len(dataset) == 6
     (said,) = [note for note in dataset.notes if "broken" in note]
-    assert said.startswith("8 broken scans are skipped")
+    assert said.startswith("7 broken scans are skipped")
+    assert (
+        "left out: pictures among scans, 1 of 14 files" in dataset.notes
+    )  # a file of DICOM is by itself one
     assert "four.nii' (it holds 3 scans, however one is wanted; write each to a file)" in said
     assert "empty.nii' (empty file)" in said
-    with pytest.raises(AyatoriError, match="every scan must be readable, however 8 of them"):
+    with pytest.raises(AyatoriError, match="every scan must be readable, however 7 of them"):
         load(folder, recipe=DataRecipe(strict=True))
+
+
+def test_arrays_beside_pictures_are_no_scans_and_previews_beside_scans_no_pictures(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for at in range(3):
+            (tmp_path / "masks" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 20 * at).save(tmp_path / "masks" / name / f"{at}.png")
+            np.save(tmp_path / "masks" / name / f"{at}.npy", np.zeros((8, 8)))
+            write_nifti(tmp_path / "scans" / name / f"{at}.nii", UP + at)
+        Image.new("L", (8, 8)).save(tmp_path / "scans" / name / "0.png")
+    masks, scans = load(tmp_path / "masks"), load(tmp_path / "scans")
+    assert (masks.schema.kind, len(masks)) == ("pictures", 6)
+    assert "left out: scans among pictures, 6 of 12 files" in masks.notes
+    assert (scans.schema.kind, len(scans)) == ("scans", 6)
+    assert "left out: pictures among scans, 2 of 8 files" in scans.notes
 
 
 def test_what_a_scan_lacks_is_its_darkest(tmp_path: Path) -> None:
@@ -433,14 +451,15 @@ def test_a_size_of_voxels_must_be_known_to_be_asked_for(tmp_path: Path) -> None:
         see(str(tmp_path / "a" / "x.npy"), (4, 4, 4), "own", 1.0)
 
 
-@pytest.mark.parametrize("shape", [(20, 9, 10, 11), (20, 1, 9, 10, 11), (20, 9, 10, 11, 1)])
+@pytest.mark.parametrize("shape", [(20, 16, 17, 18), (20, 1, 11, 10, 5), (20, 11, 10, 9, 1)])
 def test_arrays_with_three_sides_are_scans(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     dataset = load(values, y=["a", "b"] * 10)
+    sides = [size for size in shape[1:] if size > 1]
     assert dataset.schema.slices
-    assert np.array_equal(dataset.inputs["image"], values.reshape(20, 9, 10, 11))
+    assert np.array_equal(dataset.inputs["image"], values.reshape(20, *sides))
     assert np.array_equal(
-        load_like(values[:3], dataset.schema).inputs["image"], values[:3].reshape(3, 9, 10, 11)
+        load_like(values[:3], dataset.schema).inputs["image"], values[:3].reshape(3, *sides)
     )
     blocks = list(read_blocks(values, dataset.schema))
     assert np.array_equal(
@@ -454,7 +473,7 @@ def test_files_of_medmnist_bring_their_own_test(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     parts = {"train": 20, "val": 5, "test": 6}
     arrays = {
-        f"{part}_images": chance.integers(0, 256, (rows, 8, 8, 8)).astype(np.uint8)
+        f"{part}_images": chance.integers(0, 256, (rows, 16, 16, 16)).astype(np.uint8)
         for part, rows in parts.items()
     }
     labels = {f"{part}_labels": np.arange(rows)[:, None] % 2 for part, rows in parts.items()}
@@ -553,7 +572,7 @@ def test_rivals_see_coarse_cells_and_how_bright_a_scan_is() -> None:
 def test_copies_of_scans_are_sought_in_slabs() -> None:
     chance = np.random.default_rng(0)
     values = chance.integers(30, 220, (30, 10, 16, 16)).astype(np.uint8)
-    dataset = load(values, y=["a", "b"] * 15)
+    dataset = load(values[:, None], y=["a", "b"] * 15)
     flat = flattened(dataset)
     again = np.concatenate(
         [values, (values[:3] * 0.8 + chance.normal(0, 5, values[:3].shape)).astype(np.uint8)]

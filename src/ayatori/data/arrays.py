@@ -40,7 +40,7 @@ _CALLED = {
 }
 _MORE = {"X": "val_images", "y": "val_labels"}  # of MedMNIST, which are for development too
 SCANS_NOTE = "arrays with three sides are scans: slices, height, width"
-LEAST_SLICES, LONGEST = 8, 4.0  # of an array of scans: the least side; how much longer another may be
+LEAST_SLICES, LONGEST = 16, 4.0  # of an array of scans: the least side; how much longer another may be
 
 
 def read_npz(path: Path) -> Mapping[str, np.ndarray]:
@@ -176,12 +176,16 @@ def _series(array: np.ndarray, start: int) -> np.ndarray:
 
 
 def holds_scans(shape: Sequence[int]) -> bool:
-    """Whether an array is one of scans: three sides of voxels, none much shorter than the others.
+    """Whether an array is one of scans: an axis of one channel beside three sides, or none of these short.
 
-    >>> holds_scans((100, 28, 28, 28)), holds_scans((100, 3, 32, 32)), holds_scans((100, 1, 16, 48, 48))
+    Bands of light, too, are an axis of a dozen.
+
+    >>> holds_scans((100, 28, 28, 28)), holds_scans((100, 13, 32, 32)), holds_scans((100, 1, 9, 48, 48))
     (True, False, True)
     """
-    sides = shape[1:] if len(shape) == 4 else _sides(shape) if len(shape) == 5 else ()
+    if len(shape) == 5:
+        return len(_sides(shape)) == 3
+    sides = shape[1:]
     return len(sides) == 3 and min(sides) >= LEAST_SLICES and max(sides) <= LONGEST * min(sides)
 
 
@@ -195,7 +199,7 @@ def _sides(shape: Sequence[int]) -> Sequence[int]:
 def _pictures(array: np.ndarray, scale: float | None) -> np.ndarray:
     if array.ndim == 5:
         array = array.reshape(len(array), *_sides(array.shape))
-    if array.ndim == 3:
+    elif array.ndim == 3:
         array = array[:, None]
     elif holds_scans(array.shape):
         pass

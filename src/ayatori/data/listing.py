@@ -226,13 +226,18 @@ def _told_how(path: str) -> str:
 
 
 def _of_one_kind(found: list[tuple[str, str]], notes: list[str]) -> list[tuple[str, str]]:
-    """All pictures, or all recordings, whichever are more; the others are noted."""
-    sounds = [one for one in found if is_sound(one[0])]
-    pictures = [one for one in found if not is_sound(one[0])]
-    if sounds and pictures:
-        fewer, more = sorted(([path for path, _ in kind] for kind in (pictures, sounds)), key=len)
-        notes.append(f"left out: {kind_of(fewer)} among {kind_of(more)}, {len(fewer)} of {len(found)} files")
-    return sounds if len(sounds) > len(pictures) else pictures
+    """All pictures, recordings or scans, whichever are most; the others are noted."""
+    kinds: dict[str, list[tuple[str, str]]] = {"pictures": [], "recordings": [], "scans": []}
+    for one in found:
+        whole = one[0].lower().endswith(WHOLE)
+        kinds["recordings" if is_sound(one[0]) else "scans" if whole else "pictures"].append(one)
+    most = max(kinds, key=lambda kind: len(kinds[kind]))
+    others = [kind for kind, own in kinds.items() if own and kind != most]
+    if others:
+        count = len(found) - len(kinds[most])
+        what = f"{' and '.join(others)} among {kind_of([path for path, _ in kinds[most]])}"
+        notes.append(f"left out: {what}, {count} of {len(found)} files")
+    return kinds[most]
 
 
 def _gathered(
