@@ -168,6 +168,12 @@ def test_many_frames_of_one_file_are_a_scan(tmp_path: Path) -> None:
     scan = read_scan(str(tmp_path / "frames.dcm"))
     assert np.array_equal(scan.values, UP)
     assert scan.spacing == (2.0, 0.5, 0.25)
+    for at in range(4):
+        (tmp_path / "all" / "ab"[at % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "frames.dcm", tmp_path / "all" / "ab"[at % 2] / f"{at}.dcm")
+    dataset = load(tmp_path / "all")
+    assert (len(dataset), dataset.schema.kind) == (4, "scans")
+    assert len(load_like(tmp_path / "all" / "a", dataset.schema)) == 2
 
 
 @given(size=st.integers(1, 30), wanted=st.integers(1, 30))
@@ -254,7 +260,10 @@ def test_folders_of_slices_are_scans_and_slices_in_the_folder_of_a_class_are_pic
     scans, flat = load(tmp_path / "scans"), load(tmp_path / "flat")
     assert (scans.schema.kind, scans.ids.tolist()) == ("scans", ["a/p0", "a/p2", "b/p1", "b/p3"])
     assert (flat.schema.kind, len(flat), flat.schema.image[0]) == ("pictures", 8, 1)  # type: ignore[index]
-    one = load_like(tmp_path / "scans" / "a" / "p2", scans.schema)
+    of_one_series = tmp_path / "scans" / "a" / "p2"
+    slices = load_like(of_one_series, flat.schema)
+    assert (len(slices), slices.inputs["image"].shape[1]) == (4, 1)
+    one = load_like(of_one_series, scans.schema)
     assert one.ids.tolist() == ["p2"]
     assert np.array_equal(one.inputs["image"][0], scans.inputs["image"][1])
 

@@ -39,7 +39,6 @@ _CALLED = {
     "y_test": ("test_labels",),
 }
 _MORE = {"X": "val_images", "y": "val_labels"}  # of MedMNIST, which are for development too
-SCANS_NOTE = "arrays with three sides are scans: slices, height, width"
 LEAST_SLICES, LONGEST = 16, 4.0  # of an array of scans: the least side; how much longer another may be
 
 
@@ -201,9 +200,7 @@ def _pictures(array: np.ndarray, scale: float | None) -> np.ndarray:
         array = array.reshape(len(array), *_sides(array.shape))
     elif array.ndim == 3:
         array = array[:, None]
-    elif holds_scans(array.shape):
-        pass
-    elif array.shape[3] < array.shape[1]:  # the shorter of both is the channels
+    elif array.shape[3] < array.shape[1] and not holds_scans(array.shape):  # the shorter is the channels
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
@@ -272,7 +269,7 @@ def read_arrays(
     scans = kind == "image" and holds_scans(np.shape(values))
     columns = target_columns(y, len(array))
     decided = targets.decide(columns, task, log)
-    notes = [decided.note, *([SCANS_NOTE] if scans else [])]
+    notes = [decided.note, *(["arrays with three sides are scans: slices, height, width"] if scans else [])]
     missing = targets.missing_rows(columns)
     kept = np.flatnonzero(~missing)
     if missing.any():

@@ -28,7 +28,7 @@ from ayatori.data.paths import (
     kind_of,
     named_pictures,
 )
-from ayatori.data.scan_files import DICOM, HEADER, WHOLE, is_dicom, patient_of, same_series
+from ayatori.data.scan_files import DICOM, HEADER, WHOLE, is_dicom, is_flat, patient_of, same_series
 from ayatori.data.table import (
     check_names,
     default_target,
@@ -250,10 +250,10 @@ def _gathered(
             folders.setdefault(os.path.dirname(one[0]), []).append(one)
     if need_classes and scans is None:
         folders = {path: own for path, own in folders.items() if path != str(folder / own[0][1])}
-    several = next((own for own in folders.values() if len(own) > 1), None)
+    several = next(([path for path, _ in own] for own in folders.values() if len(own) > 1), [])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd headers
-        if several is None or (scans is None and not same_series([path for path, _ in several])):
+        if not several or not is_flat(several[0]) or not (scans or same_series(several)):
             return found
     inside = {path for own in folders.values() for path, _ in own}
     scanned = [(path, own[0][1]) for path, own in folders.items()]

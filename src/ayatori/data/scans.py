@@ -50,9 +50,9 @@ class _Glance:
 
 def choose_scans(files: Sequence[str], recipe: DataRecipe) -> tuple[tuple[int, int, int], DataRecipe, str]:
     """Shape (slices, side, side) of all scans, how they are read, and that in words: from a sample."""
-    window = recipe.scan_window if recipe.scan_window == "own" else ""
-    if recipe.scan_window and not window:
-        window = spelled(*window_of(recipe.scan_window))
+    window = recipe.scan_window
+    if window not in ("", "own"):
+        window = spelled(*window_of(window))
     if recipe.scan_mm and not 0.001 <= recipe.scan_mm <= 1000:
         raise AyatoriError(f"scan_mm must be between 0.001 and 1000, however scan_mm={recipe.scan_mm:g}")
     seen = _glances(files[:: max(1, len(files) // _SAMPLE)])

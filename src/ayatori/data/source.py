@@ -172,7 +172,9 @@ def listing_like(
     if path is not None and (path.is_dir() or (one and listed)):
         if not listed:
             raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
-        return list_folder(path, need_target) if path.is_dir() else list_one(path)
+        return (
+            list_folder(path, need_target, scans=schema.kind == "scans") if path.is_dir() else list_one(path)
+        )
     if not listed or not is_table(data, path) or measured_whole(path):
         return None
     opened = open_table(path or data, schema.encoding)
