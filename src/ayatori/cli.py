@@ -14,7 +14,8 @@ from rich.console import Console
 
 import ayatori
 from ayatori.errors import AyatoriError, existing, plain
-from ayatori.options import ExploreOptions, RunOptions, recipe_of, sentence
+from ayatori.look_options import ExploreOptions
+from ayatori.options import RunOptions, recipe_of, sentence
 from ayatori.recipe import Recipe
 
 if TYPE_CHECKING:

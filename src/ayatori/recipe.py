@@ -27,6 +27,7 @@ class DataRecipe:
     time: str = ""  # column, or part of a path: earlier rows train, later rows are scored
     ids: str = ""  # column that names the rows
     drop: tuple[str, ...] = ()  # columns to leave out
+    texts: tuple[str, ...] = ()  # columns that are read as texts, however short they are
     rarest: int = 0  # classes of fewer development rows are left out
     encoding: str = ""  # of tables that are not UTF-8, such as cp932
     pictures: str = ""  # folder of the pictures that a column of the table names; "" = near the table

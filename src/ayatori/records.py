@@ -49,7 +49,9 @@ class Schema:
 
     ``numbers``, ``dates`` and ``categories`` are column names of a table, ``month_first`` those of dates that
     are written as 1/31/2026; ``categories`` maps each column to its interned strings, sorted (code =
-    position, missing = -1). ``image`` is ``(channels, height, width)``; ``crop`` and ``resample`` are those
+    position, missing = -1); ``texts`` does so for columns of texts: their terms, the commonest first, of
+    which ``text_widths`` are kept of a row. ``image`` is ``(channels, height, width)``; ``crop`` and
+    ``resample`` are those
     of ``DataRecipe``, and so are ``sound_seconds`` and ``sound_hertz`` where the pictures are of sound.
     ``bits``: that pictures of 16 bits use. ``slices``: the channels are slices of a scan, read as
     ``scan_window`` and ``scan_mm`` say.
@@ -69,6 +71,8 @@ class Schema:
     dates: tuple[str, ...] = ()
     month_first: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    text_widths: tuple[int, ...] = field(default=(), repr=False)
     image: tuple[int, int, int] | None = None
     id_column: str | None = None
     ignored: tuple[str, ...] = ()
@@ -98,6 +102,8 @@ class Dataset:
 
     - ``inputs["numbers"]``: (n, p) float64, missing = NaN; nothing is scaled or filled in here
     - ``inputs["categories"]``: (n, q) int32 codes into ``schema.categories``, missing or unknown = -1
+    - ``inputs["words"]``: (n, sum of ``text_widths``) int32, the terms of each row's texts, each once, -1
+      behind the last one of a column; those of the second column are numbered on behind those of the first
     - ``inputs["image"]``: (n, c, h, w) uint8, possibly memory-mapped
     - ``inputs["series"]``: (n, channels, steps) float32, missing = NaN, also behind the end of shorter ones
     - ``inputs["features"]``: (n, d) float32, what a frozen network says of each row; ``"features_views"``:

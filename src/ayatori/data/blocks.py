@@ -26,7 +26,9 @@ from ayatori.data.rows import Rows, row_numbers
 from ayatori.data.series import open_like
 from ayatori.data.series_files import decode_series
 from ayatori.data.source import framed, is_table, listing_like, load_like
-from ayatori.data.table import columns_like, ids_like, inputs_like, no_rows, row_names
+from ayatori.data.table import row_names
+from ayatori.data.table_like import columns_like, ids_like, inputs_like, no_rows
+from ayatori.data.text_files import texts_like
 from ayatori.errors import existing
 from ayatori.records import Dataset, Schema
 
@@ -66,6 +68,8 @@ def read_blocks(
     [(4, 1)]
     """
     path = existing(data) if isinstance(data, str | Path) else None
+    if (table := texts_like(path, schema)) is not None:
+        data, path = table, None
     data = framed(data)
     listing = listing_like(data, path, schema, ids=ids)
     source = _array_source(data, path)
@@ -102,7 +106,10 @@ def _table_blocks(
 ) -> tuple[int, Iterator[Rows]]:
     ids = ids_like(opened, schema, ids)
     wanted = set(columns_like(opened, schema, (ids,) if ids else ()))
-    columns, text = [name for name in opened.names if name in wanted], {*schema.categories, ids}
+    columns, text = (
+        [name for name in opened.names if name in wanted],
+        {*schema.categories, *schema.texts, ids},
+    )
     if opened.stream is None:
         table = opened.read(columns, text)
         stream = Stream(table.num_rows, iter([table]))

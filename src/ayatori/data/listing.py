@@ -25,6 +25,7 @@ from ayatori.data.paths import (
     is_media,
     is_sound,
     is_steps,
+    is_text,
     kind_of,
     named_pictures,
 )
@@ -157,7 +158,8 @@ def list_folder(
     """The files under ``folder``, one class per subfolder; ``prefix`` begins every id.
 
     Hidden files, files of other kinds, and links that leave the folder are skipped. Where there are neither
-    pictures nor recordings nor scans, tables are series, one each. ``scans``: whether slices that lie in one
+    pictures nor recordings nor scans, tables are series, one each; and where there are no tables, texts are
+    looked for. ``scans``: whether slices that lie in one
     folder are a scan; None: by their headers, but not right in the folder of a class.
     """
     wanted = _looked_for(folder)
@@ -170,7 +172,9 @@ def list_folder(
         if entry.is_dir(follow_symlinks=False):
             pictures = [(path, entry.name) for path in _walk(entry.path, root, counts, wanted)]
             if not pictures:
-                kinds = "no series" if wanted is is_steps else "no pictures, recordings or scans"
+                kinds = {is_steps: "no series", is_text: "no texts"}.get(
+                    wanted, "no pictures, recordings or scans"
+                )
                 notes.append(f"folder '{entry.name}' is left out: it holds {kinds}")
             found += pictures
         else:
@@ -227,6 +231,8 @@ def _told_how(path: str) -> str:
 
 def _of_one_kind(found: list[tuple[str, str]], notes: list[str]) -> list[tuple[str, str]]:
     """All pictures, recordings or scans, whichever are most; the others are noted."""
+    if not is_media(found[0][0]) and kind_of([found[0][0]]) == "texts":
+        return found
     kinds: dict[str, list[tuple[str, str]]] = {"pictures": [], "recordings": [], "scans": []}
     for one in found:
         whole = one[0].lower().endswith(WHOLE)
@@ -320,7 +326,7 @@ def _looked_for(folder: Path) -> Wanted:
         [entry.path for entry in _visible(folder) if entry.is_dir(follow_symlinks=False)],
         [str(folder)],
     ):
-        for kind in (is_media, is_dicom, is_steps):
+        for kind in (is_media, is_dicom, is_steps, is_text):
             if any(kind(name) for path in entries for name in _names(path)):
                 return kind
     return is_media

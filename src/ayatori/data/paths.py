@@ -20,7 +20,9 @@ PICTURES = (
 )
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
 SUFFIXES = PICTURES + SOUNDS + WHOLE + DICOM
+TEXTS = (".txt", ".text", ".md", ".htm", ".html", ".xml", ".eml", ".tex", ".rst")
 STEPS = (".csv", ".tsv", ".parquet", ".pq")  # a series in a file, a step in each line
+BEGINNING = 1024  # bytes of a file that tell whether it is a text
 MOST_FOLDERS, MOST_ENTRIES, MOST_INSIDE = 64, 1000, 8  # beside a table, that are looked into
 
 
@@ -69,19 +71,36 @@ def is_steps(name: str) -> bool:
     return name.lower().endswith(STEPS)
 
 
+def is_text(path: str) -> bool:
+    """Whether a file is a text: by its ending, or, where its ending says nothing, by how it begins."""
+    if path.lower().endswith(TEXTS):
+        return True
+    if is_media(path) or is_steps(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(BEGINNING)
+    except OSError:
+        return False
+    # letters, tabs and ends of lines; what is above ASCII may be of any encoding
+    return bool(head) and not any(byte < 9 or 13 < byte < 27 for byte in head)
+
+
 def counted(files: Sequence[str]) -> str:
-    """How many pictures, recordings or scans, in words."""
+    """How many pictures, recordings, scans or texts, in words."""
     kind = kind_of(files)
     return f"{len(files)} {kind if kind == 'series' or len(files) != 1 else kind.removesuffix('s')}"
 
 
 def kind_of(files: Sequence[str]) -> str:
-    """What files are: "pictures", "recordings", "scans" or "series", by the first of them."""
+    """What files are: "pictures", "recordings", "scans", "series" or "texts", by the first of them."""
     if not files:
         return "pictures"
     if is_steps(files[0]):
         return "series"
-    return "recordings" if is_sound(files[0]) else "scans" if is_scan(files[0]) else "pictures"
+    if is_sound(files[0]):
+        return "recordings"
+    return "scans" if is_scan(files[0]) else "texts" if is_text(files[0]) else "pictures"
 
 
 def find(folder: Path, word: str) -> Path | None:

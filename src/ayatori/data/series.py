@@ -15,7 +15,8 @@ from ayatori.data.files import TableSource, open_table
 from ayatori.data.measured import ROW, Measured, read_long, read_ts, read_wide
 from ayatori.data.rows import Rows
 from ayatori.data.steps import choose_steps, packed
-from ayatori.data.table import check_names, default_target, ids_like, read_table, read_table_like
+from ayatori.data.table import check_names, default_target, read_table
+from ayatori.data.table_like import ids_like, read_table_like
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Schema, SchemaError
 

@@ -23,12 +23,14 @@ from ayatori.data.listing import (
     list_table,
     list_test,
 )
-from ayatori.data.paths import is_media, is_steps, named_pictures
+from ayatori.data.paths import is_media, is_steps, kind_of, named_pictures
 from ayatori.data.pictures import Progress
 from ayatori.data.rare import without_rare
 from ayatori.data.rows import Rows, make_dataset
 from ayatori.data.series import holds_series, load_series, load_series_like, measured_whole
-from ayatori.data.table import ids_like, no_columns, read_table, read_table_like
+from ayatori.data.table import no_columns, read_table
+from ayatori.data.table_like import ids_like, read_table_like
+from ayatori.data.text_files import load_texts, texts_like
 from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
@@ -88,6 +90,8 @@ def _load(
         listing, later = list_labelled(path, recipe)
         if test is not None:
             later = list_test(existing(test), listing, recipe)
+        if kind_of(listing.files) == "texts":
+            return make_dataset(*load_texts(listing, later, recipe), source)
         return load_listed(listing, later, recipe, source, cache, progress)
     if holds_series(path, recipe) and is_table(data, path):
         rows, schema = load_series(data, path, recipe, _given_target(data, y, recipe))
@@ -138,6 +142,8 @@ def load_like(
     array([[3.]])
     """
     path = existing(data) if isinstance(data, str | Path) else None
+    if (table := texts_like(path, schema)) is not None:
+        data, path = table, None
     data = framed(data)
     listing = listing_like(data, path, schema, need_target, ids)
     if listing is not None:

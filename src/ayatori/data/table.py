@@ -16,16 +16,16 @@ from ayatori.data.columns import (
     UNIQUE_ROWS,
     RawColumn,
     amount,
-    days_of,
     decode,
     numbers_rows,
     text_of,
 )
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
-from ayatori.data.steps import blocks_of, packed, single
+from ayatori.data.steps import blocks_of
+from ayatori.data.words import Texts, joined, read_texts
 from ayatori.recipe import DataRecipe, nearest
-from ayatori.records import AyatoriError, Schema, SchemaError
+from ayatori.records import AyatoriError, Schema
 
 LEAST_STEPS = 24  # numbered columns that may be steps
 LEAST_GROUPS = 10  # different values; with fewer, a column is more often a kind than a case
@@ -41,6 +41,7 @@ class _Features:
     month_first: list[str] = field(default_factory=list)
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     codes: list[np.ndarray] = field(default_factory=list)
+    texts: list[Texts] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -54,6 +55,8 @@ class _Features:
             found["numbers"] = side_by_side(list(self.numbers.values()), rows, np.float64)
         if self.codes:
             found["categories"] = side_by_side(self.codes, rows, np.int32)
+        if self.texts:
+            found["words"] = joined(self.texts)
         return found
 
 
@@ -81,7 +84,7 @@ def check_names(opened: TableSource, wanted: Sequence[str]) -> None:
 
 def no_columns(recipe: DataRecipe, found: str) -> None:
     """Raise AyatoriError when the recipe names columns of data that have none."""
-    for setting in ("target", "groups", "time", "ids", "drop"):
+    for setting in ("target", "groups", "time", "ids", "drop", "texts"):
         value = getattr(recipe, setting)
         if value and any(value):
             raise AyatoriError(
@@ -120,16 +123,18 @@ def read_table(
     named = default_target(opened, recipe, set(), notes) if y is None else ()
     check_names(opened, named)
     wanted = [name for name in opened.names if name not in recipe.drop or name in named]
-    table = opened.read(wanted, {recipe.ids} - {""})
+    table = opened.read(wanted, {recipe.ids, *recipe.texts} - {""})
     if not table.num_rows:
         raise AyatoriError(f"the table{opened.called} must hold rows, however it has none")
     columns = y or [target_column(name, table[name], recipe.task) for name in named]
     _same_length(columns, table.num_rows)
     kind = targets.decide(columns, recipe.task, recipe.log_target)
     notes.append(kind.note)
-    kept, table, columns = _with_target(table, columns, notes)
+    kept, table, columns = with_target(table, columns, notes)
     others = {*named, recipe.groups, recipe.time, recipe.ids}
-    features = _features([(name, table[name]) for name in wanted if name not in others], kept)
+    check_names(opened, recipe.texts)
+    columns_of = [(name, table[name]) for name in wanted if name not in others]
+    features = _features(columns_of, kept, recipe.texts)
     _ask_series(features)
     target = tuple(column.name for column in columns)
     schema = Schema(
@@ -141,6 +146,8 @@ def read_table(
         dates=tuple(features.dates),
         month_first=tuple(features.month_first),
         categories=features.categories,
+        texts={texts.name: texts.known for texts in features.texts},
+        text_widths=tuple(texts.places.shape[1] for texts in features.texts),
         id_column=recipe.ids or None,
         ignored=(*recipe.drop, *features.ignored),
         log=kind.log,
@@ -173,7 +180,7 @@ def _same_length(columns: Sequence[RawColumn], rows: int) -> None:
             )
 
 
-def _with_target(
+def with_target(
     table: pa.Table, columns: Sequence[RawColumn], notes: list[str]
 ) -> tuple[np.ndarray, pa.Table, list[RawColumn]]:
     """The rows that have a target: their numbers, the table, and the target columns."""
@@ -218,10 +225,16 @@ def times_of(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
     return column.values
 
 
-def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) -> _Features:
+def _features(
+    columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray, texts: Sequence[str] = ()
+) -> _Features:
     found = _Features()
     for name, values in columns:
-        column = decode(name, values, amounts=True)
+        column = decode(name, values, guess=name not in texts, amounts=True)
+        if name in texts and column.kind != "text":
+            raise AyatoriError(
+                f"column '{name}' must hold texts, however it holds values of type {values.type}"
+            )
         if column.kind == "other":
             found.leave_out(name, f"values of type {values.type} are neither numbers, dates nor text")
         elif column.missing.all():
@@ -229,7 +242,7 @@ def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) 
         elif _constant(column):
             found.leave_out(name, "all values are the same")
         elif column.kind == "text":
-            _add_text(found, column)
+            _add_text(found, column, name in texts)
         elif column.kind == "date":
             found.dates.append(name)
             if column.month_first:
@@ -245,7 +258,7 @@ def _features(columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray) 
         else:
             _add_number(found, column, kept)
         _ask_groups(found, column)
-    if not found.numbers and not found.codes:
+    if not (found.numbers or found.codes or found.texts):
         reasons = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
         raise AyatoriError(f"the table must have a column to learn from, however none is left{reasons}")
     return found
@@ -284,10 +297,14 @@ def _varies(values: np.ndarray) -> bool:
     return bool((values != values[0]).any())
 
 
-def _add_text(found: _Features, column: RawColumn) -> None:
+def _add_text(found: _Features, column: RawColumn, sure: bool) -> None:
     distinct, present = len(column.words), int((~column.missing).sum())
-    if distinct > max(UNIQUE_ROWS, _UNIQUE * present):
-        kind = "an identifier or free text"
+    if sure or distinct > max(UNIQUE_ROWS, _UNIQUE * present):
+        if texts := read_texts(column, sure):
+            found.texts.append(texts)
+            found.notes.append(texts.note)
+            return
+        kind = "an identifier, or texts without words in common"
         if all(_SOME_DATE.match(word) for word in column.words):
             kind = "dates that cannot be told for sure; write 2026-01-31"
         found.leave_out(column.name, f"{distinct} of {present} texts differ ({kind})")
@@ -336,161 +353,3 @@ def date_parts(name: str, days: np.ndarray) -> dict[str, np.ndarray]:
         f"{name}: weekday": (whole + 5) % 7,  # Monday is 0
         f"{name}: hour": np.round((days - whole) * 24, 6),
     }
-
-
-def read_table_like(
-    opened: TableSource, schema: Schema, need_target: bool, ids: str = "", groups: str = "", time: str = ""
-) -> Rows:
-    """Read rows by the schema of others. Raises SchemaError where they do not fit."""
-    ids = ids_like(opened, schema, ids)
-    also = [*(schema.target if need_target else ()), *(name for name in (groups, time) if name)]
-    labelled = bool(schema.target) and set(schema.target) <= set(opened.names)
-    needed = columns_like(opened, schema, (*([ids] if ids else []), *also))
-    wanted = {*needed, *(schema.target if labelled else ())}
-    classes = schema.target if schema.classes and schema.task == "classification" else ()
-    table = opened.read(
-        [name for name in opened.names if name in wanted], {*schema.categories, ids, *classes}
-    )
-    if not table.num_rows:
-        raise no_rows(opened)
-    notes: list[str] = []
-    target = None
-    kept = np.arange(table.num_rows)
-    if labelled:
-        target, kept, table = _target_like(table, schema, need_target, notes)
-    return Rows(
-        inputs_like(table, schema, kept),
-        target,
-        row_names(table, ids, kept),
-        texts_of(table, groups) if groups else None,
-        times_of(table, time, kept),
-        tuple(notes),
-    )
-
-
-def no_rows(opened: TableSource) -> SchemaError:
-    return SchemaError(f"the table{opened.called} must hold rows, however it has none")
-
-
-def ids_like(opened: TableSource, schema: Schema, ids: str = "") -> str:
-    """The column that names the rows: the one asked for, else the one of the schema where it is there."""
-    return ids or (schema.id_column if schema.id_column in opened.names else None) or ""
-
-
-def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) -> list[str]:
-    """The columns that a schema needs, and ``also``; raises SchemaError where one is missing."""
-    if schema.image is not None or (schema.series is not None and not schema.columns):
-        raise SchemaError(
-            f"the rows{opened.called} must be {schema.kind} like those that the model learned from, "
-            "however they are a table without paths of such files"
-        )
-    needed = [*schema.columns, *_plain_numbers(schema), *schema.dates, *schema.categories, *also]
-    for name in needed:
-        if name not in opened.names:
-            hint = nearest(name, list(opened.names))
-            if not hint and name in schema.target:
-                hint = "; without labels rows are no test: leave it out, and predict them after training"
-            raise SchemaError(
-                f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"
-            )
-    return list(dict.fromkeys(needed))
-
-
-def _plain_numbers(schema: Schema) -> list[str]:
-    """The numbers that are columns of a table, not parts of dates."""
-    made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
-    return [name for name in schema.numbers if name not in made]
-
-
-def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, np.ndarray]:
-    """The inputs of a Dataset by the schema of others; ``kept`` (n,) are the numbers of the rows.
-
-    Every row is read by itself: parts of a table give parts of what all of it gives.
-    """
-    found = {name: _number_like(name, table[name], kept) for name in _plain_numbers(schema)}
-    for name in schema.dates:
-        days = _date_like(name, table[name], kept, name in schema.month_first)
-        found.update(date_parts(name, days))
-    inputs: dict[str, np.ndarray] = {}
-    if schema.numbers:
-        columns = [found[name] for name in schema.numbers]
-        inputs["numbers"] = side_by_side(columns, table.num_rows, np.float64)
-    if schema.series is not None:
-        steps = [_number_like(name, table[name], kept) for name in schema.columns]
-        whole = single(side_by_side(steps, table.num_rows, np.float64))
-        whole = whole.reshape(table.num_rows, schema.series[0], -1)
-        inputs["series"] = packed(whole, schema.series, schema.stretch)
-    if schema.categories:
-        codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
-        inputs["categories"] = side_by_side(codes, table.num_rows, np.int32)
-    return inputs
-
-
-def _target_like(
-    table: pa.Table, schema: Schema, need: bool, notes: list[str]
-) -> tuple[np.ndarray | None, np.ndarray, pa.Table]:
-    guess = schema.task != "classification"
-    kept = np.arange(table.num_rows)
-    try:
-        columns = [decode(name, table[name], guess, amounts=guess) for name in schema.target]
-        missing = targets.missing_rows(columns)
-        if need:
-            if missing.all():
-                raise AyatoriError(
-                    f"the target '{schema.target[0]}' must have values, however all are missing"
-                )
-            kept, table, columns = _with_target(table, columns, notes)
-        elif missing.any():
-            return None, kept, table
-        return targets.encode(columns, schema.task, schema.classes, schema.log), kept, table
-    except AyatoriError as error:
-        if need:
-            raise SchemaError(str(error)) from None
-        notes.append(f"the target is not read: {error}")
-        return None, kept, table
-
-
-def _number_like(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> np.ndarray:
-    column = decode(name, values, guess=False)
-    if column.kind == "text":
-        floats = np.array([*map(amount, column.words), np.nan])[column.values]
-        wrong = np.isnan(floats) & ~column.missing
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise SchemaError(
-                f"column '{name}' must hold numbers, however row {kept[row]} (the first is 0) "
-                f"says '{column.words[column.values[row]]}'"
-            )
-        column = RawColumn(name, "number", floats)
-    if column.kind != "number":
-        raise SchemaError(f"column '{name}' must hold numbers, however it holds values of type {values.type}")
-    check_finite(column, kept)
-    return column.values
-
-
-def _date_like(name: str, values: pa.ChunkedArray, kept: np.ndarray, month_first: bool) -> np.ndarray:
-    column = decode(name, values, guess=False)
-    days = column.values if column.kind == "date" else np.full(len(column.values), np.nan)
-    if column.kind == "text":
-        days = np.append(days_of(column.words, month_first), np.nan)[column.values]
-    wrong = np.isnan(days) & ~column.missing
-    if wrong.any():
-        row = kept[int(np.flatnonzero(wrong)[0])]
-        likes = "2026-01-31 or 1/31/2026" if month_first else "2026-01-31"
-        raise SchemaError(
-            f"column '{name}' must hold dates like {likes}, however row {row} (the first is 0) does not"
-        )
-    return days
-
-
-def _codes_like(name: str, values: pa.ChunkedArray, words: tuple[str, ...]) -> np.ndarray:
-    column = decode(name, values, guess=False)
-    known = {word: code for code, word in enumerate(words)}
-    if column.kind == "text":
-        table = np.array([known.get(word, -1) for word in column.words] + [-1], dtype=np.int32)
-        return table[column.values]
-    distinct, codes = np.unique(column.values, return_inverse=True)
-    called = (
-        text_of(bool(value) if column.boolean else value) if value == value else "" for value in distinct
-    )
-    return np.array([known.get(word, -1) for word in called], dtype=np.int32)[codes]

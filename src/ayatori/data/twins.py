@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ayatori.data.alike import Pairs, near_rows
+from ayatori.data.like_texts import near_texts
 from ayatori.data.likeness import near_pictures
 from ayatori.data.overlap import overlaps
 from ayatori.data.scans import alike_in_depth, flattened
@@ -76,7 +77,7 @@ def find_twins(dataset: Dataset, near: bool = True) -> Twins:
     width = sum(
         values.shape[1] for name, values in dataset.inputs.items() if name in ("numbers", "categories")
     )
-    near &= bool(dataset.inputs.keys() & {"image", "numbers", "series"})
+    near &= bool(dataset.inputs.keys() & {"image", "numbers", "series", "words"})
     if near and len(distinct) <= min(NEAR_ROWS, NEAR_VALUES // max(width, 1)):
         with threadpool_limits(1):  # the products are small: threads would mostly wait for one another
             found, apart = _near(dataset, distinct)
@@ -101,6 +102,9 @@ def _near(dataset: Dataset, rows: np.ndarray) -> Pairs:
     if "series" in dataset.inputs:
         pairs, apart = overlaps(dataset.inputs["series"][rows])
         return rows[pairs], apart
+    if "words" in dataset.inputs:  # whatever stands beside a long text, it is learned by heart
+        pairs, apart = near_texts(dataset.inputs["words"][rows])
+        return rows[pairs], apart
     numbers = dataset.inputs["numbers"][rows]
     categories = dataset.inputs.get("categories", np.zeros((len(dataset), 0)))[rows]
     keys = np.zeros(len(rows), np.uint64)
@@ -115,14 +119,16 @@ def row_keys(dataset: Dataset) -> np.ndarray:
     keys = np.zeros(len(dataset), np.uint64)
     for at, column in enumerate(_hashed_columns(dataset)):
         keys += column * _odd(at)
-    for name in dataset.inputs.keys() & {"image", "series"}:
+    for name in dataset.inputs.keys() & {"image", "series", "words"}:
         values = dataset.inputs[name]
         for row in range(len(values)):
-            own = (
-                values[row] if name == "image" else np.where(np.isnan(values[row]), np.nan, values[row] + 0.0)
-            )
+            own = values[row]
+            if name == "series":
+                own = np.where(np.isnan(own), np.nan, own + 0.0)
+            if name == "words" and own.max(initial=-1) < 0:
+                own = np.int64([row])  # no word is no copy of no word
             digest = blake2b(np.ascontiguousarray(own).data, digest_size=8).digest()
-            keys[row] += np.uint64(int.from_bytes(digest))
+            keys[row : row + 1] += np.uint64(int.from_bytes(digest))
     return keys
 
 
@@ -159,7 +165,7 @@ def _is_coarse(dataset: Dataset, keys: np.ndarray) -> bool:
 
     A case that was taken twice brings an equal row and none that is nearly equal.
     """
-    if dataset.inputs.keys() & {"image", "series"}:
+    if dataset.inputs.keys() & {"image", "series", "words"}:
         return False
     equal, almost = _equal_pairs(keys), 0.0
     columns = sum(values.shape[1] for values in dataset.inputs.values())

@@ -20,24 +20,22 @@ from typing import Any
 import numpy as np
 from sklearn import config_context
 from sklearn.base import BaseEstimator
-from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import ExtraTreeClassifier, ExtraTreeRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ayatori.evaluate.encode import ONE_HOT, encoded, scaled
 from ayatori.evaluate.matrix import whole_table
 from ayatori.recipe import EvaluateRecipe, nearest
 from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Dataset, Plan, Predictions, Task
@@ -62,13 +60,11 @@ NAMES: Mapping[str, Mapping[Task, str]] = {
 # scikit-learn's own parallel parts reset the filters of warnings for all threads while they run
 _PREPARING = threading.Lock()
 TREES = 60
-FEATURES = 128  # components of what a frozen network says, for trees
 NEIGHBOURS = 10
 CELLS = 100_000  # rows times columns from which on folds side by side are faster than in turn
 DISTANCES = 1_000_000_000  # the neighbours learn from fewer rows where more than this would be measured
 LEARNED = 20_000  # rows of a fold that every rival may learn from, and more as long as ...
 VALUES = {"linear": 20_000_000, "boosting": 6_000_000}  # ... rows times columns are no more
-ONE_HOT = 50  # columns that one of categories becomes at most
 
 
 def check_baselines(recipe: EvaluateRecipe) -> None:
@@ -327,7 +323,7 @@ def _pipeline(
         model = kind(min(NEIGHBOURS, rows), weights="distance")
         return make_pipeline(scaled(kinds, pca=True, rows=rows), FunctionTransformer(np.float32), model)
     if name == "trees":
-        return make_pipeline(_encoded(kinds, rows, fill=True), _each(Trees(regression), task, several))
+        return make_pipeline(encoded(kinds, rows, fill=True), _each(Trees(regression), task, several))
     if name == "perceptron":
         return make_pipeline(
             scaled(kinds, pca=True, rows=rows), _each(_perceptron(task, target), task, several)
@@ -335,7 +331,7 @@ def _pipeline(
     kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
     trees = len(np.unique(target)) if task == "classification" else 1
     settings = _boosting(rows, trees if trees > 2 else 1)
-    categories = _encoded(kinds, rows)
+    categories = encoded(kinds, rows)
     first = kinds["categories"] if "categories" in kinds else slice(0, 0)
     count = first.stop - first.start
     model = kind(
@@ -413,51 +409,3 @@ def _boosting(rows: int, trees: int) -> dict[str, Any]:
         "max_leaf_nodes": 31 if rows >= 5000 else 15,
         "l2_regularization": 1.0,  # without it leaves run away where there are many classes
     }
-
-
-def scaled(kinds: Mapping[str, slice], pca: bool = False, rows: int = 0) -> ColumnTransformer:
-    """Numbers filled in and scaled, categories one-hot, pixels as they are or their principal components."""
-    steps: list[tuple[str, Any, slice]] = []
-    if "numbers" in kinds:
-        fill = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-        steps.append(("numbers", make_pipeline(fill, StandardScaler()), kinds["numbers"]))
-    if "features" in kinds:
-        steps.append(("features", StandardScaler(), kinds["features"]))
-    if "pixels" in kinds:
-        steps.append(
-            ("pixels", _components(kinds["pixels"], rows) if pca else "passthrough", kinds["pixels"])
-        )
-    if "categories" in kinds:
-        encode = OneHotEncoder(
-            handle_unknown="infrequent_if_exist", max_categories=ONE_HOT, sparse_output=False
-        )
-        steps.append(("categories", encode, kinds["categories"]))
-    return ColumnTransformer(steps)
-
-
-def _encoded(kinds: Mapping[str, slice], rows: int, fill: bool = False) -> ColumnTransformer:
-    """For trees: categories first, as codes (unknown = missing), numbers as they are, pixels' components.
-
-    ``fill``: gaps get a value below all others, for trees that know no gaps.
-    """
-    steps: list[tuple[str, Any, slice]] = []
-    if "categories" in kinds:
-        encode = OrdinalEncoder(
-            handle_unknown="use_encoded_value", unknown_value=-1 if fill else np.nan, max_categories=250
-        )
-        steps.append(("categories", encode, kinds["categories"]))
-    if "numbers" in kinds:
-        numbers = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
-        steps.append(("numbers", numbers if fill else "passthrough", kinds["numbers"]))
-    if "features" in kinds:
-        # a thousand columns take trees ten times as long, and teach them nothing that these do not
-        components = make_pipeline(StandardScaler(), _components(kinds["features"], rows, FEATURES))
-        steps.append(("features", components, kinds["features"]))
-    if "pixels" in kinds:
-        steps.append(("pixels", _components(kinds["pixels"], rows), kinds["pixels"]))
-    return ColumnTransformer(steps)
-
-
-def _components(columns: slice, rows: int, most: int = 50) -> Any:
-    width = columns.stop - columns.start
-    return PCA(min(most, rows), svd_solver="covariance_eigh") if width > most + 14 else "passthrough"

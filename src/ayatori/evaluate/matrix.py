@@ -31,6 +31,8 @@ def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
         blocks["numbers"] = described(dataset.inputs["series"])
     if "categories" in dataset.inputs:
         blocks["categories"] = np.asarray(dataset.inputs["categories"], np.float32)
+    if "words" in dataset.inputs:
+        blocks["words"] = np.asarray(dataset.inputs["words"], np.float32)
     blocks = {kind: block.reshape(n, -1) for kind, block in blocks.items() if block.size}
     if not blocks:
         return np.zeros((n, 1), np.float32), {"numbers": slice(0, 1)}

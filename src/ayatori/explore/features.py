@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ayatori.data.scans import flattened
 from ayatori.embed import in_blocks
-from ayatori.evaluate.baselines import scaled
+from ayatori.evaluate.encode import scaled
 from ayatori.evaluate.matrix import whole_table
 from ayatori.records import AyatoriError, Dataset, Representation
 
@@ -43,9 +43,10 @@ def representations(
     table, kinds = whole_table(dataset)
     pixels = "pixels" in kinds
     of = "what is measured of the series" if "series" in dataset.inputs else "columns"
+    of = "what words have in common" if list(dataset.inputs) == ["words"] else of
     pixel = "voxels" if dataset.schema.slices else "pixels"
     name = pixel if pixels else f"{of}, standardised"
-    prepare = scaled(kinds).fit(table[own])
+    prepare = scaled(kinds, meanings=True).fit(table[own])
     plain = np.clip(prepare.transform(table), -BEYOND, BEYOND).astype(np.float32)
     found = [Representation(name, plain)]
     width = plain.shape[1]

@@ -52,9 +52,10 @@ __all__ = [
     "tuned_options",
 ]
 
-Kind = Literal["table", "image", "series", "features"]
+Kind = Literal["table", "texts", "image", "series", "features"]
 NAMES: dict[Kind, tuple[str, ...]] = {
     "table": ("mlp", "linear"),
+    "texts": ("linear", "mlp"),
     "image": ("cnn", "linear"),
     "series": SERIES_NETS,
     "features": (*HEADS, TUNED, WHOLE),
@@ -66,6 +67,8 @@ def kind_of(dataset: Dataset) -> Kind:
     """What networks are made of these rows: on a pretrained network, pictures, series, a table."""
     if dataset.schema.source is not None:
         return "features"
+    if "words" in dataset.inputs and len(dataset.inputs) == 1:
+        return "texts"  # and nothing else: layers would have nothing to look at
     return "image" if "image" in dataset.inputs else "series" if "series" in dataset.inputs else "table"
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ayatori.nets.dropout import Dropout
 from ayatori.nets.network import activation
 from ayatori.nets.table_front import Features, TableFront
+from ayatori.nets.words import Said
 
 Rates = dict[str, tuple[float, float]]
 
@@ -122,7 +123,9 @@ class Columns(nn.Module):
 
 
 class TableMLP(nn.Module):
-    """Embedded columns -> scale -> ``depth`` layers of ``width`` units -> outputs.
+    """Embedded columns -> scale -> ``depth`` layers of ``width`` units -> outputs; and what texts say.
+
+    Terms of texts take no part in the layers: with as many weights as terms they only learned by heart there.
 
     **Shape** Features of b rows -> (b, outputs).
     """
@@ -148,12 +151,14 @@ class TableMLP(nn.Module):
             for a, b in itertools.pairwise(widths)
         )
         self.last = _linear(widths[-1], outputs)
+        self.texts = None if front.words is None else Said(front.words, outputs)
 
     def forward(self, features: Features) -> Tensor:
         x = self.columns(features) * self.scale
         for layer in self.layers:
             x = layer(x)
-        return self.last(x)
+        x = self.last(x)
+        return x if self.texts is None else x + self.texts(features.terms)
 
     def rates(self) -> Rates:
         """Factors of learning rate and weight decay; a rate of 1 is that of a weight with 256 inputs."""
@@ -161,6 +166,7 @@ class TableMLP(nn.Module):
         rates = {name: (0.1 * unit, 1 / unit) for name, _ in self.columns.named_parameters(prefix="columns")}
         rates["columns.categories.weight"] = (unit, 1 / unit)
         rates["scale"] = (6 * unit, 1 / unit)
+        rates["texts.weight"] = (2.0, 0.0)
         for prefix, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 rates[f"{prefix}.weight"] = _weight_rates(module)
@@ -171,7 +177,7 @@ class TableMLP(nn.Module):
 
 
 class TableLinear(nn.Module):
-    """One linear layer: a weight for each number and flag, one for each category.
+    """One linear layer: a weight for each number and flag, category and term of texts.
 
     **Shape** Features of b rows -> (b, outputs).
     """
@@ -180,12 +186,15 @@ class TableLinear(nn.Module):
         super().__init__()
         self.numbers = nn.Linear(front.numbers + front.flags, outputs)
         self.categories = nn.Embedding(front.embedding_rows, outputs)
+        self.texts = None if front.words is None else Said(front.words, outputs)
         for value in self.parameters():
             nn.init.zeros_(value)
 
     def forward(self, features: Features) -> Tensor:
         logits = self.numbers(torch.cat([features.numbers, features.flags], -1))
-        return logits + self.categories(features.codes).sum(1) if features.codes.shape[-1] else logits
+        if features.codes.shape[-1]:
+            logits = logits + self.categories(features.codes).sum(1)
+        return logits if self.texts is None else logits + self.texts(features.terms)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

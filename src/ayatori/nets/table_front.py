@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ayatori.nets.words import Terms, WordFront
 from ayatori.records import Schema
 
 ONE_HOT = 9  # a column with up to so many codes becomes flags, a longer one is embedded
@@ -26,6 +27,7 @@ class Features(NamedTuple):
     numbers: Tensor  # (b, p) float32, about -3 .. 3
     flags: Tensor  # (b, f) float32
     codes: Tensor  # (b, e) int64, row numbers of one embedding table that holds all columns
+    terms: Terms | None = None  # of texts
 
 
 def measure_table(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
@@ -42,11 +44,16 @@ def measure_table(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str,
     {'numbers': 1, 'missing': [0], 'vocabulary': [2], 'known': [1]}
     """
     numbers, categories = _columns(inputs)
+    words = {
+        "terms": [len(known) for known in schema.texts.values()],
+        "text_widths": list(schema.text_widths),
+    }
     return {
         "numbers": numbers.shape[1],
         "missing": np.flatnonzero(np.isnan(numbers).sum(axis=0) >= _common(len(numbers))).tolist(),
         "vocabulary": [len(names) for names in schema.categories.values()],
         "known": [len(_known(column)) for column in categories.T],
+        **(words if schema.texts else {}),
     }
 
 
@@ -110,8 +117,10 @@ class TableFront(nn.Module):
         self.register_buffer("one", torch.ones(()), persistent=False)
         self.hides = "features" in sizes
         if self.hides:
-            # of all numbers, then of all categories
-            self.register_buffer("hidden", torch.zeros(self.numbers + len(known), dtype=torch.bool))
+            # of all numbers, then of all categories, then of all texts
+            columns = self.numbers + len(known) + len(sizes.get("terms", ()))
+            self.register_buffer("hidden", torch.zeros(columns, dtype=torch.bool))
+        self.words = WordFront(sizes) if "terms" in sizes else None
 
     def hide(self, share: float, seed: int) -> None:
         """Hide all columns but a ``share`` of them, one at least, drawn with ``seed``; before ``fit``."""
@@ -123,7 +132,9 @@ class TableFront(nn.Module):
     def fit(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Fill the buffers from a member's own training rows (raw, row first)."""
         numbers, categories = _columns(inputs)
-        hidden = self.hidden.tolist() if self.hides else [False] * (self.numbers + len(self.vocabulary))
+        texts = 0 if self.words is None else len(self.words.widths)
+        columns = self.numbers + len(self.vocabulary) + texts
+        hidden = self.hidden.tolist() if self.hides else [False] * columns
         # a scale of 0 makes a 0 of everything
         shown = [values if not hidden[column] else values[:0] for column, values in enumerate(numbers.T)]
         found = np.array([_centre_and_scale(values) for values in shown]).reshape(-1, 2)
@@ -137,6 +148,8 @@ class TableFront(nn.Module):
                 continue
             codes = torch.from_numpy(_known(values).astype(np.int64))
             self.lookup[start + 1 + codes] = torch.arange(1, len(codes) + 1)
+        if self.words is not None:
+            self.words.fit(inputs["words"], hidden[columns - texts :])
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Features:
         raw = inputs["numbers"] if self.numbers else self.scale.new_zeros(_rows(inputs), 0)
@@ -154,7 +167,8 @@ class TableFront(nn.Module):
             mine = codes[:, self.owner]
             flags.append((mine == self.plus).float() - (mine == self.minus).float())
             codes = codes[:, self.embedded_columns] + self.embedding_start
-        return Features(numbers, torch.cat(flags, -1), codes)
+        terms = None if self.words is None else self.words(inputs["words"])
+        return Features(numbers, torch.cat(flags, -1), codes, terms)
 
     def _gaps(self, raw: Tensor) -> Tensor:
         gaps = raw[:, self.gaps].isnan()

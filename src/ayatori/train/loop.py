@@ -22,6 +22,7 @@ from ayatori.nets import build, find_traits, lay_out, measure
 from ayatori.nets.dropout import forked, own_chance
 from ayatori.nets.joined import Joined
 from ayatori.nets.traits import Traits
+from ayatori.nets.words import begin_texts
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Epoch, Plan
 from ayatori.train.balance import balance_rows
@@ -350,6 +351,8 @@ def new_learner(job: Job, index: int, known: dict[str, Traits]) -> Learner:
     sizes = measure(inputs, dataset.schema, column.features)
     network = build(recipe.net, dataset, sizes, column.seed, step=offsets is not None)
     network.fit(inputs, dataset.labels[own] if dataset.task == "regression" else None)
+    if offsets is None and "words" in inputs:
+        begin_texts(network, inputs["words"], dataset.labels[own])
     if job.start and (start := job.start[index]) is not None:
         network.load_state_dict({**network.state_dict(), **start})
     spec = repr(network.spec)

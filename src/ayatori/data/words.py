@@ -1,0 +1,138 @@
+"""Stage 1k. Texts -> the words that they hold, as numbers; by a vocabulary that the development rows decide.
+
+A text is the set of its terms: words, pairs of neighbouring words, and signs. What is written without spaces
+(Chinese, Japanese, Thai and the like) gives its characters and pairs of these.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ayatori.data.columns import RawColumn, text_of
+from ayatori.records import Schema
+
+FEWEST, MOST = 3, 50_000  # rows that a term must be in, and terms of a column at most
+LONGEST = 1000  # terms of a text that are kept: its first ones, ...
+CELLS = 100_000_000  # ... and fewer where rows are so many that all together are more
+SOME = 2000  # texts that tell what a column holds
+LEAST_WORDS = 2.5  # in the mean, of a text
+_NARROW = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_PART = re.compile(rf"[{_NARROW}]+|[^\W_{_NARROW}]+(?:['’][^\W_{_NARROW}]+)*|[^\w\s]")
+_WITHOUT_SPACES = re.compile(rf"[{_NARROW}]")
+
+
+def terms(text: str) -> Iterator[str]:
+    """The terms of a text, in order; some come again.
+
+    >>> list(terms("Don't  PANIC, people!"))
+    ["don't", 'panic', "don't panic", ',', 'people', '!']
+    >>> list(terms("日本語"))
+    ['日', '日本', '本', '本語', '語']
+    """
+    before = ""
+    for part in _PART.findall(unicodedata.normalize("NFKC", text).lower()):
+        if _WITHOUT_SPACES.match(part):
+            for at, sign in enumerate(part):
+                yield sign
+                if at + 1 < len(part):
+                    yield part[at : at + 2]
+            before = ""
+            continue
+        yield part
+        if not part[0].isalnum():
+            before = ""
+            continue
+        if before:
+            yield f"{before} {part}"
+        before = part
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A column of texts as terms. **Shape** ``places`` (n, width) int32 into ``known``, -1 behind."""
+
+    name: str
+    known: tuple[str, ...]
+    places: np.ndarray
+    note: str
+
+
+def read_texts(column: RawColumn, sure: bool = False) -> Texts | None:
+    """The terms of a column whose words are texts: of several words each, some of which come again and again.
+
+    None where they are not. ``sure``: they need not be so long.
+    """
+    some = column.words[:: max(1, len(column.words) // SOME)]
+    lengths = [len(text.split()) + len(_WITHOUT_SPACES.findall(text)) / 2 for text in some]
+    if not some or (np.mean(lengths) < LEAST_WORDS and not sure):
+        return None
+    every: dict[str, int] = {}
+    found = [_numbered(text, every) for text in column.words]
+    rows = np.bincount(column.values[column.values >= 0], minlength=len(found))
+    counts = np.zeros(len(every), np.int64)
+    for own, times in zip(found, rows.tolist(), strict=True):
+        counts[own] += times
+    # the commonest first; none that all or hardly any rows hold
+    kept = np.flatnonzero((counts >= FEWEST) & (counts < rows.sum()))
+    if not len(kept):
+        return None
+    names = list(every)
+    order = sorted(kept.tolist(), key=lambda at: (-counts[at], names[at]))[:MOST]
+    known = tuple(names[at] for at in order)
+    place = np.full(len(every), -1, np.int32)
+    place[order] = np.arange(len(order))
+    found = [(new := place[own])[new >= 0][:LONGEST] for own in found]
+    width = int(np.quantile([len(own) for own in found], 0.99, method="higher"))
+    width = max(1, min(width, CELLS // len(column.values)))
+    note = f"column '{column.name}' is read as texts, by {len(known):,} words, pairs of words and signs"
+    return Texts(column.name, known, _lines(found, column.values, width), note)
+
+
+def _numbered(text: str, every: dict[str, int]) -> np.ndarray:
+    """The distinct terms of a text, in order; a new one takes the next number of ``every``."""
+    distinct = dict.fromkeys(terms(text))
+    return np.fromiter((every.setdefault(term, len(every)) for term in distinct), np.int64, len(distinct))
+
+
+def _places(texts: Sequence[str], known: Sequence[str]) -> list[np.ndarray]:
+    """Of each text the places of its terms in a vocabulary, each once, in their order."""
+    place = {term: at for at, term in enumerate(known)}
+    return [
+        np.array([place[term] for term in dict.fromkeys(terms(text)) if term in place], np.int32)[:LONGEST]
+        for text in texts
+    ]
+
+
+def _lines(found: Sequence[np.ndarray], codes: np.ndarray, width: int) -> np.ndarray:
+    """Terms of the texts that ``codes`` (n,) name -> (n, width), -1 behind the last one."""
+    table = np.full((len(found) + 1, width), -1, np.int32)
+    for line, own in zip(table, found, strict=False):
+        line[: len(own)] = own[:width]
+    return table[codes]
+
+
+def joined(columns: Sequence[Texts]) -> np.ndarray:
+    """Columns of texts side by side (n, widths), numbered on from one to the next."""
+    starts = np.cumsum([0, *(len(one.known) for one in columns)])
+    lines = [
+        np.where(one.places < 0, -1, one.places + start) for one, start in zip(columns, starts, strict=False)
+    ]
+    return np.concatenate(lines, axis=1, dtype=np.int32)
+
+
+def words_like(columns: Iterable[RawColumn], schema: Schema) -> np.ndarray:
+    """Columns of texts (n,) each -> (n, widths), by the terms that a schema knows."""
+    found = []
+    for column, width in zip(columns, schema.text_widths, strict=True):
+        texts, codes = column.words, column.values
+        if column.kind != "text":  # only empty, or only numbers
+            distinct, codes = np.unique(column.values, return_inverse=True)
+            texts = tuple("" if value != value else text_of(value) for value in distinct)
+        known = schema.texts[column.name]
+        found.append(Texts(column.name, known, _lines(_places(texts, known), codes, width), ""))
+    return joined(found)

@@ -1,0 +1,112 @@
+"""Stage 4. The terms of texts -> what they say of each output: a weighted sum over terms.
+
+Terms that few texts hold weigh more (inverse document frequency, over a member's own training rows; Spärck
+Jones, 1972), and the weights of a text have length 1, so that long texts speak no louder than short ones.
+What a term says begins at what naive Bayes makes of it (Wang & Manning, "Baselines and bigrams", ACL 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ayatori.nets.network import Network
+from ayatori.records import Task
+
+BEGIN = 0.5  # how much of naive Bayes a network begins with
+SMOOTH = 1.0  # rows that are added to those that hold a term
+
+
+class Terms(NamedTuple):
+    """The terms of b rows. **Shape** (b, t) each: ``which``, int64, and how much each weighs, float32."""
+
+    which: Tensor
+    shares: Tensor
+
+
+class WordFront(nn.Module):
+    """Places of terms -> terms that a member knows, and their weights.
+
+    **Shape** ``forward``: (b, sum of ``widths``) integers from 0 on, -1 = none -> ``Terms``, where 0 is none.
+    """
+
+    weight: Tensor
+
+    def __init__(self, sizes: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.widths: list[int] = list(sizes["text_widths"])
+        self.known: list[int] = list(sizes["terms"])
+        self.register_buffer("weight", torch.zeros(sum(self.known) + 1))
+
+    def fit(self, words: np.ndarray, hidden: Sequence[bool]) -> None:
+        """Weigh terms by own training rows (n, widths); those of ``hidden`` columns weigh nothing."""
+        rows = _counts(words, len(self.weight))
+        ends = np.cumsum([1, *self.known])
+        for column, hide in enumerate(hidden):
+            rows[ends[column] : ends[column + 1]] *= not hide
+        weight = np.where(rows > 0, np.log((1 + len(words)) / (1 + rows)) + 1, 0.0)
+        self.weight.copy_(torch.from_numpy(weight))
+
+    def forward(self, words: Tensor) -> Terms:
+        which = words.long() + 1
+        weight = self.weight[which]
+        lengths = [
+            own.square().sum(-1, keepdim=True).clamp(min=1e-6).rsqrt()
+            for own in weight.split(self.widths, -1)
+        ]
+        shares = [own * length for own, length in zip(weight.split(self.widths, -1), lengths, strict=True)]
+        return Terms(which, torch.cat(shares, -1))
+
+
+class Said(nn.Module):
+    """Sum of what terms say, weighted. Of a term that was never met, nothing is said.
+
+    **Shape** ``forward``: ``Terms`` (b, t) -> (b, outputs)
+    """
+
+    def __init__(self, front: WordFront, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(len(front.weight), outputs))
+
+    def forward(self, terms: Terms) -> Tensor:
+        return functional.embedding_bag(terms.which, self.weight, per_sample_weights=terms.shares, mode="sum")
+
+
+def begin_texts(network: Network, words: np.ndarray, target: np.ndarray) -> None:
+    """Let the terms of a fresh network say what own training rows ``words`` (n, widths) show at once.
+
+    Of classes and labels: the logarithm of how much more often a term stands in rows with it than in others.
+    Of numbers nothing, which is a better beginning (dev/LOG.md, 2026-11-28).
+    """
+    for part in network.modules():
+        if isinstance(part, Said) and network.spec.task != "regression":
+            found = _first_word(words, target, network.spec.task, *part.weight.shape)
+            with torch.no_grad():
+                part.weight.copy_(torch.from_numpy(BEGIN * found))
+
+
+def _first_word(words: np.ndarray, target: np.ndarray, task: Task, terms: int, outputs: int) -> np.ndarray:
+    """(terms, outputs)"""
+    if task == "classification":
+        target = target[:, None] == np.arange(outputs)
+    target = target.reshape(len(words), -1).astype(np.float64)
+    rows = _counts(words, terms)[:, None]
+    sums = np.stack([_counts(words, terms, column) for column in target.T], axis=1)
+    total = target.sum(axis=0)
+    own = (sums + SMOOTH) / (total + 2 * SMOOTH)
+    others = (rows - sums + SMOOTH) / (len(words) - total + 2 * SMOOTH)
+    found = np.where(rows > 0, np.log(own / others), 0.0)
+    return found / 2 if task == "classification" and outputs == 2 else found  # two outputs say it together
+
+
+def _counts(words: np.ndarray, terms: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """(terms,) float64: in how many rows (n, widths) each term stands, or the sum of their weights (n,)."""
+    each = None if weights is None else np.repeat(weights, words.shape[1])
+    rows = np.bincount(words.ravel() + 1, each, terms).astype(np.float64)
+    rows[0] = 0
+    return rows
