@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store", "model", "model_files", "outputs", "assemble", "decide", "distil", "sentences", "learned"),
     ("prepare", "export"),
     ("run",),
-    ("estimators", "estimator_input", "show", "options", "log"),
+    ("estimators", "estimator_input", "show", "options", "look_options", "log"),
     ("report", "serve"),
     ("__init__",),
     ("cli", "__main__"),

@@ -122,6 +122,7 @@ class Dataset:
     order: np.ndarray | None = None  # (n,) float64: time; later rows are scored, earlier rows train
     fixed_test: np.ndarray | None = None  # (n,) bool: rows that came from a test file or folder
     made: Any = None  # DataFrame (n, traits): how the file of each row was made, by its header
+    begins: np.ndarray | None = None  # (n, texts) str: how the texts of each row begin, to be shown
     source: str = ""  # where the rows came from; a path when they can be read again
     fingerprint: str = ""  # hash of every value that was read
     notes: tuple[str, ...] = ()  # what was found or left out, in sentences

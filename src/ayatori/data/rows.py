@@ -27,6 +27,7 @@ class Rows:
     groups: np.ndarray | None = None
     order: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    begins: np.ndarray | None = None
 
 
 def make_dataset(
@@ -46,6 +47,7 @@ def make_dataset(
         fixed_test=tested,
         source=source,
         notes=rows.notes,
+        begins=rows.begins,
     )
     return dataclasses.replace(dataset, fingerprint=fingerprint(dataset))
 
@@ -64,6 +66,7 @@ def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
         groups=some(dataset.groups),
         order=some(dataset.order),
         fixed_test=some(dataset.fixed_test),
+        begins=some(dataset.begins),
         made=None if dataset.made is None else dataset.made.iloc[rows].reset_index(drop=True),
     )
 
@@ -84,6 +87,7 @@ def _joined(first: Rows, later: Rows) -> Rows:
         both(first.groups, later.groups),
         both(first.order, later.order),
         (*first.notes, *(f"test: {note}" for note in later.notes)),
+        both(first.begins, later.begins),
     )
 
 
@@ -104,6 +108,8 @@ def fingerprint(dataset: Dataset) -> str:
     """A hash of every value: inputs, target, names of rows, groups, time, and the schema."""
     digest = blake2b(digest_size=16)
     digest.update(repr(dataset.schema).encode())
+    if dataset.schema.texts:
+        digest.update(repr(dataset.schema.texts).encode("utf-8", "surrogatepass"))
     for name, values in sorted(dataset.inputs.items()):
         digest.update(f"{name}{values.shape}{values.dtype}".encode())
         step = max(1, _BYTES_AT_ONCE // max(1, values[:1].nbytes))

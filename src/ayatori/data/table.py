@@ -23,7 +23,7 @@ from ayatori.data.columns import (
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.data.steps import blocks_of
-from ayatori.data.words import Texts, joined, read_texts
+from ayatori.data.words import Texts, beginnings, joined, read_texts
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema
 
@@ -160,6 +160,7 @@ def read_table(
         groups=texts_of(table, recipe.groups) if recipe.groups else None,
         order=times_of(table, recipe.time, kept),
         notes=(*notes, *features.notes),
+        begins=beginnings(features.texts),
     )
     return rows, schema
 

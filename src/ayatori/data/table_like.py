@@ -21,7 +21,7 @@ from ayatori.data.table import (
     times_of,
     with_target,
 )
-from ayatori.data.words import words_like
+from ayatori.data.words import Texts, beginnings, joined, words_like
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Schema, SchemaError
 
@@ -53,6 +53,7 @@ def read_table_like(
         texts_of(table, groups) if groups else None,
         times_of(table, time, kept),
         tuple(notes),
+        beginnings(_texts_like(table, schema)),
     )
 
 
@@ -119,9 +120,12 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
         codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
         inputs["categories"] = side_by_side(codes, table.num_rows, np.int32)
     if schema.texts:
-        texts = (decode(name, table[name], guess=False) for name in schema.texts)
-        inputs["words"] = words_like(texts, schema)
+        inputs["words"] = joined(_texts_like(table, schema))
     return inputs
+
+
+def _texts_like(table: pa.Table, schema: Schema) -> list[Texts]:
+    return words_like((decode(name, table[name], guess=False) for name in schema.texts), schema)
 
 
 def _target_like(

@@ -126,7 +126,7 @@ def row_keys(dataset: Dataset) -> np.ndarray:
             if name == "series":
                 own = np.where(np.isnan(own), np.nan, own + 0.0)
             if name == "words" and own.max(initial=-1) < 0:
-                own = np.int64([row])  # no word is no copy of no word
+                own = np.array([row])  # no word is no copy of no word
             digest = blake2b(np.ascontiguousarray(own).data, digest_size=8).digest()
             keys[row : row + 1] += np.uint64(int.from_bytes(digest))
     return keys

@@ -20,6 +20,7 @@ FEWEST, MOST = 3, 50_000  # rows that a term must be in, and terms of a column a
 LONGEST = 1000  # terms of a text that are kept: its first ones, ...
 CELLS = 100_000_000  # ... and fewer where rows are so many that all together are more
 SOME = 2000  # texts that tell what a column holds
+SHOWN = 160  # letters of a text
 LEAST_WORDS = 2.5  # in the mean, of a text
 _NARROW = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _PART = re.compile(rf"[{_NARROW}]+|[^\W_{_NARROW}]+(?:['’][^\W_{_NARROW}]+)*|[^\w\s]")
@@ -59,6 +60,7 @@ class Texts:
     name: str
     known: tuple[str, ...]
     places: np.ndarray
+    begins: np.ndarray  # (n,) str, to be shown
     note: str
 
 
@@ -90,7 +92,8 @@ def read_texts(column: RawColumn, sure: bool = False) -> Texts | None:
     width = int(np.quantile([len(own) for own in found], 0.99, method="higher"))
     width = max(1, min(width, CELLS // len(column.values)))
     note = f"column '{column.name}' is read as texts, by {len(known):,} words, pairs of words and signs"
-    return Texts(column.name, known, _lines(found, column.values, width), note)
+    begins = _beginnings(column.words, column.values)
+    return Texts(column.name, known, _lines(found, column.values, width), begins, note)
 
 
 def _numbered(text: str, every: dict[str, int]) -> np.ndarray:
@@ -116,6 +119,11 @@ def _lines(found: Sequence[np.ndarray], codes: np.ndarray, width: int) -> np.nda
     return table[codes]
 
 
+def beginnings(columns: Sequence[Texts]) -> np.ndarray | None:
+    """How the texts of each row begin (n, columns), to be shown."""
+    return np.stack([one.begins for one in columns], axis=1) if columns else None
+
+
 def joined(columns: Sequence[Texts]) -> np.ndarray:
     """Columns of texts side by side (n, widths), numbered on from one to the next."""
     starts = np.cumsum([0, *(len(one.known) for one in columns)])
@@ -125,8 +133,15 @@ def joined(columns: Sequence[Texts]) -> np.ndarray:
     return np.concatenate(lines, axis=1, dtype=np.int32)
 
 
-def words_like(columns: Iterable[RawColumn], schema: Schema) -> np.ndarray:
-    """Columns of texts (n,) each -> (n, widths), by the terms that a schema knows."""
+def _beginnings(texts: Sequence[str], codes: np.ndarray) -> np.ndarray:
+    """(n,) object: the first letters of the texts that ``codes`` name, on one line."""
+    shown = [" ".join(text[: 2 * SHOWN].split()) for text in texts]
+    shown = [text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…" for text in shown]
+    return np.array([*shown, ""], dtype=object)[codes]
+
+
+def words_like(columns: Iterable[RawColumn], schema: Schema) -> list[Texts]:
+    """Columns of texts (n,) each, by the terms that a schema knows."""
     found = []
     for column, width in zip(columns, schema.text_widths, strict=True):
         texts, codes = column.words, column.values
@@ -134,5 +149,6 @@ def words_like(columns: Iterable[RawColumn], schema: Schema) -> np.ndarray:
             distinct, codes = np.unique(column.values, return_inverse=True)
             texts = tuple("" if value != value else text_of(value) for value in distinct)
         known = schema.texts[column.name]
-        found.append(Texts(column.name, known, _lines(_places(texts, known), codes, width), ""))
-    return joined(found)
+        places = _lines(_places(texts, known), codes, width)
+        found.append(Texts(column.name, known, places, _beginnings(texts, codes), ""))
+    return found

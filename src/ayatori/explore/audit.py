@@ -24,6 +24,7 @@ from ayatori.explore.suspects import (
     suspect_sets,
     suspect_values,
 )
+from ayatori.explore.telling import telling
 from ayatori.records import Dataset, Graph, Plan, Representation
 
 LISTED = 1000  # of each list in explore.json, the worst
@@ -87,10 +88,11 @@ def audit(
     suspicion = _suspicion(dataset, labels, sealed, graph, probabilities, twins)
     suspects = _suspects(suspicion, labels, dataset)
     outlier, outliers = _outliers(graph, sealed)
-    columns = odd_columns(dataset, open_, seed)
+    columns, words = odd_columns(dataset, open_, seed), telling(dataset, open_)
     made = making(dataset, open_, seed)
-    classes = _classes(labels[open_], dataset)
-    moved = shift(dataset, sealed, twins.groups, seed)
+    classes, moved = _classes(labels[open_], dataset), shift(dataset, sealed, twins.groups, seed)
+    seen = (made, words, classes, moved)
+    alarms = [one for one in seen if one and one.get("alarm", one["sentence"])]
     counts = {
         **_of_kinds(twins),
         "leaks": len(leaks),
@@ -101,13 +103,13 @@ def audit(
     }
     facts = {
         "counts": counts,
-        **{"columns": columns, "made": made, "classes": classes, "shift": moved},
+        **{"columns": columns, "made": made, "words": words, "classes": classes, "shift": moved},
         "sentences": [
             *_of_copies(counts, dataset, twins),
             *_of_labels(counts, floor, len(open_), dataset),
             *_of_values(labels[open_], dataset),
             *(one["sentence"] for one in columns if one["what"] in WORTH_SAYING),
-            *(one["sentence"] for one in (made, classes, moved) if one and one.get("alarm", one["sentence"])),
+            *(one["sentence"] for one in alarms),
             *_of_outliers(counts, representation),
         ],
         "duplicates": _records(duplicates),

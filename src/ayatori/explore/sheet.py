@@ -230,7 +230,10 @@ def _table(seen: Seen) -> pd.DataFrame:
 
 def _hover(data: Dataset, drawn: np.ndarray) -> dict[str, Any]:
     """What a row of a table held, as text."""
-    schema, found = data.schema, {}
+    schema = data.schema
+    found: dict[str, Any] = {}
+    if data.begins is not None:
+        found |= {f"in_{name}": own for name, own in zip(schema.texts, data.begins[drawn].T, strict=True)}
     if "numbers" in data.inputs and "image" not in data.inputs:
         names = schema.numbers or [f"x{k}" for k in range(data.inputs["numbers"].shape[1])]
         for place, name in enumerate(names):

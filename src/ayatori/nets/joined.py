@@ -45,7 +45,7 @@ class Joined:
             if type(part) is nn.Linear or type(part) is Linear:
                 part.forward = _LinearCall(part)  # type: ignore[assignment]
             elif type(part) is Said:
-                part.forward = functools.partial(_said, part)
+                part.forward = functools.partial(_said, part)  # type: ignore[method-assign]
         self._call = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Inputs) -> Tensor:

@@ -120,6 +120,7 @@ def look_facts(folder: str | Path, reached: Mapping[str, Any] | None = None) -> 
         "galleries": _with_sounds(
             _galleries(audit, table, set() if thumbs is None else set(thumbs["rows"].tolist())), facts
         ),
+        "words": (audit.get("words") or {}).get("classes") or [],
         "curve": facts.get("curve"),
         "audit": _audit(audit),
         "representations": [{**_WAY, **way} for way in facts.get("representations") or []],

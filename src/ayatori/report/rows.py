@@ -19,10 +19,12 @@ from safetensors.numpy import load_file
 from ayatori.data.files import open_table
 from ayatori.data.paths import beside, find
 from ayatori.data.sounds import UnheardError, read_sound
+from ayatori.data.text_files import read_text
 from ayatori.records import AyatoriError
 
 SIDE = 160  # pixels of a thumbnail
 COLUMNS = 10  # of a table's row that are shown
+LETTERS = 160  # of a value
 SECONDS = 10.0  # of a recording that can be played
 HERTZ = (8000, 11025, 12000, 16000, 22050, 24000)  # sampling rates of an MP3 that is small
 
@@ -169,15 +171,21 @@ def _from_table(
 ) -> tuple[list[str], list[list[str]], str]:
     """Names of columns and their values, from the file that the run read, if it is still what it was."""
     path = Path(data["source"] or ".")
+    if data["kind"] == "table" and path.is_dir() and data["source"]:
+        return ["text"], [[_beginning(path / name, data["schema"])] for name in ids], ""
     if data["kind"] != "table" or not path.is_file():
         return [], [], ""
     if path.stat().st_mtime > (run / "data.json").stat().st_mtime:
         return [], [], "The file has changed since the run, so the values of these rows are not shown."
     schema = data["schema"]
-    wanted = [*schema["numbers"], *schema["dates"], *schema["categories"]]
+    texts = list(schema.get("texts", ()))
+    wanted = [*texts, *schema["numbers"], *schema["dates"], *schema["categories"]]
     try:
         opened = open_table(path, schema.get("encoding", ""))
-        columns = [name for name in opened.names if name in wanted][:COLUMNS]
+        columns = sorted(
+            (name for name in opened.names if name in wanted), key=lambda name: name not in texts
+        )
+        columns = columns[:COLUMNS]
         key = schema.get("id_column")
         table = opened.read([*columns, *([key] if key and key not in columns else [])], {key} - {None})
     except (AyatoriError, OSError):
@@ -186,6 +194,14 @@ def _from_table(
     cells = table.select(columns).take(at).to_pydict()
     values = [[_cell(cells[name][line]) for name in columns] for line in range(len(at))]
     return (columns, values, "") if len(values) == len(rows) else ([], [], "")
+
+
+def _beginning(path: Path, schema: Mapping[str, Any]) -> str:
+    """How a text begins, or "" where its file can no longer be read."""
+    try:
+        return _cell(read_text(path, schema.get("encoding", ""))[0])
+    except AyatoriError:
+        return ""
 
 
 def _places(ids: Sequence[str], names: Sequence[Any] | None, rows: int) -> list[int]:
@@ -199,5 +215,5 @@ def _places(ids: Sequence[str], names: Sequence[Any] | None, rows: int) -> list[
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    text = f"{value:.6g}" if isinstance(value, float) else " ".join(str(value)[: 2 * LETTERS].split())
+    return text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
