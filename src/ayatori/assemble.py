@@ -27,6 +27,7 @@ from ayatori.ensemble import (
 )
 from ayatori.ensemble.diversity import diversity
 from ayatori.evaluate import check_baselines, fit_baselines, title_of, whole_table
+from ayatori.evaluate.matrix import without_words
 from ayatori.model_files import check_last
 from ayatori.nets import find_net, kind_of
 from ayatori.plan import make_plan
@@ -136,7 +137,9 @@ def assemble(
     voices = {ensemble.name: _voices(ensemble, predictions, plan) for ensemble in alike}
     if "stacking" in kinds:
         parts = [*_networks(plan, predictions, seconds), *_rivals(plan, stacked)]
-        inputs = whole_table(dataset)[0] if recipe.ensemble.stack_inputs else None
+        inputs = None
+        if recipe.ensemble.stack_inputs:
+            inputs = without_words(whole_table(dataset)[0], dataset)
         made += stack(parts, folds, dataset, recipe.ensemble.stack_model, inputs, recipe.seed)
         voices["stacking"] = _kinds_out_of_fold(parts, folds)
     for rival in rivals:

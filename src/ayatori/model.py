@@ -20,6 +20,7 @@ from ayatori.embed import Frozen, embed
 from ayatori.ensemble import answer
 from ayatori.evaluate import Fitted, whole_table
 from ayatori.evaluate.decision import leaning
+from ayatori.evaluate.matrix import without_words
 from ayatori.nets import HEADS, Network
 from ayatori.records import LARGEST_LOG, AyatoriError, Blend, Dataset, Member, Predictions, Schema, Vote
 from ayatori.train import Together
@@ -79,7 +80,8 @@ class Model:
                 continue
             own = None if inputs is None else inputs[part]
             said += [rival.predict(own, outputs) for rival in self.rivals if own is not None]
-            found[part] = answer(np.stack(said), self.vote, self.schema.task, own)
+            plain = None if own is None else without_words(own, dataset)
+            found[part] = answer(np.stack(said), self.vote, self.schema.task, plain)
         return np.exp(found.clip(-LARGEST_LOG, LARGEST_LOG)) if self.schema.log else found
 
     def leaning(self, values: np.ndarray) -> np.ndarray:

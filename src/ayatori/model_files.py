@@ -29,6 +29,8 @@ TRUSTED = (
     "ayatori.ensemble.say.evidence",
     "ayatori.ensemble.stacking.Labels",
     "ayatori.evaluate.baselines.Trees",
+    "ayatori.evaluate.encode.Meanings",
+    "ayatori.evaluate.encode.Terms",
     "functools.partial",
     "numpy.dtype",
     "sklearn.calibration._CalibratedClassifier",

@@ -6,6 +6,7 @@ member may not learn from never gets into its pictures.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -117,11 +118,13 @@ def _boxes(keep: Tensor, spot: Tensor, height: int, width: int) -> tuple[Tensor,
 def vary_table(inputs: Rows, changes: Changes, own: Sequence[int], seeds: Sequence[int]) -> dict[str, Tensor]:
     """Numbers and categories (k, b, columns) with noise, gaps and values of other rows of the same member."""
     varied = dict(inputs)
-    for name in ("numbers", "categories"):
+    for name in ("numbers", "categories", "words"):
         if name not in inputs or not inputs[name].shape[2]:
             continue
+        # words of another text, in whatever order, would make no sense
+        how = dataclasses.replace(changes, swap=0.0) if name == "words" else changes
         parts = [
-            _vary(values, changes, count, np.random.default_rng([seed, 12, len(name)]))
+            _vary(values, how, count, np.random.default_rng([seed, 12, len(name)]))
             for values, count, seed in zip(inputs[name], own, seeds, strict=True)
         ]
         varied[name] = torch.stack(parts)

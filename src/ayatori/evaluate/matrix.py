@@ -44,6 +44,12 @@ def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
     return np.concatenate(list(blocks.values()), axis=1), kinds
 
 
+def without_words(table: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The matrix without the places of words, which come last, and are no numbers to calculate with."""
+    words = dataset.inputs["words"].shape[1] if "words" in dataset.inputs else 0
+    return table[:, : table.shape[1] - words]
+
+
 def _pool(image: np.ndarray, batch: int = 4096) -> np.ndarray:
     """(n, c, h, w) uint8 -> (n, features) float32 from 0 to 1: averaged down to at most SIDE x SIDE."""
     n, channels, height, width = image.shape

@@ -15,6 +15,7 @@ from scipy.stats import norm, rankdata
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedKFold
 
+from ayatori.evaluate.encode import scaled
 from ayatori.evaluate.matrix import whole_table
 from ayatori.records import Dataset
 
@@ -44,7 +45,10 @@ def shift(
     rows = np.concatenate([chance.permutation(side)[:MOST] for side in sides])
     inputs = {name: values[rows] for name, values in dataset.inputs.items()}
     drawn = dataclasses.replace(dataset, inputs=inputs, ids=dataset.ids[rows])
-    table = np.nan_to_num(whole_table(drawn)[0], nan=-1e30).clip(-1e30, 1e30).astype(np.float32)
+    table, kinds = whole_table(drawn)
+    if "words" in kinds:
+        table = scaled(kinds, meanings=True).fit_transform(table)
+    table = np.nan_to_num(table, nan=-1e30).clip(-1e30, 1e30).astype(np.float32)
     auc, p = two_sample(table, sealed[rows], seed)
     alarm = p < SURE and auc >= PLAIN
     return {"auc": auc, "p": p, "alarm": alarm, "sentence": _sentence(auc, alarm, dataset)}

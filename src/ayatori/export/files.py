@@ -129,7 +129,7 @@ def _compared(model: Model, path: Path, inputs: Mapping[str, np.ndarray], said: 
 def _gap(model: Model, inputs: Mapping[str, np.ndarray], said: np.ndarray) -> float:
     """The largest difference to what the model itself says, values in standard deviations of the target."""
     ids = np.array([str(row) for row in range(ROWS)])
-    own = {n: v.astype(np.int32) if n == "categories" else v for n, v in inputs.items()}
+    own = {n: v.astype(np.int32) if n in ("categories", "words") else v for n, v in inputs.items()}
     truth = model.predict_values(Dataset(own, None, model.schema, ids))
     spread = np.ones(1)
     if model.schema.task == "regression":

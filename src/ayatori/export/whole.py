@@ -142,7 +142,8 @@ def names_of(schema: Schema) -> tuple[str, ...]:
         return ("image",)
     if schema.series is not None:
         return ("series",)
-    return (*(("numbers",) if schema.numbers else ()), *(("categories",) if schema.categories else ()))
+    kinds = {"numbers": schema.numbers, "categories": schema.categories, "words": schema.texts}
+    return tuple(name for name, columns in kinds.items() if columns)
 
 
 def sample_inputs(whole: Whole, schema: Schema, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -170,6 +171,13 @@ def sample_inputs(whole: Whole, schema: Schema, rows: int, seed: int = 0) -> dic
     if schema.categories:
         codes = [rng.integers(-1, len(words), rows) for words in schema.categories.values()]
         found["categories"] = np.stack(codes, 1).astype(np.int64)
+    if schema.texts:
+        starts = np.cumsum([0, *(len(known) for known in schema.texts.values())])
+        places = [
+            np.where(rng.random((rows, width)) < 0.2, -1, rng.integers(start, end, (rows, width)))
+            for start, end, width in zip(starts[:-1], starts[1:], schema.text_widths, strict=True)
+        ]
+        found["words"] = np.concatenate(places, axis=1).astype(np.int64)
     return found
 
 
@@ -212,6 +220,13 @@ def described(model: Model) -> dict[str, Any]:
         }
     if schema.categories:
         facts["categories"] = {name: list(words) for name, words in schema.categories.items()}
+    if schema.texts:
+        facts["words"] = {
+            "columns": {name: list(known) for name, known in schema.texts.items()},
+            "widths": list(schema.text_widths),
+            "places": "of each column the places of its terms, each once, in their order, -1 behind the "
+            "last; those of a second column are numbered on; terms are made by ayatori.data.words.terms",
+        }
     if schema.task == "regression":
         facts["values"] = list(schema.target)
     else:

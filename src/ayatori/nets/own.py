@@ -17,24 +17,27 @@ from ayatori.nets.pictures import PictureFront
 from ayatori.nets.scans import Deep
 from ayatori.nets.series import SeriesFront
 from ayatori.nets.table_front import Features, TableFront
+from ayatori.nets.words import Said
 from ayatori.records import AyatoriError
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 
 
 class Flat(nn.Module):
-    """The user's module on a table: numbers, flags and embedded categories side by side.
+    """The user's module on a table: numbers, flags and embedded categories side by side; and what texts say.
 
     **Shape** Features of b rows -> (b, outputs).
     """
 
-    def __init__(self, columns: Columns, module: nn.Module) -> None:
+    def __init__(self, columns: Columns, module: nn.Module, texts: Said | None = None) -> None:
         super().__init__()
         self.columns = columns
         self.module = module
+        self.texts = texts
 
     def forward(self, features: Features) -> Tensor:
-        return self.module(self.columns(features))
+        logits = self.module(self.columns(features))
+        return logits if self.texts is None else logits + self.texts(features.terms)
 
 
 class Swapped(nn.Sequential):
@@ -60,7 +63,8 @@ class Swapped(nn.Sequential):
 def build_own(spec: NetSpec, factory: Factory | nn.Module) -> tuple[nn.Module, nn.Module]:
     """Front and body around ``factory(shape, outputs)``; ``shape`` is that of one row as the module gets it.
 
-    Tables: ``(width,)`` of scaled numbers, flags and embeddings. Pictures: ``(channels, height, width)``,
+    Tables: ``(width,)`` of scaled numbers, flags and embeddings, to whose outputs is added what texts say.
+    Pictures: ``(channels, height, width)``,
     scans: ``(1, slices, height, width)``, and series: ``(channels, steps)``, normalised. A module instance is
     copied, and every part that can be reset is.
     """
@@ -75,7 +79,8 @@ def build_own(spec: NetSpec, factory: Factory | nn.Module) -> tuple[nn.Module, n
         return series, _module(factory, shape, spec)
     front = TableFront(spec.sizes)
     columns = Columns(front, "plain", 0.0)
-    return front, Flat(columns, _module(factory, (columns.width,), spec))
+    texts = None if front.words is None else Said(front.words, spec.outputs)
+    return front, Flat(columns, _module(factory, (columns.width,), spec), texts)
 
 
 def find_factory(name: str) -> Factory:

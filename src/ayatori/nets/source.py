@@ -396,6 +396,11 @@ def _of_run(name: str, path: Path) -> Source:
             f"a run must have trained a network of its own to be built upon, however '{path}' stands on "
             f"{schema['source']['facts']['name']!r}; use that"
         )
+    if schema.get("texts"):
+        raise AyatoriError(
+            f"a run that learned from texts cannot be built upon yet, however '{path}' did; leave them out "
+            f"there, with --drop {','.join(schema['texts'])}"
+        )
     if ":" in spec.name:
         raise AyatoriError(
             f"a run with a network of your own cannot be built upon yet, however: {spec.name!r}"

@@ -181,7 +181,11 @@ def _summary(
         parts.append(f"series of {plural(channels, 'channel')} and {plural(steps, 'step')}")
     columns = [
         plural(len(schema.get(kind) or ()), one, many)
-        for kind, one, many in (("numbers", "number", ""), ("categories", "category", "categories"))
+        for kind, one, many in (
+            ("numbers", "number", ""),
+            ("categories", "category", "categories"),
+            ("texts", "text", ""),
+        )
         if schema.get(kind)
     ]
     parts += [" and ".join(columns)] if columns else []
@@ -322,6 +326,9 @@ def _columns(schema: Mapping[str, Any]) -> list[list[Any]]:
     if schema.get("categories"):
         words = [f"{name} ({count(len(values))})" for name, values in schema["categories"].items()]
         found.insert(1 if schema.get("numbers") else 0, ["categories", words])
+    if schema.get("texts"):
+        texts = [f"{name} ({count(len(known))} words)" for name, known in schema["texts"].items()]
+        found.insert(0, ["texts", texts])
     return found if schema["kind"] == "table" else []
 
 

@@ -39,6 +39,8 @@ def warm_up(model: Model) -> None:
         inputs["numbers"] = np.zeros((1, len(schema.numbers)))
     if schema.categories:
         inputs["categories"] = np.full((1, len(schema.categories)), -1, np.int32)
+    if schema.texts:
+        inputs["words"] = np.full((1, sum(schema.text_widths)), -1, np.int32)
     model.predict_values(Dataset(inputs, None, schema, np.array(["0"])))
 
 

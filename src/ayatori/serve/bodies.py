@@ -36,9 +36,10 @@ from ayatori.serve.files import read_files
 from ayatori.serve.limits import Limits, RequestError, Upload, check_count
 
 SPARE_VALUES = 64  # a row, beside twice its columns: far more than a sound request has
+COMMAS = 200  # in a text, on average
 
 
-Kind = Literal["number", "date", "category"]
+Kind = Literal["number", "date", "category", "text"]
 Media = Literal["json", "csv", "picture", "form"]
 
 
@@ -75,11 +76,12 @@ def is_one_each(schema: Schema) -> bool:
 
 
 def columns_of(schema: Schema) -> dict[str, Kind]:
-    """The columns that a row must have, in the order of the schema: numbers, dates, categories."""
+    """The columns that a row must have, in the order of the schema: numbers, dates, categories, texts."""
     made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
     found: dict[str, Kind] = {name: "number" for name in schema.numbers if name not in made}
     found.update((name, "date") for name in schema.dates)
     found.update((name, "category") for name in schema.categories)
+    found.update((name, "text") for name in schema.texts)
     return found
 
 
@@ -114,7 +116,8 @@ def read(media: Media, uploads: Sequence[Upload], schema: Schema, limits: Limits
 
 def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
     width = math.prod(schema.image or schema.series or (0,)) * schema.stretch or len(columns_of(schema))
-    facts = _parsed(content, limits.rows * (2 * width + SPARE_VALUES))
+    commas = 2 * width + SPARE_VALUES + COMMAS * len(schema.texts)
+    facts = _parsed(content, limits.rows * commas)
     keys = [
         *(["rows"] if takes_rows(schema) else []),
         *([files_of_schema(schema)] if takes_pictures(schema) else []),

@@ -72,7 +72,7 @@ def json_example(schema: Schema) -> dict[str, Any]:
         first = {"recordings": "UklGRg==", "scans": "H4sIAAAAAAA=", "pictures": "iVBORw0KGgo="}
         return {files_of_schema(schema): [first[files_of_schema(schema)]]}
     if schema.kind == "table":
-        values: dict[Kind, Any] = {"number": 0, "date": "2026-01-31"}
+        values: dict[Kind, Any] = {"number": 0, "date": "2026-01-31", "text": "some words"}
         row = {
             name: schema.categories[name][0] if kind == "category" else values[kind]
             for name, kind in columns_of(schema).items()
@@ -229,6 +229,8 @@ def _value(kind: Kind, schema: Schema, name: str) -> dict[str, Any]:
         return {"type": ["number", "boolean", "null"]}
     if kind == "date":
         return {"type": ["string", "null"], "description": "A date like 2026-01-31, or 2026-01-31T12:30:00Z"}
+    if kind == "text":
+        return {"type": ["string", "null"], "description": "A text"}
     words = list(schema.categories[name])
     known = {"enum": words[:MOST_WORDS], "description": f"{len(words)} values are known"}
     return {"anyOf": [known, {"type": ["string", "number", "boolean", "null"]}]}
