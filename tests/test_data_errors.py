@@ -182,7 +182,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
 
     refused(tmp_path / "none", "does not exist")
     refused(tmp_path, "it holds none")
-    (tmp_path / "film.avi").write_bytes(b"RIFF")
+    (tmp_path / "film.avi").write_bytes(b"RIFF\x1a\0\0\0AVI LIST")
     refused(tmp_path, "its files end in")
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     refused(tmp_path, "1 picture without a class", "subfolders")

@@ -127,13 +127,13 @@ def run(
     quiet: bool = False,
     json: bool = False,
 ) -> None:
-    """From a table or a folder of pictures, recordings or scans to trained networks with honest scores.
+    """From a table or a folder of pictures, recordings, scans or texts to networks with honest scores.
 
     Parameters
     ----------
     data
-        A CSV or Parquet table, a folder with one subfolder of pictures, recordings or scans per class, a CSV
-        of their paths and labels, or an .npz with X and y.
+        A CSV or Parquet table, a folder with one subfolder of pictures, recordings, scans or texts per class,
+        a CSV of their paths and labels, or an .npz with X and y.
     out
         Where the run folder goes; by default runs/NAME.
     log

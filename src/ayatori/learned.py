@@ -21,6 +21,7 @@ from ayatori.explore.neighbours import find_neighbours
 from ayatori.explore.thumbs import thumbs_of
 from ayatori.explore.tsne import tsne
 from ayatori.nets import Network, reads
+from ayatori.nets.words import Said
 from ayatori.outputs import worst_rows
 from ayatori.records import SCORE, SEALED, Blend, Dataset, Member, Plan
 from ayatori.train.stream import take
@@ -65,11 +66,13 @@ def explain(
     return Learned(table, facts, near, pictures)
 
 
-def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, bool]:
-    """What a network's last layer is given, (rows, d) float32; of one without hidden layers, what it says.
+def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, str]:
+    """What a network's last layer is given, (rows, d) float32, and what that is called.
 
-    The flag tells whether it was a hidden layer.
+    Of one without hidden layers, what it says; of texts, the words as it weighs them.
     """
+    if "words" in inputs:
+        return _heard(network, inputs, rows), "the words, as weighed by"
     last = [part for part in network.body.modules() if isinstance(part, nn.Linear)][-1:]
     inner = bool(last) and last[0] is not network.body and len(list(network.body.parameters())) > 2
     caught: list[Tensor] = []
@@ -85,7 +88,18 @@ def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray)
     finally:
         if hook is not None:
             hook.remove()
-    return np.nan_to_num(np.concatenate(parts)), inner
+    return np.nan_to_num(np.concatenate(parts)), f"the {'last hidden layer' if inner else 'output'} of"
+
+
+def _heard(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    texts = next(part for part in network.body.modules() if isinstance(part, Said))
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), BLOCK):
+            words = take({"words": inputs["words"]}, rows[start : start + BLOCK], network.shift.device)
+            parts.append(texts.heard(network.front.words(words["words"])).cpu().numpy())  # type: ignore[operator]
+    found = np.concatenate(parts)
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
 
 
 def _map(
@@ -98,7 +112,7 @@ def _map(
         rows = np.sort(np.random.default_rng([seed, 13]).choice(rows, DRAWN, replace=False))
     if len(rows) < LEAST:
         return pd.DataFrame({"row": [], "learned_x": [], "learned_y": []}), {}
-    values, inner = hidden(member.network, dataset.inputs, rows)
+    values, what = hidden(member.network, dataset.inputs, rows)
     graph = find_neighbours(values, min(int(3 * PERPLEXITY), len(rows) - 1))
     perplexity = min(PERPLEXITY, max(graph.indices.shape[1] / 3, 1.0))
     points = tsne(graph, principal(values, 2, seed)[:, :2], perplexity)
@@ -111,7 +125,7 @@ def _map(
         "name": "learned",
         "title": "t-SNE",
         "dimensions": 2,
-        "of": f"{'the last hidden layer' if inner else 'the output'} of {who}, rows that it never saw",
+        "of": f"{what} {who}, rows that it never saw",
         "rows": len(rows),
         **asdict(trust),
     }

@@ -21,7 +21,9 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
         if name == "image"
         else f"series of {_counted(shape[0], 'channel')} and {_counted(shape[1], 'step')}"
         if name == "series"
-        else f"{shape[0]} column{'' if shape[0] == 1 else 's'} of {name}"
+        else _counted(len(dataset.schema.texts), "column") + " of texts"
+        if name == "words"
+        else f"{_counted(shape[0], 'column')} of {name}"
         for name, shape in shapes.items()
         if shape[0]
     ]

@@ -7,6 +7,8 @@ containment of documents", 1997): so only rows that share some are compared.
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from ayatori.data.alike import Pairs
 
@@ -19,7 +21,7 @@ ROWS_AT_ONCE = 4096
 def near_texts(words: np.ndarray) -> Pairs:
     """Pairs of rows (m, 2) of ``words`` (n, width), -1 = none, and how far apart they are (m,): 0 to 0.3.
 
-    Of c rows that are alike each is paired with one before it. Distance is 1 minus the share of terms that
+    Of c rows that are alike c - 1 pairs are given, the nearest. Distance is 1 minus the share of terms that
     both have (Jaccard).
 
     >>> words = np.stack([np.arange(30), np.arange(100, 130), np.arange(2, 32)])
@@ -36,8 +38,12 @@ def near_texts(words: np.ndarray) -> Pairs:
             *(_apart(words, pairs[at : at + ROWS_AT_ONCE]) for at in range(0, len(pairs), ROWS_AT_ONCE)),
         ]
     )
-    near = apart <= 1 - ALIKE
-    return long[pairs[near]], apart[near]
+    pairs, apart = pairs[apart <= 1 - ALIKE], apart[apart <= 1 - ALIKE]
+    # as few pairs as hold together what is alike; 0 would be no edge
+    edges = coo_array((apart + 1.0, (pairs[:, 0], pairs[:, 1])), shape=(len(words), len(words)))
+    tree = minimum_spanning_tree(edges.tocsr()).tocoo()
+    found = np.sort(np.stack([tree.row, tree.col], axis=1).astype(np.int64), axis=1)
+    return long[found], tree.data - 1.0
 
 
 def _bands(words: np.ndarray) -> list[np.ndarray]:

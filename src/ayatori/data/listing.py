@@ -191,7 +191,9 @@ def list_folder(
         what = "1 link leads" if counts["links"] == 1 else f"{counts['links']} links lead"
         notes.append(f"left out: {what} out of the folder, or to a folder")
     if not found:
-        what = "pictures, recordings or scans" + (" in subfolders, one per class" if need_classes else "")
+        what = "pictures, recordings, scans or texts" + (
+            " in subfolders, one per class" if need_classes else ""
+        )
         seen = (
             f"it holds {counted([path for path, _ in loose])} without a class" if loose else "it holds none"
         )

@@ -47,7 +47,7 @@ def load(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Read labelled rows: a table, a folder of pictures, recordings or scans, arrays, a torch Dataset.
+    """Read labelled rows: a table, a folder of pictures, recordings, scans or texts, arrays, a torch Dataset.
 
     ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``target``: the column (or columns) of
     a table that hold it; short for ``recipe=DataRecipe(target=...)``. ``test``: a file or folder of rows

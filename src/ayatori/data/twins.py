@@ -27,6 +27,7 @@ from ayatori.records import Dataset
 NEAR_ROWS, NEAR_VALUES = 200_000, 20_000_000  # of a table; beyond, only exact copies are looked for
 _ROWS_AT_ONCE = 4096
 _COLUMNS_TRIED = 64
+BESIDE = 1 << 20  # the numbers of columns that are compared, but not learned from
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ def row_keys(dataset: Dataset) -> np.ndarray:
     keys = np.zeros(len(dataset), np.uint64)
     for at, column in enumerate(_hashed_columns(dataset)):
         keys += column * _odd(at)
+    if dataset.begins is not None:  # words that are too rare to be known may tell texts apart
+        for at, column in enumerate(dataset.begins.T):
+            keys += pd.util.hash_array(column) * _odd(at + BESIDE)
     for name in dataset.inputs.keys() & {"image", "series", "words"}:
         values = dataset.inputs[name]
         for row in range(len(values)):
@@ -152,7 +156,7 @@ def _first_equal(dataset: Dataset, keys: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(first != np.arange(len(keys)))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         block = rows[start : start + _ROWS_AT_ONCE]
-        for values in dataset.inputs.values():
+        for values in (*dataset.inputs.values(), *([] if dataset.begins is None else [dataset.begins])):
             a, b = values[block], values[first[block]]
             same = (a == b) | ((a != a) & (b != b))
             strangers = block[~same.reshape(len(block), -1).all(axis=1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch.func import functional_call, vmap
 from ayatori.nets.dropout import own_chance
 from ayatori.nets.mlp import Linear
 from ayatori.nets.network import Inputs, Network
-from ayatori.nets.words import Said, Terms
 
 
 class Joined:
@@ -44,8 +42,6 @@ class Joined:
         for part in self.base.modules():
             if type(part) is nn.Linear or type(part) is Linear:
                 part.forward = _LinearCall(part)  # type: ignore[assignment]
-            elif type(part) is Said:
-                part.forward = functools.partial(_said, part)  # type: ignore[method-assign]
         self._call = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Inputs) -> Tensor:
@@ -94,35 +90,6 @@ class _LinearCall:
         if x.ndim != 2 or layer.bias is None:
             return nn.functional.linear(x, layer.weight, layer.bias)
         return _Linear.apply(x, layer.weight, layer.bias)
-
-
-class _Said(torch.autograd.Function):
-    """What terms say, whose rule under ``vmap`` is one sum over a table of all networks."""
-
-    @staticmethod
-    def forward(terms: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
-        return nn.functional.embedding_bag(terms, weight, per_sample_weights=shares, mode="sum")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int, int, int], *tensors: Tensor) -> tuple[Tensor, int]:
-        terms, shares, weight = tensors
-        starts = torch.arange(len(weight), device=terms.device) * weight.shape[1]
-        found = nn.functional.embedding_bag(
-            (terms + starts[:, None, None]).flatten(0, 1),
-            weight.flatten(0, 1),
-            per_sample_weights=shares.flatten(0, 1),
-            mode="sum",
-        )
-        return found.unflatten(0, terms.shape[:2]), 0
-
-
-def _said(part: Said, terms: Terms) -> Tensor:
-    """What terms say, in a stack."""
-    return _Said.apply(terms.which, terms.shares, part.weight)
 
 
 def _set(network: nn.Module, training: bool) -> nn.Module:

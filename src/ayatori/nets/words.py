@@ -19,6 +19,8 @@ from ayatori.nets.network import Network
 from ayatori.records import Task
 
 BEGIN = 0.5  # how much of naive Bayes a network begins with
+FEW = 8  # outputs, up to which they are best taken one by one on the way back
+HEARD = 128  # components of what is heard
 SMOOTH = 1.0  # rows that are added to those that hold a term
 
 
@@ -74,7 +76,51 @@ class Said(nn.Module):
         self.weight = nn.Parameter(torch.zeros(len(front.weight), outputs))
 
     def forward(self, terms: Terms) -> Tensor:
-        return functional.embedding_bag(terms.which, self.weight, per_sample_weights=terms.shares, mode="sum")
+        return _Sum.apply(self.weight, terms.which, terms.shares)
+
+    def heard(self, terms: Terms, seed: int = 0) -> Tensor:
+        """(b, 128): rows are near each other that share words of which much is said.
+
+        A random projection of all terms, each weighed by its share and by the length of what it says.
+        """
+        chance = torch.Generator().manual_seed(seed)
+        table = torch.randn(len(self.weight), HEARD, generator=chance).to(self.weight.device)
+        table = table * self.weight.norm(dim=1, keepdim=True)
+        return functional.embedding_bag(terms.which, table, per_sample_weights=terms.shares, mode="sum")
+
+
+class _Sum(torch.autograd.Function):
+    """torch's bag, with a way back that sorts nothing: a tenth of the time, where outputs are few."""
+
+    @staticmethod
+    def forward(weight: Tensor, which: Tensor, shares: Tensor) -> Tensor:
+        return functional.embedding_bag(which, weight, per_sample_weights=shares, mode="sum")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        weight, which, shares = inputs
+        ctx.terms = len(weight)
+        ctx.save_for_backward(which, shares)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        which, shares = ctx.saved_tensors
+        places, outputs = which.flatten(), gradient.shape[1]
+        if outputs > FEW:
+            each = (shares.unsqueeze(-1) * gradient.unsqueeze(1)).flatten(0, 1)
+            return gradient.new_zeros(ctx.terms, outputs).index_add_(0, places, each), None, None
+        back = gradient.new_zeros(outputs, ctx.terms)
+        for own, column in zip(back, gradient.T, strict=True):
+            own.scatter_add_(0, places, (shares * column.unsqueeze(1)).flatten())
+        return back.T, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, int, int], *tensors: Tensor) -> tuple[Tensor, int]:
+        weight, which, shares = tensors
+        starts = torch.arange(len(weight), device=which.device) * weight.shape[1]
+        places = (which + starts[:, None, None]).flatten(0, 1)
+        found = _Sum.apply(weight.flatten(0, 1), places, shares.flatten(0, 1))
+        return found.unflatten(0, which.shape[:2]), 0
 
 
 def begin_texts(network: Network, words: np.ndarray, target: np.ndarray) -> None:

@@ -82,7 +82,10 @@ def mistakes(
     near = near_rows(run, rows)
     for line in worst["rows"]:
         line["near"] = near.get(line["row"], [])
-    return found | {"worst": worst | {"near": bool(near)}}
+    where_near = (
+        "by the words, as it weighs them" if data["schema"].get("texts") else "in its last hidden layer"
+    )
+    return found | {"worst": worst | {"near": where_near if near else ""}}
 
 
 def read_predictions(path: Path, name: str, split: str) -> pd.DataFrame:

@@ -27,7 +27,7 @@ SPACES = {
 }
 NOWHERE = 65535  # of a coordinate: this row is not on this map
 UNKNOWN = 255  # of a share: it is not known
-LONG = 60  # letters of a cell that are shown
+LONG = 120  # letters of a cell that are shown
 IDS = 2_600_000  # bytes, packed, that ids may take; beyond, rows go by their number
 CELLS = 1_600_000  # bytes, packed, that the rows' values may take
 ATLAS = 2_200_000  # bytes of all thumbnails
@@ -117,7 +117,7 @@ def _pack_cells(table: pd.DataFrame, header: dict[str, Any], arrays: dict[str, n
 def cell_text(cell: Any) -> str:
     """A value as it is shown.
 
-    >>> cell_text(None), cell_text(float("nan")), cell_text("x" * 100)[-3:]
+    >>> cell_text(None), cell_text(float("nan")), cell_text("x" * 200)[-3:]
     ('', '', 'xx…')
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
