@@ -24,15 +24,23 @@ LEAST_ROWS = 4
 SMALL = 200_000  # values in X below which a second thread costs more than it gives (see dev/LOG.md)
 
 
+def are_texts(X: Any) -> bool:
+    """Whether ``X`` is a list, an array or a Series of texts, as scikit-learn's vectorizers take them."""
+    one = isinstance(X, list | tuple | pd.Series) or (isinstance(X, np.ndarray) and X.ndim == 1)
+    return one and len(X) > 0 and all(isinstance(text, str) for text in X)
+
+
 def is_mixed(X: Any) -> bool:
-    """Whether ``X`` is a DataFrame with columns that are not numbers."""
-    return isinstance(X, pd.DataFrame) and not all(pd.api.types.is_numeric_dtype(kind) for kind in X.dtypes)
+    """Whether ``X`` is a DataFrame with columns that are not numbers, or texts."""
+    frame = isinstance(X, pd.DataFrame)
+    return are_texts(X) or (frame and not all(map(pd.api.types.is_numeric_dtype, X.dtypes)))
 
 
 def check_rows(estimator: BaseEstimator, X: Any, table: bool, reset: bool) -> Any:
     """``X`` as the stages read it: a DataFrame where columns differ in kind, else an array."""
     least = LEAST_ROWS if reset else 1
     if table:
+        X = pd.DataFrame({"text": list(X)}) if are_texts(X) else X
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         if not isinstance(X, pd.DataFrame):
             X = pd.DataFrame(X, columns=getattr(estimator, "feature_names_in_", None))

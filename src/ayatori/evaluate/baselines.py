@@ -232,7 +232,7 @@ class Fitted:
             return np.tile(shares, (len(table), 1))
         rows, last = self._prepared(table), self.model[-1]
         if self.task == "regression":
-            return last.predict(rows).reshape(len(rows), outputs)
+            return last.predict(rows).reshape(rows.shape[0], outputs)
         found = last.predict_proba(rows)
         if isinstance(found, list):  # of labels one array for each, but of a network one for all
             found = np.stack([one[:, 1] for one in found], axis=1)

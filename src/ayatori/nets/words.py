@@ -1,7 +1,8 @@
 """Stage 4. The terms of texts -> what they say of each output: a weighted sum over terms.
 
 Terms that few texts hold weigh more (inverse document frequency, over a member's own training rows; Spärck
-Jones, 1972), and the weights of a text have length 1, so that long texts speak no louder than short ones.
+Jones, 1972), unless they are so few that little is learned of them; and the weights of a text have length 1,
+so that long texts speak no louder than short ones.
 What a term says begins at what naive Bayes makes of it (Wang & Manning, "Baselines and bigrams", ACL 2012).
 """
 
@@ -18,7 +19,8 @@ from torch.nn import functional
 from ayatori.nets.network import Network
 from ayatori.records import Task
 
-BEGIN = 0.5  # how much of naive Bayes a network begins with
+BEGIN = 0.8  # how much of naive Bayes a network begins with (dev/LOG.md, 2026-11-28)
+LITTLE = 20.0  # a term that so many rows hold weighs seven tenths of what it would
 FEW = 8  # outputs, up to which they are best taken one by one on the way back
 HEARD = 128  # components of what is heard
 SMOOTH = 1.0  # rows that are added to those that hold a term
@@ -51,8 +53,8 @@ class WordFront(nn.Module):
         ends = np.cumsum([1, *self.known])
         for column, hide in enumerate(hidden):
             rows[ends[column] : ends[column + 1]] *= not hide
-        weight = np.where(rows > 0, np.log((1 + len(words)) / (1 + rows)) + 1, 0.0)
-        self.weight.copy_(torch.from_numpy(weight))
+        rare = np.log((1 + len(words)) / (1 + rows)) + 1
+        self.weight.copy_(torch.from_numpy(rare * np.sqrt(rows / (rows + LITTLE))))
 
     def forward(self, words: Tensor) -> Terms:
         which = words.long() + 1
