@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from ayatori import cli, load
 from ayatori.augment import augment
 from ayatori.nets import build, measure
 from ayatori.nets.dropout import Dropout
+from ayatori.nets.words import begin_texts
 from ayatori.plan import make_plan
 from ayatori.recipe import EngineRecipe, NetRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import STOP, Dataset, Member, Plan
@@ -52,6 +54,17 @@ def pictures(n: int = 240, seed: int = 0) -> Dataset:
     target = random.integers(0, 3, n)
     pixels = random.integers(0, 120, size=(n, 1, 6, 6)) + 40 * target[:, None, None, None]
     return load(pixels.astype(np.uint8), y=target.astype(str))
+
+
+def texts(n: int = 240, seed: int = 0) -> Dataset:
+    """Sentences of words by chance, with a word of their class in most; beside a number that says nothing."""
+    random = np.random.default_rng(seed)
+    target = random.integers(0, 3, n)
+    words = random.choice([f"word{number}" for number in range(60)], size=(n, 8))
+    telling = np.where(random.random(n) < 0.8, target, random.integers(0, 3, n))
+    lines = [f"{' '.join(own)} kind{kind}" for own, kind in zip(words, telling, strict=True)]
+    frame = pd.DataFrame({"text": lines, "size": random.normal(size=n)})
+    return load(frame, y=target.astype(str))
 
 
 def settled(
@@ -114,6 +127,8 @@ def plain_loop(
     sizes = measure(inputs, dataset.schema)
     network = build(recipe.net, dataset, sizes, column.seed, step=offset is not None)
     network.fit(inputs, dataset.labels[repeated] if dataset.task == "regression" else None)
+    if offset is None and "words" in inputs:
+        begin_texts(network, inputs["words"], dataset.labels[repeated])
     chance = torch.Generator()
     for part in network.modules():
         if hasattr(part, "generators"):

@@ -55,7 +55,7 @@ def telling(dataset: Dataset, open_: np.ndarray) -> dict[str, Any] | None:
             alarms.append((name, int(np.argmax(np.where(given, score, -np.inf))), shares))
     sentences = [
         f"'{names[at]}' stands in {own[at]:.1%} of the rows of '{name}' and in {others[at]:.1%} of the "
-        "others: where new texts will not have it, leave it out of these"
+        "others: a network needs no more, so see whether new texts will have it, too"
         for name, at, (own, others) in alarms[:3]
     ]
     return {"classes": found, "alarm": bool(alarms), "sentence": "; ".join(sentences)}
