@@ -44,6 +44,7 @@ SHOTS = {
     "10-recordings": ("runs/nests/report.html", "#worst", "[aria-labelledby=worst] figure"),
     "11-series": ("runs/machines/report.html", "#worst", "[aria-labelledby=worst] figure"),
     "12-scans": ("runs/heads/report.html", "#worst", "[aria-labelledby=worst] figure"),
+    "13-texts": ("forwarded/explore.html", "#look-words", "[aria-labelledby=look-words] table"),
 }
 BOX = """(() => {
   const [a, b] = [%r, %r].map(s => document.querySelector(s).getBoundingClientRect());

@@ -41,10 +41,10 @@ def run_block(kind: str, text: str, folder: Path) -> None:
     assert "Warning" not in done.stderr, f"this block warns:\n{text}\n{done.stderr}"
 
 
-def test_the_guide_has_twelve_chapters_and_the_contents_name_them_all() -> None:
+def test_the_guide_has_thirteen_chapters_and_the_contents_name_them_all() -> None:
     named = re.findall(r"^guide/(\S+)$", text_of(DOCS / "index.md"), flags=re.MULTILINE)
     assert named == [chapter.stem for chapter in CHAPTERS]
-    assert len(named) == 12
+    assert len(named) == 13
 
 
 @pytest.mark.slow

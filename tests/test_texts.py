@@ -321,7 +321,7 @@ def test_a_word_that_gives_a_class_away_is_said_and_chance_is_not() -> None:
     ]
     found = telling(load(frame, target="kind"), np.arange(300))
     assert found["alarm"]
-    assert "stands in 100.0% of the rows of 'true' and in 0.0% of the others" in found["sentence"]
+    assert "stands in 100.0% of the rows of 'true' and in 0.0% of others" in found["sentence"]
     assert telling(load(np.eye(30), y=list("ab") * 15), np.arange(30)) is None
 
 

@@ -91,7 +91,7 @@ def _load(
         if test is not None:
             later = list_test(existing(test), listing, recipe)
         if kind_of(listing.files) == "texts":
-            return make_dataset(*load_texts(listing, later, recipe), source)
+            return make_dataset(*load_texts(listing, later, recipe, progress), source)
         return load_listed(listing, later, recipe, source, cache, progress)
     if holds_series(path, recipe) and is_table(data, path):
         rows, schema = load_series(data, path, recipe, _given_target(data, y, recipe))
@@ -108,7 +108,7 @@ def _load(
             listing = list_table(opened, named, recipe, None)
             later = None if test is None else list_test(existing(test), listing, recipe)
             return load_listed(listing, later, recipe, source, cache, progress)
-        rows, schema = read_table(opened, recipe, _given_target(data, y, recipe))
+        rows, schema = read_table(opened, recipe, _given_target(data, y, recipe), progress)
         if named:
             note = f"column '{named.column}' names files; to learn from them: --pictures '{named.folder}'"
             rows = dataclasses.replace(rows, notes=(*rows.notes, note))

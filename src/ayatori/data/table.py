@@ -23,7 +23,7 @@ from ayatori.data.columns import (
 from ayatori.data.files import UNNAMED, TableSource
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.data.steps import blocks_of
-from ayatori.data.words import Texts, beginnings, joined, read_texts
+from ayatori.data.words import Progress, Texts, beginnings, joined, read_texts
 from ayatori.recipe import DataRecipe, nearest
 from ayatori.records import AyatoriError, Schema
 
@@ -115,9 +115,15 @@ def default_target(
 
 
 def read_table(
-    opened: TableSource, recipe: DataRecipe, y: Sequence[RawColumn] | None = None
+    opened: TableSource,
+    recipe: DataRecipe,
+    y: Sequence[RawColumn] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Rows, Schema]:
-    """Read development rows and decide their schema. ``y``: target columns given apart from the table."""
+    """Read development rows and decide their schema. ``y``: target columns given apart from the table.
+
+    ``progress(done, total)`` is told how many texts are read, where there are some.
+    """
     notes: list[str] = []
     check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
     named = default_target(opened, recipe, set(), notes) if y is None else ()
@@ -134,7 +140,7 @@ def read_table(
     others = {*named, recipe.groups, recipe.time, recipe.ids}
     check_names(opened, recipe.texts)
     columns_of = [(name, table[name]) for name in wanted if name not in others]
-    features = _features(columns_of, kept, recipe.texts)
+    features = _features(columns_of, kept, recipe.texts, progress)
     _ask_series(features)
     target = tuple(column.name for column in columns)
     schema = Schema(
@@ -227,7 +233,10 @@ def times_of(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
 
 
 def _features(
-    columns: Sequence[tuple[str, pa.ChunkedArray]], kept: np.ndarray, texts: Sequence[str] = ()
+    columns: Sequence[tuple[str, pa.ChunkedArray]],
+    kept: np.ndarray,
+    texts: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> _Features:
     found = _Features()
     for name, values in columns:
@@ -243,7 +252,7 @@ def _features(
         elif _constant(column):
             found.leave_out(name, "all values are the same")
         elif column.kind == "text":
-            _add_text(found, column, name in texts)
+            _add_text(found, column, name in texts, progress)
         elif column.kind == "date":
             found.dates.append(name)
             if column.month_first:
@@ -298,10 +307,10 @@ def _varies(values: np.ndarray) -> bool:
     return bool((values != values[0]).any())
 
 
-def _add_text(found: _Features, column: RawColumn, sure: bool) -> None:
+def _add_text(found: _Features, column: RawColumn, sure: bool, progress: Progress | None) -> None:
     distinct, present = len(column.words), int((~column.missing).sum())
     if sure or distinct > max(UNIQUE_ROWS, _UNIQUE * present):
-        if texts := read_texts(column, sure):
+        if texts := read_texts(column, sure, progress):
             found.texts.append(texts)
             found.notes.append(texts.note)
             return

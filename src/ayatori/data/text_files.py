@@ -17,6 +17,7 @@ from ayatori.data.paths import is_text
 from ayatori.data.rows import Rows
 from ayatori.data.table import read_table
 from ayatori.data.table_like import read_table_like
+from ayatori.data.words import Progress
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema
 
@@ -27,7 +28,7 @@ OTHERWISE = "cp1252"  # how files are read that are no UTF-8
 
 
 def load_texts(
-    listing: Listing, later: Listing | None, recipe: DataRecipe
+    listing: Listing, later: Listing | None, recipe: DataRecipe, progress: Progress | None = None
 ) -> tuple[Rows, Schema, Rows | None]:
     """Read development texts and decide their schema; then those of the test ``later``, if any."""
     if listing.target is None:
@@ -43,7 +44,7 @@ def load_texts(
         encoding="",
     )
     table, said = _table(listing, recipe.encoding)
-    rows, schema = read_table(open_table(table), asked)
+    rows, schema = read_table(open_table(table), asked, progress=progress)
     schema = dataclasses.replace(schema, encoding=recipe.encoding)
     rows = dataclasses.replace(rows, notes=(*listing.notes, *said, *rows.notes))
     if later is None:

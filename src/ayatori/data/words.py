@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ FEWEST, MOST = 3, 50_000  # rows that a term must be in, and terms of a column a
 LONGEST = 1000  # terms of a text that are kept: its first ones, ...
 CELLS = 100_000_000  # ... and fewer where rows are so many that all together are more
 SOME = 2000  # texts that tell what a column holds
+TOLD = 256  # texts between two words on how far one is
 SHOWN = 160  # letters of a text
 LEAST_WORDS = 2.5  # in the mean, of a text
 _NARROW = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -53,6 +54,9 @@ def terms(text: str) -> Iterator[str]:
         before = part
 
 
+Progress = Callable[[int, int], None]
+
+
 @dataclass(frozen=True)
 class Texts:
     """A column of texts as terms. **Shape** ``places`` (n, width) int32 into ``known``, -1 behind."""
@@ -64,17 +68,21 @@ class Texts:
     note: str
 
 
-def read_texts(column: RawColumn, sure: bool = False) -> Texts | None:
+def read_texts(column: RawColumn, sure: bool = False, progress: Progress | None = None) -> Texts | None:
     """The terms of a column whose words are texts: of several words each, some of which come again and again.
 
-    None where they are not. ``sure``: they need not be so long.
+    None where they are not. ``sure``: they need not be so long. ``progress(done, total)`` is told texts.
     """
     some = column.words[:: max(1, len(column.words) // SOME)]
     lengths = [len(text.split()) + len(_WITHOUT_SPACES.findall(text)) / 2 for text in some]
     if not some or (np.mean(lengths) < LEAST_WORDS and not sure):
         return None
     every: dict[str, int] = {}
-    found = [_numbered(text, every) for text in column.words]
+    found = []
+    for done, text in enumerate(column.words):
+        found.append(_numbered(text, every))
+        if progress is not None and done % TOLD == 0:
+            progress(done, len(column.words))
     rows = np.bincount(column.values[column.values >= 0], minlength=len(found))
     counts = np.zeros(len(every), np.int64)
     for own, times in zip(found, rows.tolist(), strict=True):

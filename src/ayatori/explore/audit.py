@@ -116,7 +116,7 @@ def audit(
         "suspects": _records(suspects),
         "outliers": _records(outliers),
         "error_floor": floor,
-        "step": made["step"] if made else "",
+        "step": next((one["step"] for one in (made, words) if one and one["step"]), ""),
         "noise": _noise(suspicion, labels, dataset),
     }
     scores = (suspicion.score.astype(np.float32), outlier.astype(np.float32))

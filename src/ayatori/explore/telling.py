@@ -15,14 +15,15 @@ from ayatori.records import Dataset
 MOST_CLASSES, MOST_TERMS = 12, 10  # that are listed
 CLEAR = 4.0  # standard errors from which on a term is listed
 HELD, STRAY = 0.9, 0.01  # shares of a class and of all others that hold a word which gives the class away
-FEWEST = 20  # rows of a class, for that
+FEWEST, NAMED = 20, 3  # rows of a class, for that; such words that are named
 
 
 def telling(dataset: Dataset, open_: np.ndarray) -> dict[str, Any] | None:
     """Words that tell the target, in the ``open_`` (m,) rows alone; None where there are no texts.
 
     "classes": of each class (or label, or end of the numbers) its "name" and "terms", each a "term" and the
-    shares "own" and "others" of rows that hold it. "alarm" and "sentence": of words that alone tell a class.
+    shares "own" and "others" of rows that hold it. "alarm", "sentence" and "step": of words that alone tell a
+    class.
     """
     if "words" not in dataset.inputs or not len(open_):
         return None
@@ -53,12 +54,23 @@ def telling(dataset: Dataset, open_: np.ndarray) -> dict[str, Any] | None:
         given = (shares[0] >= HELD) & (shares[1] <= STRAY) & (total >= FEWEST) & (others >= FEWEST)
         if dataset.task != "regression" and given.any():
             alarms.append((name, int(np.argmax(np.where(given, score, -np.inf))), shares))
-    sentences = [
-        f"'{names[at]}' stands in {own[at]:.1%} of the rows of '{name}' and in {others[at]:.1%} of the "
-        "others: a network needs no more, so see whether new texts will have it, too"
-        for name, at, (own, others) in alarms[:3]
+    return {"classes": found, "alarm": bool(alarms), **_said(names, alarms)}
+
+
+def _said(names: list[str], alarms: list[tuple[str, int, tuple[np.ndarray, np.ndarray]]]) -> dict[str, str]:
+    """Sentence and next step about words (places in ``names``) that give classes away."""
+    if not alarms:
+        return {"sentence": "", "step": ""}
+    where = [
+        f"'{names[at]}' stands in {own[at]:.1%} of the rows of '{name}' and in {others[at]:.1%} of others"
+        for name, at, (own, others) in alarms[:NAMED]
     ]
-    return {"classes": found, "alarm": bool(alarms), "sentence": "; ".join(sentences)}
+    words = ", ".join(f"'{names[at]}'" for _, at, _ in alarms[:NAMED])
+    return {
+        "sentence": f"{'; '.join(where)}: a network may learn that alone, and be wrong of texts without it",
+        "step": f"See whether new texts will have {words}: that alone tells a class, and the scores say "
+        "nothing of texts without it.",
+    }
 
 
 def _sides(dataset: Dataset, open_: np.ndarray) -> list[tuple[str, np.ndarray]]:
