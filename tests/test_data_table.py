@@ -602,3 +602,56 @@ def test_who_has_named_the_groups_is_not_asked_and_neither_are_kinds_numbers_and
     )
     dataset = load(frame, y=who * 0.5, recipe=DataRecipe(groups="patient_id"))
     assert not any("belong together" in note for note in dataset.notes)
+
+
+def sheet(tmp_path: Path) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "size": [1.5, None, 3.0] * 20,
+            "colour": ["red", "blue", None] * 20,
+            "day": pd.to_datetime(["2026-01-31", "2026-02-01", None] * 20),
+            "y": ["a", "b"] * 30,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["xlsx", "list.json", "lines.jsonl", "columns.json", "indented.json", "feather"]
+)
+def test_a_table_says_the_same_whatever_kind_of_file_it_is_in(kind: str, tmp_path: Path) -> None:
+    frame = sheet(tmp_path)
+    path = tmp_path / f"table.{kind}"
+    texts = frame.assign(day=frame["day"].dt.strftime("%Y-%m-%d"))
+    if kind == "xlsx":
+        frame.to_excel(path, index=False)
+    elif kind == "feather":
+        frame.to_feather(path)
+    elif kind == "columns.json":
+        texts.to_json(path)
+    else:
+        texts.to_json(path, orient="records", lines="lines" in kind, indent=1 if "indented" in kind else None)
+    expected, found = load(frame, target="y"), load(path, target="y")
+    assert found.schema == expected.schema
+    for name, values in expected.inputs.items():
+        np.testing.assert_array_equal(found.inputs[name], values)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    again = load_like(path, expected.schema)
+    np.testing.assert_array_equal(again.inputs["numbers"], expected.inputs["numbers"])
+
+
+def test_the_first_sheet_with_values_is_read_and_others_are_named(tmp_path: Path) -> None:
+    frame, path = sheet(tmp_path), tmp_path / "book.xlsx"
+    with pd.ExcelWriter(path) as book:
+        pd.DataFrame().to_excel(book, sheet_name="empty")
+        frame.to_excel(book, sheet_name="data", index=False)
+        frame.head(3).to_excel(book, sheet_name="more", index=False)
+    dataset = load(path, target="y")
+    assert len(dataset) == 60
+    assert dataset.notes[0] == "of the workbook's 2 sheets the first, 'data', is read, not 'more'"
+    with pd.ExcelWriter(path) as book:
+        pd.DataFrame().to_excel(book, sheet_name="empty")
+    with pytest.raises(AyatoriError, match="its sheets are empty"):
+        load(path, target="y")
+    frame.rename(columns={"size": "day"}).to_excel(path, index=False)
+    with pytest.raises(AyatoriError, match="'day' names 2 columns"):
+        load(path, target="y")

@@ -1,9 +1,10 @@
-"""Stage 1a. A CSV or Parquet file, a DataFrame or an Arrow table -> named Arrow columns, unchanged."""
+"""Stage 1a. A file, a DataFrame or an Arrow table -> named Arrow columns, unchanged."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import io
 import itertools
 import re
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from ayatori.data.sheet_files import read_sheets
 from ayatori.records import AyatoriError
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "<NA>", "?", "null", "NULL", "None")
@@ -36,9 +38,7 @@ _KINDS = (
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 # how files begin that are often given by mistake -> what they are, and what to do
 _OTHERS = {
-    b"{": "JSON; write it as CSV, for instance with pandas: read_json, then to_csv with index=False",
-    b"[{": "JSON; write it as CSV, for instance with pandas: read_json, then to_csv with index=False",
-    b"pk\x03\x04": "a ZIP archive or an Excel workbook; unpack it, or save its sheet as CSV",
+    b"pk\x03\x04": "a ZIP archive; unpack it",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV",
     b"<!doctype": "a web page; fetch the file that the page shows",
     b"<html": "a web page; fetch the file that the page shows",
@@ -73,6 +73,7 @@ class TableSource:
     source: str = ""
     folder: Path | None = None  # where relative paths in the table start
     stream: Callable[[Sequence[str], Collection[str], Check | None], Stream] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
@@ -81,18 +82,24 @@ class TableSource:
 
 
 def open_table(data: Any, encoding: str = "", bare: bool = False) -> TableSource:
-    """Open a path to a CSV or Parquet file, a DataFrame or anything that Arrow can import.
+    """Open a path to a table (CSV, Parquet, Excel, JSON, Feather), a DataFrame or what Arrow can import.
 
     ``encoding`` is that of a CSV that is not UTF-8, by its name in Python; a mark of UTF-16 needs none.
     ``bare``: a CSV may have no header; its columns are then called 1, 2, 3 ...
     """
-    if isinstance(data, str | Path):
-        path = Path(data)
-        opened = _open_parquet(path) if _is_parquet(path) else _open_csv(path, encoding, bare)
-    else:
-        opened = _open_frame(data)
+    file = isinstance(data, str | Path)
+    opened = _open_file(Path(data), encoding, bare) if file else _open_frame(data)
     _check_names(opened)
     return opened
+
+
+def _open_file(path: Path, encoding: str, bare: bool) -> TableSource:
+    if _is_parquet(path):
+        return _open_parquet(path)
+    if (found := read_sheets(path)) is None:
+        return _open_csv(path, encoding, bare)
+    opened = _open_frame(found[0])
+    return dataclasses.replace(opened, source=str(path), folder=path.parent, notes=found[1])
 
 
 def _check_names(opened: TableSource) -> None:

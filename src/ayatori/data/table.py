@@ -124,7 +124,7 @@ def read_table(
 
     ``progress(done, total)`` is told how many texts are read, where there are some.
     """
-    notes: list[str] = []
+    notes = list(opened.notes)
     check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
     named = default_target(opened, recipe, set(), notes) if y is None else ()
     check_names(opened, named)
