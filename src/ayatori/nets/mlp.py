@@ -166,7 +166,8 @@ class TableMLP(nn.Module):
         rates = {name: (0.1 * unit, 1 / unit) for name, _ in self.columns.named_parameters(prefix="columns")}
         rates["columns.categories.weight"] = (unit, 1 / unit)
         rates["scale"] = (6 * unit, 1 / unit)
-        rates["texts.weight"] = (2.0, 0.0)
+        if self.texts is not None:
+            rates["texts.weight"] = (2.0, 0.0)
         for prefix, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 rates[f"{prefix}.weight"] = _weight_rates(module)
