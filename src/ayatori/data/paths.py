@@ -21,6 +21,7 @@ PICTURES = (
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
 SUFFIXES = PICTURES + SOUNDS + WHOLE + DICOM
 TEXTS = (".txt", ".text", ".md", ".htm", ".html", ".xml", ".eml", ".tex", ".rst")
+SHEETS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xlsm", ".feather", ".arrow")  # tables of other kinds
 STEPS = (".csv", ".tsv", ".parquet", ".pq")  # a series in a file, a step in each line
 BEGINNING = 1024  # bytes of a file that tell whether it is a text
 MOST_FOLDERS, MOST_ENTRIES, MOST_INSIDE = 64, 1000, 8  # beside a table, that are looked into
@@ -75,7 +76,7 @@ def is_text(path: str) -> bool:
     """Whether a file is a text: by its ending, or, where its ending says nothing, by how it begins."""
     if path.lower().endswith(TEXTS):
         return True
-    if is_media(path) or is_steps(path):
+    if path.lower().endswith((*SUFFIXES, *STEPS, *SHEETS)):
         return False
     try:
         with open(path, "rb") as file:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from ayatori.data.columns import RawColumn, text_of
@@ -19,7 +18,7 @@ from ayatori.data.table import read_table
 from ayatori.data.table_like import read_table_like
 from ayatori.data.words import Progress
 from ayatori.recipe import DataRecipe
-from ayatori.records import AyatoriError, Dataset, Schema
+from ayatori.records import AyatoriError, Schema
 
 FILE, TEXT = "file", "text"  # columns of the table
 GROUPS, TIME = "group", "time"
@@ -71,7 +70,7 @@ def _table(listing: Listing, encoding: str) -> tuple[pa.Table, list[str]]:
         text, how = read_text(path, encoding)
         found.append(text)
         read_as[how] += 1
-    columns: dict[str, Sequence[str] | pa.Array] = {FILE: listing.ids.tolist(), TEXT: found}
+    columns: dict[str, Sequence[str | None] | pa.Array] = {FILE: listing.ids.tolist(), TEXT: found}
     for column in listing.target or ():
         columns[column.name] = _words(column)
     if listing.groups is not None:
@@ -88,10 +87,10 @@ def _table(listing: Listing, encoding: str) -> tuple[pa.Table, list[str]]:
     return pa.table(columns), notes
 
 
-def _words(column: RawColumn) -> list[str]:
+def _words(column: RawColumn) -> list[str | None]:
     if column.kind == "text":
-        return [column.words[code] for code in column.values]
-    return [text_of(value) for value in column.values]
+        return [None if code < 0 else column.words[code] for code in column.values]
+    return [None if value != value else text_of(value) for value in column.values]
 
 
 def read_text(path: str | Path, encoding: str = "") -> tuple[str, str]:
@@ -113,15 +112,3 @@ def read_text(path: str | Path, encoding: str = "") -> tuple[str, str]:
         return raw.decode(how, "replace"), how
     except LookupError:
         raise AyatoriError(f"`encoding` must be one that Python knows, however: {encoding!r}") from None
-
-
-def beginnings(dataset: Dataset, rows: np.ndarray) -> list[str]:
-    """How the texts of ``rows`` begin, where they are files in a folder that can still be read; else ""."""
-    root = Path(dataset.source or ".")
-    found = []
-    for name in dataset.ids[rows].tolist():
-        try:
-            found.append(read_text(root / name, dataset.schema.encoding)[0])
-        except AyatoriError:
-            found.append("")
-    return found

@@ -18,7 +18,7 @@ from ayatori.records import Schema
 
 FEWEST, MOST = 3, 50_000  # rows that a term must be in, and terms of a column at most
 LONGEST = 1000  # terms of a text that are kept: its first ones, ...
-CELLS = 100_000_000  # ... and fewer where rows are so many that all together are more
+CELLS = 50_000_000  # ... and fewer where rows are so many that all together are more
 SOME = 2000  # texts that tell what a column holds
 TOLD = 256  # texts between two words on how far one is
 SHOWN = 160  # letters of a text

@@ -13,6 +13,7 @@ import numpy as np
 from ayatori.records import Dataset
 
 MOST_CLASSES, MOST_TERMS = 12, 10  # that are listed
+MOST_ROWS, MOST_SIDES = 20_000, 40  # rows that are counted, and classes, the largest
 CLEAR = 4.0  # standard errors from which on a term is listed
 HELD, STRAY = 0.9, 0.01  # shares of a class and of all others that hold a word which gives the class away
 FEWEST, NAMED = 20, 3  # rows of a class, for that; such words that are named
@@ -33,6 +34,8 @@ def telling(dataset: Dataset, open_: np.ndarray) -> dict[str, Any] | None:
         for column, known in dataset.schema.texts.items()
         for term in known
     ]
+    if len(open_) > MOST_ROWS:
+        open_ = np.sort(np.random.default_rng(29).choice(open_, MOST_ROWS, replace=False))
     words = dataset.inputs["words"][open_]
     rows = _counts(words, np.ones(len(open_)), len(names))
     found: list[dict[str, Any]] = []
@@ -77,10 +80,10 @@ def _sides(dataset: Dataset, open_: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Names, and how much each open row (m,) is of them: 0 or 1."""
     labels = dataset.labels[open_]
     if dataset.task == "classification":
-        order = np.argsort(-np.bincount(labels, minlength=len(dataset.classes)), kind="stable")
+        order = np.argsort(-np.bincount(labels, minlength=len(dataset.classes)), kind="stable")[:MOST_SIDES]
         return [(dataset.classes[code], (labels == code).astype(float)) for code in order.tolist()]
     if dataset.task == "multilabel":
-        order = np.argsort(-labels.sum(axis=0), kind="stable")
+        order = np.argsort(-labels.sum(axis=0), kind="stable")[:MOST_SIDES]
         return [(dataset.classes[code], labels[:, code].astype(float)) for code in order.tolist()]
     values = labels.reshape(len(labels), -1)[:, 0]
     middle = np.median(values)

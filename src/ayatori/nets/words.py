@@ -23,6 +23,7 @@ BEGIN = 0.8  # how much of naive Bayes a network begins with (dev/LOG.md, 2026-1
 LITTLE = 20.0  # a term that so many rows hold weighs seven tenths of what it would
 FEW = 8  # outputs, up to which they are best taken one by one on the way back
 HEARD = 128  # components of what is heard
+CELLS = 1 << 22  # places that are counted at once
 SMOOTH = 1.0  # rows that are added to those that hold a term
 
 
@@ -140,21 +141,27 @@ def begin_texts(network: Network, words: np.ndarray, target: np.ndarray) -> None
 
 def _first_word(words: np.ndarray, target: np.ndarray, task: Task, terms: int, outputs: int) -> np.ndarray:
     """(terms, outputs)"""
-    if task == "classification":
-        target = target[:, None] == np.arange(outputs)
-    target = target.reshape(len(words), -1).astype(np.float64)
     rows = _counts(words, terms)[:, None]
-    sums = np.stack([_counts(words, terms, column) for column in target.T], axis=1)
-    total = target.sum(axis=0)
+    if task == "classification":
+        sums, total = _counts(words, terms, target, outputs), np.bincount(target, minlength=outputs)
+    else:
+        held = [_counts(words[label > 0], terms) for label in target.T]
+        sums, total = np.stack(held, axis=1), (target > 0).sum(axis=0)
     own = (sums + SMOOTH) / (total + 2 * SMOOTH)
     others = (rows - sums + SMOOTH) / (len(words) - total + 2 * SMOOTH)
     found = np.where(rows > 0, np.log(own / others), 0.0)
     return found / 2 if task == "classification" and outputs == 2 else found  # two outputs say it together
 
 
-def _counts(words: np.ndarray, terms: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """(terms,) float64: in how many rows (n, widths) each term stands, or the sum of their weights (n,)."""
-    each = None if weights is None else np.repeat(weights, words.shape[1])
-    rows = np.bincount(words.ravel() + 1, each, terms).astype(np.float64)
-    rows[0] = 0
-    return rows
+def _counts(words: np.ndarray, terms: int, codes: np.ndarray | None = None, classes: int = 1) -> np.ndarray:
+    """(terms,) float64: in how many rows (n, widths) each term stands; of each code's rows (terms, classes)."""
+    found = np.zeros(classes * terms)
+    rows = max(1, CELLS // words.shape[1])
+    for start in range(0, len(words), rows):
+        places = words[start : start + rows] + 1
+        if codes is not None:
+            places = places + codes[start : start + rows, None] * terms
+        found += np.bincount(places.ravel(), minlength=len(found))
+    each = found.reshape(classes, terms)
+    each[:, 0] = 0
+    return each.T if codes is not None else each[0]
