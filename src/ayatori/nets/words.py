@@ -154,7 +154,7 @@ def _first_word(words: np.ndarray, target: np.ndarray, task: Task, terms: int, o
 
 
 def _counts(words: np.ndarray, terms: int, codes: np.ndarray | None = None, classes: int = 1) -> np.ndarray:
-    """(terms,) float64: in how many rows (n, widths) each term stands; of each code's rows (terms, classes)."""
+    """(terms,) float64: in how many rows (n, widths) each term stands; or by code (terms, classes)."""
     found = np.zeros(classes * terms)
     rows = max(1, CELLS // words.shape[1])
     for start in range(0, len(words), rows):
