@@ -26,6 +26,7 @@ from ayatori.data.twins import find_twins
 from ayatori.data.words import terms
 from ayatori.evaluate.encode import LOUD, Terms
 from ayatori.explore.telling import telling
+from ayatori.learned import hidden
 from ayatori.model_files import load_model
 from ayatori.nets import build, measure
 from ayatori.nets.joined import Joined
@@ -294,6 +295,21 @@ def test_networks_of_texts_come_to_what_a_plain_loop_comes_to(engine: str) -> No
     plan, recipe = settled(dataset, net="linear", engine=engine)
     for member in train(dataset, plan, recipe):
         assert_close(member, plain_loop(dataset, plan, recipe, member.index))
+
+
+def test_rows_are_near_by_words_of_which_much_is_said_and_rows_without_words_are_near_nobody_else() -> None:
+    dataset = texts()
+    plan, recipe = settled(dataset, net="mlp", engine="stacked")
+    network = train(dataset, plan, recipe)[0].network
+    words = dataset.inputs["words"].copy()
+    words[-2:] = -1
+    points, _ = hidden(network, {**dataset.inputs, "words": words}, np.arange(len(words)))
+    kinds = np.array([text.rpartition("kind")[2] for text in dataset.begins[:-2, 0]])
+    alike = points @ points.T
+    same = kinds[:, None] == kinds
+    assert alike[:-2, :-2][same].mean() > alike[:-2, :-2][~same].mean() + 0.1
+    np.testing.assert_allclose(alike[:-2, -2:], 0)
+    np.testing.assert_allclose(alike[-2:, -2:], 1)
 
 
 # what is said of them

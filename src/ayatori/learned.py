@@ -99,7 +99,9 @@ def _heard(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray)
             words = take({"words": inputs["words"]}, rows[start : start + BLOCK], network.shift.device)
             parts.append(texts.heard(network.front.words(words["words"])).cpu().numpy())  # type: ignore[operator]
     found = np.concatenate(parts)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    # rows without a word that says anything are like each other, and as far from the rest as strangers are
+    return np.concatenate([found / np.maximum(length, 1e-9), length < 1e-9], axis=1, dtype=np.float32)
 
 
 def _map(
