@@ -137,6 +137,19 @@ def test_a_folder_of_texts_in_any_encoding_is_read_predicted_and_tested(tmp_path
     assert tested.fixed_test.sum() == 20
 
 
+def test_folders_of_one_class_and_empty_files_are_refused(tmp_path: Path) -> None:
+    for name in "abc":
+        for kind in ("one", "empty"):
+            (tmp_path / kind / "yes").mkdir(parents=True, exist_ok=True)
+            (tmp_path / kind / "yes" / f"{name}.txt").write_text("a few words" if kind == "one" else "")
+    with pytest.raises(AyatoriError, match="two folders of texts or more.* only 'yes' has texts"):
+        load(tmp_path / "one")
+    (tmp_path / "empty" / "no").mkdir()
+    (tmp_path / "empty" / "no" / "d.txt").write_text(" ")
+    with pytest.raises(AyatoriError, match="must hold text, however all 4 are empty"):
+        load(tmp_path / "empty")
+
+
 def test_files_without_endings_are_texts_where_they_hold_letters_alone(tmp_path: Path) -> None:
     for row, (said, kept) in enumerate(zip(reviews(40)["review"], reviews(40)["kept"], strict=True)):
         (tmp_path / kept).mkdir(exist_ok=True)

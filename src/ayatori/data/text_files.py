@@ -32,6 +32,10 @@ def load_texts(
     """Read development texts and decide their schema; then those of the test ``later``, if any."""
     if listing.target is None:
         raise AyatoriError("texts must have a class, however they carry none; put them in a folder for each")
+    if listing.folders and len(words := listing.target[0].words) < 2:
+        raise AyatoriError(
+            f"there must be two folders of texts or more, one for each class, however only '{words[0]}' has texts"
+        )
     name = listing.target[0].name
     asked = dataclasses.replace(
         recipe,
@@ -82,6 +86,8 @@ def _table(listing: Listing, encoding: str) -> tuple[pa.Table, list[str]]:
         notes.append(
             f"{others} of {len(found)} files are no UTF-8: they are read as {OTHERWISE} (--encoding)"
         )
+    if not any(text.strip() for text in found):
+        raise AyatoriError(f"the files must hold text, however all {len(found)} are empty")
     if empty := sum(not text.strip() for text in found):
         notes.append(f"{empty} of {len(found)} files hold no text")
     return pa.table(columns), notes
