@@ -142,7 +142,7 @@ def test_folders_of_one_class_and_empty_files_are_refused(tmp_path: Path) -> Non
         for kind in ("one", "empty"):
             (tmp_path / kind / "yes").mkdir(parents=True, exist_ok=True)
             (tmp_path / kind / "yes" / f"{name}.txt").write_text("a few words" if kind == "one" else "")
-    with pytest.raises(AyatoriError, match="two folders of texts or more.* only 'yes' has texts"):
+    with pytest.raises(AyatoriError, match=r"two folders of texts or more.* only 'yes' has texts"):
         load(tmp_path / "one")
     (tmp_path / "empty" / "no").mkdir()
     (tmp_path / "empty" / "no" / "d.txt").write_text(" ")

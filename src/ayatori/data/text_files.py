@@ -34,7 +34,8 @@ def load_texts(
         raise AyatoriError("texts must have a class, however they carry none; put them in a folder for each")
     if listing.folders and len(words := listing.target[0].words) < 2:
         raise AyatoriError(
-            f"there must be two folders of texts or more, one for each class, however only '{words[0]}' has texts"
+            "there must be two folders of texts or more, one for each class, however only "
+            f"'{words[0]}' has texts"
         )
     name = listing.target[0].name
     asked = dataclasses.replace(
