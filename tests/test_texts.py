@@ -20,14 +20,14 @@ from test_stack import same_bits, spoiled, with_unused
 from torch.nn import functional
 
 from ayatori import Classifier, load
-from ayatori.data import load_like
+from ayatori.data import load_like, words
 from ayatori.data.like_texts import ALIKE, near_texts
 from ayatori.data.twins import find_twins
 from ayatori.data.words import terms
 from ayatori.evaluate.encode import LOUD, Terms
 from ayatori.explore.telling import telling
 from ayatori.learned import hidden
-from ayatori.model_files import load_model
+from ayatori.model_files import load_model, schema_from
 from ayatori.nets import build, measure
 from ayatori.nets.joined import Joined
 from ayatori.nets.words import BEGIN, Said, begin_texts
@@ -107,6 +107,27 @@ def test_terms_are_kept_in_their_order_each_once_and_numbered_on_from_column_to_
     row = dataset.inputs["words"][0]
     assert [known[place] for place in row[:first] if place >= 0] == ["x", "y", "x y", "z", "y z", "z x"]
     assert [known[place] for place in row[first:] if place >= 0] == ["k", "l", "k l", "m", "l m"]
+
+
+def test_of_very_many_texts_some_decide_the_vocabulary_and_all_are_read_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = reviews(400)
+    whole = load(frame, target="kept")
+    monkeypatch.setattr(words, "DRAWN", 100)
+    some = load(frame, target="kept")
+    assert set(some.schema.texts["review"]) < set(whole.schema.texts["review"])
+    assert len(some.schema.texts["review"]) > 20
+    again = load_like(frame, some.schema)
+    np.testing.assert_array_equal(again.inputs["words"], some.inputs["words"])
+    assert (some.inputs["words"] >= 0).any(axis=1).all()
+
+
+def test_a_schema_of_texts_is_the_same_after_json() -> None:
+    schema = load(reviews(), target="kept").schema
+    again = schema_from(json.loads(json.dumps(dataclasses.asdict(schema))))
+    assert again == schema
+    assert again.texts == schema.texts
 
 
 @given(st.text(max_size=60))

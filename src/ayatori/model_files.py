@@ -178,7 +178,8 @@ def schema_from(facts: Mapping[str, Any]) -> Schema:
     values: dict[str, Any] = {
         name: tuple(item) if isinstance(item, list) else item for name, item in facts.items()
     }
-    values["categories"] = {name: tuple(items) for name, items in facts["categories"].items()}
+    for kind in ("categories", "texts"):
+        values[kind] = {name: tuple(items) for name, items in facts.get(kind, {}).items()}
     return Schema(**values)
 
 

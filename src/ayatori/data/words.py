@@ -19,6 +19,7 @@ from ayatori.records import Schema
 FEWEST, MOST = 3, 50_000  # rows that a term must be in, and terms of a column at most
 LONGEST = 1000  # terms of a text that are kept: its first ones, ...
 CELLS = 50_000_000  # ... and fewer where rows are so many that all together are more
+DRAWN = 50_000  # texts that decide the vocabulary, of more
 SOME = 2000  # texts that tell what a column holds
 TOLD = 256  # texts between two words on how far one is
 SHOWN = 160  # letters of a text
@@ -77,26 +78,32 @@ def read_texts(column: RawColumn, sure: bool = False, progress: Progress | None 
     lengths = [len(text.split()) + len(_WITHOUT_SPACES.findall(text)) / 2 for text in some]
     if not some or (np.mean(lengths) < LEAST_WORDS and not sure):
         return None
+    rows = np.bincount(column.values[column.values >= 0], minlength=len(column.words))
+    drawn = np.arange(len(column.words))
+    if len(drawn) > DRAWN:  # all pairs of words that a million texts hold would fill the memory
+        drawn = np.sort(np.random.default_rng(37).choice(drawn, DRAWN, replace=False))
     every: dict[str, int] = {}
     found = []
-    for done, text in enumerate(column.words):
-        found.append(_numbered(text, every))
+    for done, at in enumerate(drawn.tolist()):
+        found.append(_numbered(column.words[at], every))
         if progress is not None and done % TOLD == 0:
             progress(done, len(column.words))
-    rows = np.bincount(column.values[column.values >= 0], minlength=len(found))
     counts = np.zeros(len(every), np.int64)
-    for own, times in zip(found, rows.tolist(), strict=True):
+    for own, times in zip(found, rows[drawn].tolist(), strict=True):
         counts[own] += times
     # the commonest first; none that all or hardly any rows hold
-    kept = np.flatnonzero((counts >= FEWEST) & (counts < rows.sum()))
+    kept = np.flatnonzero((counts >= FEWEST) & (counts < rows[drawn].sum()))
     if not len(kept):
         return None
     names = list(every)
     order = sorted(kept.tolist(), key=lambda at: (-counts[at], names[at]))[:MOST]
     known = tuple(names[at] for at in order)
-    place = np.full(len(every), -1, np.int32)
-    place[order] = np.arange(len(order))
-    found = [(new := place[own])[new >= 0][:LONGEST] for own in found]
+    if len(drawn) < len(column.words):
+        found = _places(column.words, known, progress)
+    else:
+        place = np.full(len(every), -1, np.int32)
+        place[order] = np.arange(len(order))
+        found = [(new := place[own])[new >= 0][:LONGEST] for own in found]
     width = int(np.quantile([len(own) for own in found], 0.99, method="higher"))
     width = max(1, min(width, CELLS // len(column.values)))
     note = f"column '{column.name}' is read as texts, by {len(known):,} words, pairs of words and signs"
@@ -110,13 +117,16 @@ def _numbered(text: str, every: dict[str, int]) -> np.ndarray:
     return np.fromiter((every.setdefault(term, len(every)) for term in distinct), np.int64, len(distinct))
 
 
-def _places(texts: Sequence[str], known: Sequence[str]) -> list[np.ndarray]:
+def _places(texts: Sequence[str], known: Sequence[str], progress: Progress | None = None) -> list[np.ndarray]:
     """Of each text the places of its terms in a vocabulary, each once, in their order."""
     place = {term: at for at, term in enumerate(known)}
-    return [
-        np.array([place[term] for term in dict.fromkeys(terms(text)) if term in place], np.int32)[:LONGEST]
-        for text in texts
-    ]
+    found = []
+    for done, text in enumerate(texts):
+        own = [place[term] for term in dict.fromkeys(terms(text)) if term in place]
+        found.append(np.array(own, np.int32)[:LONGEST])
+        if progress is not None and done % TOLD == 0:
+            progress(done, len(texts))
+    return found
 
 
 def _lines(found: Sequence[np.ndarray], codes: np.ndarray, width: int) -> np.ndarray:
