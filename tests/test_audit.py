@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import command
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_blobs
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -88,6 +90,37 @@ def test_a_column_that_gives_a_number_away_is_found_and_a_merely_good_one_is_not
     frame["cents"] = 100 * target + 5
     frame["y"] = target
     assert whats(load(frame, target="y")) == {"cents": "gives the target away"}
+
+
+def lifeboats(n: int = 600) -> pd.DataFrame:
+    """Columns that say a little of who was saved, and the boat, which was written down afterwards."""
+    random = np.random.default_rng(5)
+    signs = random.normal(size=(n, 6))
+    saved = signs.sum(axis=1) + 4 * random.normal(size=n) > 0.8
+    frame = pd.DataFrame(signs, columns=[f"sign {at}" for at in range(6)])
+    boats = random.choice(["1", "2", "A", "B", "C"], n)
+    frame["the boat"] = np.where(saved ^ (random.random(n) < 0.03), boats, "")
+    frame["saved"] = np.where(saved, "yes", "no")
+    return frame
+
+
+def test_a_column_without_which_little_is_left_is_named_and_an_honest_one_is_not() -> None:
+    frame = lifeboats()
+    assert whats(load(frame, target="saved")) == {"the boat": "tells nearly all"}
+    assert whats(load(frame.drop(columns="the boat"), target="saved")) == {}
+    few = frame[["sign 0", "sign 1", "the boat", "saved"]]  # where one of three leads, nothing is odd
+    assert "tells nearly all" not in whats(load(few, target="saved")).values()
+
+
+def test_what_may_have_been_written_down_afterwards_is_said_with_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifeboats(300).to_csv(tmp_path / "passengers.csv", index=False)
+    words = ("--target", "saved", "--preset", "quick", "--epochs", "1", "--baselines", "none")
+    assert not command(monkeypatch, "run", tmp_path / "passengers.csv", *words, "-o", tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "report.json").read_text())["answer"]
+    assert "Careful: column 'the boat' alone tells nearly all of the target" in said["text"]
+    assert said["next"].endswith("leave it out: --drop 'the boat'.")
 
 
 def test_an_easy_task_and_a_rare_class_are_no_giveaway() -> None:

@@ -389,6 +389,20 @@ def listed(tmp_path: Path, endings: bool) -> None:
     (tmp_path / "train.csv").write_text("\n".join(lines))
 
 
+def test_cells_of_a_plain_table_are_not_sought_among_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "\n".join(f"{at},{at / 7},{at % 3},{'ab'[at % 2]}" for at in range(100))
+    (tmp_path / "table.csv").write_text(f"one,two,three,y\n{rows}\n")
+    for name in ("here", "there", "elsewhere"):
+        (tmp_path / name).mkdir()
+    asked: list[object] = []
+    is_file = os.path.isfile
+    monkeypatch.setattr(os.path, "isfile", lambda path: asked.append(path) or is_file(path))
+    load(tmp_path / "table.csv", target="y")
+    assert len(asked) < 10
+
+
 @pytest.mark.parametrize("endings", [False, True])
 def test_a_table_may_name_pictures_of_a_folder_beside_it_without_their_ending(
     tmp_path: Path, endings: bool

@@ -15,7 +15,7 @@ from rich.console import Console
 import ayatori
 from ayatori.errors import AyatoriError, existing, plain
 from ayatori.look_options import ExploreOptions
-from ayatori.options import RunOptions, recipe_of, sentence
+from ayatori.options import OUT, RunOptions, recipe_of, sentence
 from ayatori.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @app.command
-def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
+def demo(*, out: Annotated[Path, OUT] = Path("demo"), seed: int = 0) -> None:
     """The whole flow on the handwritten digits that ship with scikit-learn, in about a minute.
 
     Parameters
@@ -68,7 +68,7 @@ def explore(
     /,
     options: ExploreOptions = ExploreOptions(),  # noqa: B008 (frozen)
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, OUT] = None,
     features: Path | None = None,
     quiet: bool = False,
     json: bool = False,
@@ -122,7 +122,7 @@ def run(
     /,
     options: RunOptions = RunOptions(),  # noqa: B008 (frozen)
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, OUT] = None,
     log: str = "",
     quiet: bool = False,
     json: bool = False,
@@ -166,7 +166,7 @@ def augment(
     /,
     *,
     augment: str = "standard",
-    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("augment.html"),
+    out: Annotated[Path, OUT] = Path("augment.html"),
     target: str | None = None,
     size: int | None = None,
     series: str | None = None,
@@ -237,7 +237,7 @@ def predict(
     data: Existing,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    out: Annotated[Path, OUT],
     like: Path | None = None,
     net: str | None = None,
     device: str = "auto",
@@ -401,7 +401,7 @@ def compare(
     second: Path,
     /,
     *more: Path,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    out: Annotated[Path | None, OUT] = None,
     json: bool = False,
 ) -> None:
     """Runs on the same data, on the rows that all were judged by: figures, and differences to the first.

@@ -88,6 +88,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "target_accuracy": ("explore", "target_accuracy"),
 }
 
+OUT = Parameter(name=["--out", "-o"])
 ENGINE = Parameter(group="Speed")
 ENSEMBLE = Parameter(group="Ensembles")
 BALANCE = Parameter(group="Rare classes")

@@ -141,8 +141,11 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
         if name not in recipe.drop and (words := [value.strip() for value in values if value.strip()])
     }
     for name, words in sample.items():
+        media = all(map(is_media, words))
+        if not (media or all(map(is_steps, words))):
+            continue
         there = [folder for folder in folders if any(find(folder, word) for word in words)]
-        if all(map(is_media, words)) or (there and all(map(is_steps, words))):
+        if media or there:
             return Named(name, _only(name, words[0], there, folders))
     if not known and not recipe.pictures:
         folders = [folder for folder in folders if _shows(folder)]

@@ -5,6 +5,7 @@ Labels of sealed rows are blanked before anything is looked at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from ayatori.data.twins import Twins
 from ayatori.explore.columns import WORTH_SAYING, odd_columns
+from ayatori.explore.giveaways import step_of
 from ayatori.explore.making import making
 from ayatori.explore.shift import shift
 from ayatori.explore.suspects import (
@@ -116,11 +118,17 @@ def audit(
         "suspects": _records(suspects),
         "outliers": _records(outliers),
         "error_floor": floor,
-        "step": next((one["step"] for one in (made, words) if one and one["step"]), ""),
+        **_first_of(made, words, step_of(columns)),
         "noise": _noise(suspicion, labels, dataset),
     }
     scores = (suspicion.score.astype(np.float32), outlier.astype(np.float32))
     return Audit(facts, duplicates, leaks, suspects, outliers, *scores)
+
+
+def _first_of(*found: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the figures may come from, and the step to take: of the first that has one."""
+    first = next((one for one in found if one and one["step"]), {"sentence": "", "step": ""})
+    return {"careful": first["sentence"], "step": first["step"]}
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def facts(run: str | Path) -> dict[str, Any]:
     learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
     found = (look or {}).get("audit", {})
     grouped = bool(recipe["data"]["groups"])
-    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, found.get("made", ""))
+    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, found.get("careful", ""))
     said["next"] = next_step(
         said["level"],
         rivals,

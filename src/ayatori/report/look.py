@@ -308,7 +308,7 @@ def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:
         "sentences": [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in sentences],
         "columns": audit.get("columns") or [],
         "step": audit.get("step") or "",
-        "made": next((one["sentence"] for one in (audit.get("made"), audit.get("words")) if one), ""),
+        "careful": audit.get("careful") or "",
         "counts": audit.get("counts") or {},
     }
 
