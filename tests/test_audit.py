@@ -119,7 +119,7 @@ def test_what_may_have_been_written_down_afterwards_is_said_with_the_answer(
     words = ("--target", "saved", "--preset", "quick", "--epochs", "1", "--baselines", "none")
     assert not command(monkeypatch, "run", tmp_path / "passengers.csv", *words, "-o", tmp_path / "out")
     said = json.loads((tmp_path / "out" / "report.json").read_text())["answer"]
-    assert "Careful: column 'the boat' alone tells nearly all of the target" in said["text"]
+    assert "Careful: nearly all that is told of the target comes from column 'the boat' alone" in said["text"]
     assert said["next"].endswith("leave it out: --drop 'the boat'.")
 
 

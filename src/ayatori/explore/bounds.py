@@ -93,6 +93,8 @@ def find_bounds(
     n = independent(pooled, truth, task, judged.groups)
     nearest = _score(votes[0], truth, task)
     features = evidence(errors, pooled, max(scored.values()), nearest, chance, judged)
+    expected = _expected(features, error, learned[-1], rows, 1 / n - 1 / len(truth))
+    low, middle, high = map(max, _ceiling(features, error, n), expected)  # they are fitted apart
     answered = np.full((len(seen), *pooled.shape[1:]), np.nan)
     answered[seen] = pooled
     return Bounds(
@@ -104,8 +106,8 @@ def find_bounds(
             for name in sorted(scored, key=lambda one: -scored[one])
         ),
         p=_p(max(scored.values()), chance, n, len(scored), task),
-        ceiling=_ceiling(features, error, n),
-        expected=_expected(features, error, learned[-1], rows, 1 / n - 1 / len(truth)),
+        ceiling=(low, middle, high),
+        expected=expected,
         nearest=nearest,
         features=features,
         curve=learning_curve(np.array(learned), np.array(errors), round(n), target, seed),

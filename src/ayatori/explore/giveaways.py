@@ -18,7 +18,7 @@ GIVEN_AWAY, LEANT_ON, EASY = "gives the target away", "tells nearly all", "tells
 AWAY_CLASSES, AWAY_VALUES = 0.99, 0.999  # accuracy, R2 of a tree on one column
 SKILL = 0.9  # how far above the largest class that must be, as a share of what is left
 CLOSE = 0.93  # how alike the targets of adjacent values are, to be worth a tree
-ALONE, OTHERS = 0.75, 0.6  # skill of the one column that a task leans on; of all others, as a share of it
+ALONE, OTHERS = 0.6, 0.6  # skill of the one column that a task leans on; of all others, as a share of it
 LEADING = 3  # columns that may be that one
 MANY = 6  # columns, from which on it is odd that one tells nearly all
 FIRST, LATER = 1500, 3000  # rows of the first look at all columns, and of the second at some
@@ -149,8 +149,9 @@ def _leant_on(
     if about.skill(others) <= OTHERS * about.skill(figure):
         yield fact(
             *(column.name, LEANT_ON, figure),
-            f"column '{column.name}' alone tells nearly all of {about} ({about.words(figure)}; all others "
-            f"together {max(others, about.chance):.3f}): see that it is known before the target, or drop it",
+            f"nearly all that is told of {about} comes from column '{column.name}' alone "
+            f"({about.words(figure)}; all others together {max(others, about.chance):.3f}): see that it is "
+            "known before the target, or drop it",
         )
 
 
