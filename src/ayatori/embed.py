@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ayatori.augment import augment
+from ayatori.nets.beside import has_beside, of_columns
 from ayatori.nets.network import lay_out
 from ayatori.nets.source import Source, inputs_for
 from ayatori.records import AyatoriError, Dataset
@@ -90,7 +91,8 @@ def embed(
         _keep(cache, key, found)
     if frozen.cut == 0:
         found |= raw
-    return dataclasses.replace(dataset, inputs=found)
+    beside = of_columns(dataset.inputs) if has_beside(dataset.schema) else {}
+    return dataclasses.replace(dataset, inputs={**found, **beside})
 
 
 def dtype_on(device: str, dtype: str = "auto") -> str:

@@ -21,6 +21,7 @@ from ayatori.explore.neighbours import find_neighbours
 from ayatori.explore.thumbs import thumbs_of
 from ayatori.explore.tsne import tsne
 from ayatori.nets import Network, reads
+from ayatori.nets.beside import of_files, voices_of
 from ayatori.nets.words import Said
 from ayatori.outputs import worst_rows
 from ayatori.records import SCORE, SEALED, Blend, Dataset, Member, Plan
@@ -71,24 +72,29 @@ def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray)
 
     Of one without hidden layers, what it says; of texts, the words as it weighs them.
     """
-    if "words" in inputs:
+    if "words" in inputs and not of_files(inputs):
         return _heard(network, inputs, rows), "the words, as weighed by"
-    last = [part for part in network.body.modules() if isinstance(part, nn.Linear)][-1:]
-    inner = bool(last) and last[0] is not network.body and len(list(network.body.parameters())) > 2
+    lasts = [
+        last
+        for voice in voices_of(network)
+        for last in [part for part in voice.modules() if isinstance(part, nn.Linear)][-1:]
+        if last is not voice and len(list(voice.parameters())) > 2
+    ]
     caught: list[Tensor] = []
-    hook = last[0].register_forward_pre_hook(lambda _, given: caught.append(given[0])) if inner else None
-    seen = {name: inputs[name] for name in reads(network.spec.name, inputs)}
+    hooks = [last.register_forward_pre_hook(lambda _, given: caught.append(given[0])) for last in lasts]
+    seen = {name: inputs[name] for name in reads(network.spec.name, inputs, "beside" in network.spec.sizes)}
     parts = []
     try:
         with torch.inference_mode():
             for start in range(0, len(rows), BLOCK):
                 caught.clear()
                 said = network(take(seen, rows[start : start + BLOCK], network.shift.device))
-                parts.append((caught[-1] if inner else said).float().flatten(1).cpu().numpy())
+                given = [one.float().flatten(1) for one in caught or [said]]
+                parts.append(torch.cat(given, 1).cpu().numpy())
     finally:
-        if hook is not None:
+        for hook in hooks:
             hook.remove()
-    return np.nan_to_num(np.concatenate(parts)), f"the {'last hidden layer' if inner else 'output'} of"
+    return np.nan_to_num(np.concatenate(parts)), f"the {'last hidden layer' if lasts else 'output'} of"
 
 
 def _heard(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ class ExploreOptions:
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
         Folder of the files that a column of the table names, with or without their ending.
+    beside
+        Columns of the table to learn from beside the files that it names, with commas; "all": all others.
     size
         Side of the square pictures in pixels, or of scans in voxels.
     sound_seconds
@@ -87,6 +89,7 @@ class ExploreOptions:
     rarest: int | None = None
     encoding: str | None = None
     pictures: str | None = None
+    beside: str | None = None
     size: int | None = None
     sound_seconds: float | None = None
     sound_hertz: float | None = None

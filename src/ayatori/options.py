@@ -27,6 +27,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "rarest": ("data", "rarest"),
     "encoding": ("data", "encoding"),
     "pictures": ("data", "pictures"),
+    "beside": ("data", "beside"),
     "size": ("data", "size"),
     "sound_seconds": ("data", "sound_seconds"),
     "sound_hertz": ("data", "sound_hertz"),
@@ -92,7 +93,7 @@ OUT = Parameter(name=["--out", "-o"])
 ENGINE = Parameter(group="Speed")
 ENSEMBLE = Parameter(group="Ensembles")
 BALANCE = Parameter(group="Rare classes")
-LISTS = ("drop", "texts", "ensemble", "stack_nets")  # with commas between
+LISTS = ("drop", "texts", "beside", "ensemble", "stack_nets")  # with commas between
 OR_NONE = ("baselines", "stack_rivals")
 
 
@@ -186,6 +187,8 @@ class RunOptions:
         Of a table that is not UTF-8, such as cp932 or cp1252.
     pictures
         Folder of the files that a column of the table names, with or without their ending.
+    beside
+        Columns of the table to learn from beside the files that it names, with commas; "all": all others.
     size
         Side of the square pictures in pixels, or of scans in voxels.
     sound_seconds
@@ -304,6 +307,7 @@ class RunOptions:
     rarest: int | None = None
     encoding: str | None = None
     pictures: str | None = None
+    beside: str | None = None
     size: int | None = None
     sound_seconds: float | None = None
     sound_hertz: float | None = None

@@ -30,6 +30,8 @@ class DataRecipe:
     texts: tuple[str, ...] = ()  # columns that are read as texts, however short they are
     rarest: int = 0  # classes of fewer development rows are left out
     encoding: str = ""  # of tables that are not UTF-8, such as cp932
+    # columns of a table beside the files that it names, which are learned from too; "all" = all others
+    beside: tuple[str, ...] = ()
     pictures: str = ""  # folder of the pictures that a column of the table names; "" = near the table
     size: int = 0  # side of the square pictures in pixels, 0 = from the pictures
     seen: int = 0  # the same, where nothing is said, as a pretrained network sees them

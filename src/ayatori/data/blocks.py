@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import arrays
+from ayatori.data.beside import beside_like
 from ayatori.data.files import Check, Stream, TableSource
 from ayatori.data.listing import Listing
 from ayatori.data.pictures import broken_notes, called_by, decode_pictures, recipe_like
@@ -187,7 +188,9 @@ def _listed_blocks(listing: Listing, schema: Schema) -> Iterator[Rows]:
             done += len(files)
         notes = broken_notes(broken, listing.ids, len(broken) == total, called)
         image = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        yield Rows({name: image}, None, listing.ids[np.concatenate(kept)], notes=(*listing.notes, *notes))
+        own = np.concatenate(kept)
+        inputs = {name: image, **beside_like(listing, schema, own).inputs}
+        yield Rows(inputs, None, listing.ids[own], notes=(*listing.notes, *notes))
 
 
 def _array_source(data: Any, path: Path | None) -> ArraySource | None:

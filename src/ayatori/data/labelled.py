@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ayatori.data import target as targets
+from ayatori.data.beside import beside_like, read_beside
 from ayatori.data.listing import Listing, with_patients
 from ayatori.data.made import made
 from ayatori.data.paths import kind_of
@@ -47,8 +48,10 @@ def load_listed(
         encoding=recipe.encoding,
         **how,
     )
+    beside = read_beside(first, later, kept, schema, recipe.texts)
+    schema = dataclasses.replace(schema, **beside.facts)
     rows = Rows(
-        inputs,
+        {**inputs, **beside.inputs},
         target,
         ids[kept],
         _both(first.groups, later.groups if later else None, kept),
@@ -58,7 +61,9 @@ def load_listed(
             *first.notes,
             *(f"test: {note}" for note in (later.notes if later else ())),
             *said,
+            *beside.notes,
         ),
+        beside.begins,
     )
     tested = kept >= len(first.files) if later else None
     dataset = make_dataset(rows, schema, source=source, tested=tested)
@@ -137,6 +142,7 @@ def read_listed_like(
         recipe = recipe_like(schema)
         store = read_pictures(listing.files, listing.ids.tolist(), recipe, 0, schema.image, cache, progress)
         inputs, kept, said = {"image": store.image}, store.kept, store.notes
+    beside = beside_like(listing, schema, kept)
     named = listing.folders and bool(schema.target)  # folders that are no classes
     columns = [column.take(kept) for column in listing.target or () if not named]
     target, notes = None, [*listing.notes, *said]
@@ -149,4 +155,5 @@ def read_listed_like(
         notes.append(f"the target is not read: {error}")
     if need_target and target is None:
         raise SchemaError(f"the {schema.kind} must have a target, however they carry none")
-    return Rows(inputs, target, listing.ids[kept], notes=tuple(notes))
+    inputs = {**inputs, **beside.inputs}
+    return Rows(inputs, target, listing.ids[kept], notes=tuple(notes), begins=beside.begins)

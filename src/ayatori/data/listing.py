@@ -6,7 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,10 @@ PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "vali
 
 @dataclass(frozen=True)
 class Listing:
-    """Files in a fixed order, and what a folder or a table says of each. **Shape** (n,) each."""
+    """Files in a fixed order, and what a folder or a table says of each. **Shape** (n,) each.
+
+    ``beside``: (n rows) of the columns that are learned from beside the files, if any.
+    """
 
     files: list[str]
     ids: np.ndarray
@@ -61,6 +64,7 @@ class Listing:
     order: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     folders: bool = False  # whether folders name the classes
+    beside: pa.Table | None = None
 
 
 def list_one(path: Path) -> Listing:
@@ -149,6 +153,8 @@ def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     named = named_pictures(opened, recipe, known=True)
     if named is None:
         raise AyatoriError(f"the test '{path}' must name files like the other rows, however no column does")
+    if like.beside is not None:
+        recipe = dataclasses.replace(recipe, beside=tuple(like.beside.column_names))
     return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
 
 
@@ -369,8 +375,12 @@ def list_table(
     recipe: DataRecipe,
     target: tuple[str, ...] | None,
     need_target: bool = True,
+    words: Collection[str] = (),
 ) -> Listing:
-    """The pictures that a table names; ``target`` None finds it by the recipe."""
+    """The pictures that a table names; ``target`` None finds it by the recipe.
+
+    ``words``: columns beside them that are read as text, whatever they look like.
+    """
     paths = pictures.column
     check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
     notes: list[str] = []
@@ -380,16 +390,21 @@ def list_table(
         check_names(opened, target)
     target = target if set(target) <= set(opened.names) else ()
     used = dict.fromkeys(name for name in (paths, *target, recipe.groups, recipe.time, recipe.ids) if name)
-    table = opened.read(list(used), {paths, recipe.ids})
+    beside = _beside(opened, recipe, used)
+    table = opened.read([*used, *beside], {paths, recipe.ids, *recipe.texts, *words} - {""})
     named = decode(paths, table[paths], guess=False)
     if named.kind != "text" or named.missing.any():
         raise AyatoriError(f"column '{paths}' must hold a path in every row, however some are missing")
     files = [pictures.file(word.strip()) for word in named.words]
     if opened.folder is not None and pictures.folder.resolve() != opened.folder.resolve():
         notes.append(f"column '{paths}' names {kind_of(files)} in '{pictures.folder}'")
-    left = [name for name in opened.names if name not in used and name not in recipe.drop]
-    if left:
-        notes.append(f"columns beside the {kind_of(files)} are left out: {', '.join(left[:8])}")
+    left = [name for name in opened.names if name not in {*used, *beside, *recipe.drop}]
+    if left and need_target:
+        more = " ..." if len(left) > 8 else ""
+        notes.append(
+            f"columns beside the {kind_of(files)} are left out: {', '.join(left[:8])}{more}; --beside learns "
+            "from those that are named, too"
+        )
     rows = np.arange(table.num_rows)
     columns = [target_column(name, table[name], recipe.task) for name in target]
     listing = Listing(
@@ -399,8 +414,20 @@ def list_table(
         groups=texts_of(table, recipe.groups) if recipe.groups else None,
         order=times_of(table, recipe.time, rows),
         notes=tuple(notes),
+        beside=table.select(beside) if beside else None,
     )
     return _with_target(listing, columns) if need_target else listing
+
+
+def _beside(opened: TableSource, recipe: DataRecipe, used: Collection[str]) -> list[str]:
+    """The columns to learn from beside the files."""
+    if recipe.beside == ("all",) and "all" not in opened.names:
+        return [name for name in opened.names if name not in {*used, *recipe.drop}]
+    check_names(opened, recipe.beside)
+    for name in recipe.beside:
+        if name in used:
+            raise AyatoriError(f"column '{name}' cannot stand beside the files, however it has another use")
+    return list(recipe.beside)
 
 
 def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
@@ -416,4 +443,5 @@ def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
         groups=None if listing.groups is None else listing.groups[kept],
         order=None if listing.order is None else listing.order[kept],
         notes=(*listing.notes, note),
+        beside=None if listing.beside is None else listing.beside.take(pa.array(kept)),
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ayatori.data import arrays
+from ayatori.data.beside import check_beside, names_beside
 from ayatori.data.files import open_table
 from ayatori.data.labelled import load_listed, read_listed_like
 from ayatori.data.listing import (
@@ -108,6 +109,11 @@ def _load(
             listing = list_table(opened, named, recipe, None)
             later = None if test is None else list_test(existing(test), listing, recipe)
             return load_listed(listing, later, recipe, source, cache, progress)
+        if recipe.beside:
+            raise AyatoriError(
+                f"`beside` names columns beside files, however {f'none are named by {path.name!r}' if path else 'the rows are a table'}"
+                "; leave it out, the columns of a table are learned from anyway"
+            )
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe), progress)
         if named:
             note = f"column '{named.column}' names files; to learn from them: --pictures '{named.folder}'"
@@ -178,15 +184,19 @@ def listing_like(
     if path is not None and (path.is_dir() or (one and listed)):
         if not listed:
             raise SchemaError(f"the rows must be a table like those learned from, however '{path}' is not")
-        return (
+        alone = (
             list_folder(path, need_target, scans=schema.kind == "scans") if path.is_dir() else list_one(path)
         )
+        check_beside(alone, schema, path.name)
+        return alone
     if not listed or not is_table(data, path) or measured_whole(path):
         return None
     opened = open_table(path or data, schema.encoding)
-    recipe = DataRecipe(target=schema.target, ids=ids_like(opened, schema, ids))
+    beside = names_beside(schema)
+    recipe = DataRecipe(target=schema.target, ids=ids_like(opened, schema, ids), beside=beside)
     named = named_pictures(opened, recipe, known=True)
-    return None if named is None else list_table(opened, named, recipe, schema.target, need_target)
+    words = {*schema.categories, *schema.texts}
+    return None if named is None else list_table(opened, named, recipe, schema.target, need_target, words)
 
 
 def framed(data: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,9 @@ _SOME_DATE = re.compile(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b", re.ASCII)  # in wh
 
 
 @dataclass
-class _Features:
+class Features:
+    """What is learned from columns of a table, and what is said of them. **Shape** (n,) each."""
+
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     dates: list[str] = field(default_factory=list)
     month_first: list[str] = field(default_factory=list)
@@ -48,6 +51,17 @@ class _Features:
     def leave_out(self, name: str, reason: str) -> None:
         self.ignored.append(name)
         self.notes.append(f"column '{name}' is left out: {reason}")
+
+    def facts(self) -> dict[str, Any]:
+        """What a schema holds of the columns."""
+        return {
+            "numbers": tuple(self.numbers),
+            "dates": tuple(self.dates),
+            "month_first": tuple(self.month_first),
+            "categories": self.categories,
+            "texts": {texts.name: texts.known for texts in self.texts},
+            "text_widths": tuple(texts.places.shape[1] for texts in self.texts),
+        }
 
     def inputs(self, rows: int) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
@@ -84,7 +98,7 @@ def check_names(opened: TableSource, wanted: Sequence[str]) -> None:
 
 def no_columns(recipe: DataRecipe, found: str) -> None:
     """Raise AyatoriError when the recipe names columns of data that have none."""
-    for setting in ("target", "groups", "time", "ids", "drop", "texts"):
+    for setting in ("target", "groups", "time", "ids", "drop", "texts", "beside"):
         value = getattr(recipe, setting)
         if value and any(value):
             raise AyatoriError(
@@ -140,7 +154,7 @@ def read_table(
     others = {*named, recipe.groups, recipe.time, recipe.ids}
     check_names(opened, recipe.texts)
     columns_of = [(name, table[name]) for name in wanted if name not in others]
-    features = _features(columns_of, kept, recipe.texts, progress)
+    features = read_features(columns_of, kept, recipe.texts, progress)
     _ask_series(features)
     target = tuple(column.name for column in columns)
     schema = Schema(
@@ -148,12 +162,7 @@ def read_table(
         task=kind.task,
         classes=kind.classes,
         target=() if y is not None and set(target) & set(opened.names) else target,
-        numbers=tuple(features.numbers),
-        dates=tuple(features.dates),
-        month_first=tuple(features.month_first),
-        categories=features.categories,
-        texts={texts.name: texts.known for texts in features.texts},
-        text_widths=tuple(texts.places.shape[1] for texts in features.texts),
+        **features.facts(),
         id_column=recipe.ids or None,
         ignored=(*recipe.drop, *features.ignored),
         log=kind.log,
@@ -232,13 +241,17 @@ def times_of(table: pa.Table, name: str, kept: np.ndarray) -> np.ndarray | None:
     return column.values
 
 
-def _features(
+def read_features(
     columns: Sequence[tuple[str, pa.ChunkedArray]],
     kept: np.ndarray,
     texts: Sequence[str] = (),
     progress: Progress | None = None,
-) -> _Features:
-    found = _Features()
+) -> Features:
+    """Columns by their names -> what each is; ``kept`` (n,) are the numbers of the rows.
+
+    ``texts``: columns that are texts, however short.
+    """
+    found = Features()
     for name, values in columns:
         column = decode(name, values, guess=name not in texts, amounts=True)
         if name in texts and column.kind != "text":
@@ -274,7 +287,7 @@ def _features(
     return found
 
 
-def _ask_groups(found: _Features, column: RawColumn) -> None:
+def _ask_groups(found: Features, column: RawColumn) -> None:
     """A column that is called like a person or a case, and repeats, may say which rows belong together."""
     if not BELONGS.fullmatch(column.name) or not (column.kind == "text" or column.whole):
         return
@@ -287,7 +300,7 @@ def _ask_groups(found: _Features, column: RawColumn) -> None:
         )
 
 
-def _ask_series(found: _Features) -> None:
+def _ask_series(found: Features) -> None:
     """Columns that are numbered by time, or blocks of them with several names, may be steps of series."""
     names = list(found.numbers)
     channels, steps = blocks_of(names)
@@ -307,7 +320,7 @@ def _varies(values: np.ndarray) -> bool:
     return bool((values != values[0]).any())
 
 
-def _add_text(found: _Features, column: RawColumn, sure: bool, progress: Progress | None) -> None:
+def _add_text(found: Features, column: RawColumn, sure: bool, progress: Progress | None) -> None:
     distinct, present = len(column.words), int((~column.missing).sum())
     if sure or distinct > max(UNIQUE_ROWS, _UNIQUE * present):
         if texts := read_texts(column, sure, progress):
@@ -323,7 +336,7 @@ def _add_text(found: _Features, column: RawColumn, sure: bool, progress: Progres
     found.codes.append(column.values)
 
 
-def _add_number(found: _Features, column: RawColumn, kept: np.ndarray) -> None:
+def _add_number(found: Features, column: RawColumn, kept: np.ndarray) -> None:
     check_finite(column, kept)
     if numbers_rows(column):
         found.leave_out(column.name, "it numbers the rows")

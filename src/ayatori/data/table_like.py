@@ -53,7 +53,7 @@ def read_table_like(
         texts_of(table, groups) if groups else None,
         times_of(table, time, kept),
         tuple(notes),
-        beginnings(_texts_like(table, schema)),
+        beginnings(read_texts_like(table, schema)),
     )
 
 
@@ -75,7 +75,7 @@ def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) 
         )
     needed = [
         *schema.columns,
-        *_plain_numbers(schema),
+        *plain_numbers(schema),
         *schema.dates,
         *schema.categories,
         *schema.texts,
@@ -92,7 +92,7 @@ def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) 
     return list(dict.fromkeys(needed))
 
 
-def _plain_numbers(schema: Schema) -> list[str]:
+def plain_numbers(schema: Schema) -> list[str]:
     """The numbers that are columns of a table, not parts of dates."""
     made = {part for name in schema.dates for part in date_parts(name, np.zeros(1))}
     return [name for name in schema.numbers if name not in made]
@@ -103,7 +103,7 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
 
     Every row is read by itself: parts of a table give parts of what all of it gives.
     """
-    found = {name: _number_like(name, table[name], kept) for name in _plain_numbers(schema)}
+    found = {name: _number_like(name, table[name], kept) for name in plain_numbers(schema)}
     for name in schema.dates:
         days = _date_like(name, table[name], kept, name in schema.month_first)
         found.update(date_parts(name, days))
@@ -111,7 +111,7 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
     if schema.numbers:
         columns = [found[name] for name in schema.numbers]
         inputs["numbers"] = side_by_side(columns, table.num_rows, np.float64)
-    if schema.series is not None:
+    if schema.columns and schema.series is not None:
         steps = [_number_like(name, table[name], kept) for name in schema.columns]
         whole = single(side_by_side(steps, table.num_rows, np.float64))
         whole = whole.reshape(table.num_rows, schema.series[0], -1)
@@ -120,11 +120,12 @@ def inputs_like(table: pa.Table, schema: Schema, kept: np.ndarray) -> dict[str, 
         codes = [_codes_like(name, table[name], words) for name, words in schema.categories.items()]
         inputs["categories"] = side_by_side(codes, table.num_rows, np.int32)
     if schema.texts:
-        inputs["words"] = joined(_texts_like(table, schema))
+        inputs["words"] = joined(read_texts_like(table, schema))
     return inputs
 
 
-def _texts_like(table: pa.Table, schema: Schema) -> list[Texts]:
+def read_texts_like(table: pa.Table, schema: Schema) -> list[Texts]:
+    """Texts of a table by the terms that a schema knows."""
     return words_like((decode(name, table[name], guess=False) for name in schema.texts), schema)
 
 

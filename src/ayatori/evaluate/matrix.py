@@ -19,16 +19,20 @@ WINDOWS = 1 << 24  # values of a block of windows
 def whole_table(dataset: Dataset) -> tuple[np.ndarray, dict[str, slice]]:
     """All inputs as one matrix (n, features); which of its columns hold numbers, pixels and categories."""
     n = len(dataset)
-    if "features" in dataset.inputs:  # what a frozen network says tells more than what it was shown
+    features = "features" in dataset.inputs  # what a frozen network says tells more than what it was shown
+    if features and not (dataset.schema.image or dataset.schema.series):
         return dataset.inputs["features"], {"features": slice(0, dataset.inputs["features"].shape[1])}
     blocks = {}
     if "numbers" in dataset.inputs:
         blocks["numbers"] = np.asarray(dataset.inputs["numbers"], np.float64)
-    if "image" in dataset.inputs:
+    if features:
+        blocks["features"] = dataset.inputs["features"]
+    elif "image" in dataset.inputs:
         image = dataset.inputs["image"]
         blocks["pixels"] = coarse_scans(image) if dataset.schema.slices else _pool(image)
-    if "series" in dataset.inputs:
-        blocks["numbers"] = described(dataset.inputs["series"])
+    elif "series" in dataset.inputs:
+        measured = described(dataset.inputs["series"])
+        blocks["numbers"] = np.concatenate([*blocks.values(), measured], axis=1)
     if "categories" in dataset.inputs:
         blocks["categories"] = np.asarray(dataset.inputs["categories"], np.float32)
     if "words" in dataset.inputs:

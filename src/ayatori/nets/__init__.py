@@ -8,6 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from ayatori.nets.beside import (
+    has_beside,
+    measure_beside,
+    of_files,
+    stand_beside,
+    voices_of,
+)
 from ayatori.nets.dropout import global_chance, seed_globally
 from ayatori.nets.features import (
     HEADS,
@@ -42,6 +49,7 @@ __all__ = [
     "defaults",
     "find_net",
     "find_traits",
+    "has_beside",
     "head_state",
     "kind_of",
     "lay_out",
@@ -72,12 +80,14 @@ def kind_of(dataset: Dataset) -> Kind:
     return "image" if "image" in dataset.inputs else "series" if "series" in dataset.inputs else "table"
 
 
-def reads(net: str, inputs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the ``inputs`` that the network ``net`` looks at."""
+def reads(net: str, inputs: Mapping[str, Any], beside: bool = False) -> tuple[str, ...]:
+    """Names of the ``inputs`` that the network ``net`` looks at; ``beside``: also at columns beside files."""
     if "features" not in inputs:
         return tuple(inputs)
-    heads = tuple(name for name in inputs if name.startswith("features"))
-    return heads if net in HEADS else tuple(name for name in inputs if name not in heads)
+    heads = {name for name in inputs if name.startswith("features")}
+    others = of_files(inputs).keys() if beside else inputs.keys()
+    unseen = heads if net not in HEADS else others - heads
+    return tuple(name for name in inputs if name not in unseen)
 
 
 def find_net(recipe: NetRecipe, kind: Kind) -> tuple[str, Own]:
@@ -107,12 +117,13 @@ def measure(inputs: Mapping[str, np.ndarray], schema: Schema, features: float = 
 
     ``features``: the share of a table's columns that the member may look at.
     """
+    beside = measure_beside(inputs, schema)
     if schema.source is not None:
-        return measure_features(inputs, schema)
+        return measure_features(of_files(inputs) if beside else inputs, schema) | beside
     if "image" in inputs:
-        return measure_pictures(inputs, schema)
+        return measure_pictures(inputs, schema) | beside
     if "series" in inputs:
-        return measure_series(inputs)
+        return measure_series(inputs) | beside
     return measure_table(inputs, schema) | ({"features": features} if features < 1 else {})
 
 
@@ -134,9 +145,10 @@ def build(
     begin(network, spec)
     if step and own is None:
         # it begins as no step at all, and has no noise to unlearn first
-        *_, last = (part for part in network.body.modules() if isinstance(part, nn.Linear))
-        for value in last.parameters():
-            nn.init.zeros_(value)
+        for voice in voices_of(network):
+            *_, last = (part for part in voice.modules() if isinstance(part, nn.Linear))
+            for value in last.parameters():
+                nn.init.zeros_(value)
     if "features" in sizes:
         network.front.hide(sizes["features"], seed)  # type: ignore[operator]
     return network
@@ -155,7 +167,7 @@ def rebuild(spec: NetSpec, own: Own = None) -> Network:
         parts = build_series(spec)
     else:
         parts = build_table(spec)
-    return Network(*parts, spec)
+    return Network(*(stand_beside(parts, spec) if "beside" in spec.sizes else parts), spec)
 
 
 def defaults(net: str, dataset: Dataset, rows: int, outputs: int, preset: str) -> dict[str, Any]:

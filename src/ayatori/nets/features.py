@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ayatori.nets.beside import files_of
 from ayatori.nets.dropout import Dropout
-from ayatori.nets.network import Inputs, NetSpec, activation
+from ayatori.nets.network import Inputs, NetSpec, Network, activation
 from ayatori.nets.pictures import build_pictures
 from ayatori.nets.source import Source, find_source, over_slices, source_of
 from ayatori.recipe import Recipe, nearest
@@ -158,25 +159,26 @@ def build_features(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     return front, Tuned(parts, source.width, head, options["rate"], options["decay"])
 
 
-def begin(network: nn.Module, spec: NetSpec) -> None:
+def begin(network: Network, spec: NetSpec) -> None:
     """Give a fresh network that learns on the weights of its source; others are left as they are."""
     if "source" not in spec.sizes:
         return
     source = same_source(spec.sizes["source"])
     cut = spec.sizes["cut"]
+    front, body = files_of(network)
     with torch.no_grad():
         if spec.name == WHOLE:
             learned = [value for part in source.parts for value in part.state_dict().values()]
-            own = list(network.body.state_dict().values())  # type: ignore[union-attr]
+            own = list(body.state_dict().values())
             # the same layers in the same order; a last layer's weights and biases stay as they are
             for value, theirs in zip(own[:-2], learned[: len(own) - 2], strict=True):
                 value.copy_(theirs)
-            network.front.front.load_state_dict(source.front.state_dict())  # type: ignore[union-attr]
+            front.front.load_state_dict(source.front.state_dict())  # type: ignore[union-attr]
             return
-        for mine, theirs in zip(network.body.parts, source.parts[cut:], strict=True):  # type: ignore[union-attr,arg-type]
+        for mine, theirs in zip(body.parts, source.parts[cut:], strict=True):  # type: ignore[arg-type]
             mine.load_state_dict(theirs.state_dict())
         if cut == 0:
-            network.front.front.load_state_dict(source.front.state_dict())  # type: ignore[union-attr]
+            front.front.load_state_dict(source.front.state_dict())  # type: ignore[union-attr]
 
 
 def same_source(facts: Mapping[str, Any]) -> Source:
@@ -190,14 +192,15 @@ def same_source(facts: Mapping[str, Any]) -> Source:
     return source
 
 
-def head_state(network: nn.Module) -> dict[str, Tensor]:
+def head_state(network: Network) -> dict[str, Tensor]:
     """A trained head as the beginning of a tuned network: its tensors by their names there."""
     found = {}
+    files = "files." if "beside" in network.spec.sizes else ""  # columns beside them stay where they are
     for name, value in network.state_dict().items():
-        if name.startswith("front."):
-            found[f"body.norm.{name.removeprefix('front.')}"] = value
-        elif name.startswith("body."):
-            found[f"body.head.{name.removeprefix('body.')}"] = value
+        if name.startswith(f"front.{files}"):
+            found[f"body.{files}norm.{name.removeprefix(f'front.{files}')}"] = value
+        elif name.startswith(f"body.{files}"):
+            found[f"body.{files}head.{name.removeprefix(f'body.{files}')}"] = value
         else:
             found[name] = value
     return found

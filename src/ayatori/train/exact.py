@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ayatori.augment import augment
 from ayatori.nets import kind_of
+from ayatori.nets.beside import has_beside
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, AyatoriError, Dataset, Epoch
 from ayatori.train.convex import PENALTIES, Solved, solve
@@ -42,6 +43,8 @@ def why_steps(recipe: Recipe, dataset: Dataset) -> str:
         return "rows are mixed anew at each step"
     if any(name.endswith(VIEWS) for name in dataset.inputs):
         return "rows have several views"
+    if has_beside(dataset.schema):
+        return "columns stand beside"
     return ""
 
 

@@ -119,7 +119,8 @@ class Together:
             if not any(len(some) for some in own):
                 continue
             first = self.networks[group[0]]
-            seen = {name: inputs[name] for name in reads(first.spec.name, inputs)}
+            spec = first.spec
+            seen = {name: inputs[name] for name in reads(spec.name, inputs, "beside" in spec.sizes)}
             for view in self.views:
                 said = logits_of(joined.logits, seen, own, first.shift.device, view)
                 for number, logits in zip(group, said, strict=True):
@@ -136,7 +137,7 @@ def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
     if not len(next(iter(inputs.values()))):
         return False
     # tried on the CPU, where a device cannot be asked what it draws from
-    inputs = {name: inputs[name] for name in reads(network.spec.name, inputs)}
+    inputs = {name: inputs[name] for name in reads(network.spec.name, inputs, "beside" in network.spec.sizes)}
     traits = find_traits(copy.deepcopy(network).cpu(), inputs)
     return not traits.alone and not traits.convolves and traits.flops < TOGETHER_BELOW
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ayatori.augment import Augmentation
-from ayatori.nets import find_net, kind_of, reads
+from ayatori.nets import find_net, has_beside, kind_of, reads
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Plan
 
@@ -115,7 +115,8 @@ def read_batch(
 
 def read_by(recipe: Recipe, dataset: Dataset) -> Dataset:
     """The dataset with those inputs alone that the network of ``recipe`` looks at."""
-    names = reads(find_net(recipe.net, kind_of(dataset))[0], dataset.inputs)
+    net = find_net(recipe.net, kind_of(dataset))[0]
+    names = reads(net, dataset.inputs, has_beside(dataset.schema))
     return dataclasses.replace(dataset, inputs={name: dataset.inputs[name] for name in names})
 
 
