@@ -22,6 +22,7 @@ from ayatori.ensemble.losses import row_losses
 from ayatori.evaluate import fit_baselines, score
 from ayatori.explore.probes import probe_plan, sample_rows, take_rows
 from ayatori.nets import WHOLE
+from ayatori.nets.beside import files_alone
 from ayatori.nets.dropout import global_chance, seed_globally
 from ayatori.nets.seen import fitting
 from ayatori.nets.source import Source, inputs_for, learns_as_cnn, source_of
@@ -73,7 +74,7 @@ def advise(dataset: Dataset, plan: Plan, frozen: Frozen, recipe: Recipe, say: Sa
     best of several, and the choice is a little kind to it.
     """
     tell = say or (lambda text, share: None)
-    rows = _rows(dataset, plan, recipe.seed)
+    rows = _rows(files_alone(dataset), plan, recipe.seed)
     if rows is None:
         return Advice("undecided", "there are too few rows to say whether the source is close enough")
     # what comes later in time is not needed to see how close the source is

@@ -111,8 +111,8 @@ def _load(
             return load_listed(listing, later, recipe, source, cache, progress)
         if recipe.beside:
             raise AyatoriError(
-                f"`beside` names columns beside files, however {f'none are named by {path.name!r}' if path else 'the rows are a table'}"
-                "; leave it out, the columns of a table are learned from anyway"
+                "`beside` names columns beside files, however no column of the table is known to name files; "
+                "leave it out, or name the folder of the files as `pictures`"
             )
         rows, schema = read_table(opened, recipe, _given_target(data, y, recipe), progress)
         if named:

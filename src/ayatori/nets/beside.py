@@ -6,6 +6,7 @@ for files, on a pretrained one or not, takes columns beside it as it is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 from ayatori.nets.mlp import TableLinear, TableMLP
 from ayatori.nets.network import Inputs, NetSpec, Network
 from ayatori.nets.table_front import Features, TableFront, measure_table
-from ayatori.records import Schema
+from ayatori.records import Dataset, Schema
 
 COLUMNS = ("numbers", "categories", "words")
+# learning rate and weight decay of a table's network alone, and of networks for files (see their defaults)
+OWN = (0.005, 0.32)
+SLOWER = 0.3  # a head on frozen features, that columns may be heard (dev/LOG.md, 2026-11-28)
+THEIRS = {"embedded": (1e-3, 0.1), "source": (3e-4, 0.05), "image": (4e-3, 0.05), "series": (4e-3, 0.05)}
 Rates = dict[str, tuple[float, float]]
 
 
@@ -36,6 +41,15 @@ def has_beside(schema: Schema) -> bool:
     """Whether rows are files with columns beside them."""
     files = schema.image is not None or schema.series is not None
     return files and bool(schema.numbers or schema.categories or schema.texts)
+
+
+def files_alone(dataset: Dataset) -> Dataset:
+    """The rows without the columns beside their files."""
+    if not has_beside(dataset.schema):
+        return dataset
+    none: dict[str, Any] = {"numbers": (), "dates": (), "month_first": (), "text_widths": ()}
+    schema = dataclasses.replace(dataset.schema, **none, categories={}, texts={})
+    return dataclasses.replace(dataset, inputs=of_files(dataset.inputs), schema=schema)
 
 
 def measure_beside(inputs: Mapping[str, np.ndarray], schema: Schema) -> dict[str, Any]:
@@ -66,21 +80,28 @@ class BesideFront(nn.Module):
 class Beside(nn.Module):
     """Logits of files plus logits of columns, which begin at 0. **Shape** of the front -> (b, outputs)."""
 
-    def __init__(self, files: nn.Module, columns: nn.Module) -> None:
+    def __init__(
+        self, files: nn.Module, columns: nn.Module, slower: float, pace: tuple[float, float]
+    ) -> None:
         super().__init__()
         self.files = files
         self.columns = columns
+        self._slower, self._pace = slower, pace
 
     def forward(self, seen: tuple[Any, Features]) -> Tensor:
         files, columns = seen
         return self.files(files) + self.columns(columns)
 
     def rates(self) -> Rates:
-        """Factors of learning rate and weight decay, of either as if it were alone."""
+        """Factors of learning rate and weight decay, of columns as if they were alone."""
         found: Rates = {}
-        for name, part in self.named_children():
-            own: Rates = getattr(part, "rates", dict)()
-            found |= {f"{name}.{key}": value for key, value in own.items()}
+        for name, part, rate, decay in (
+            ("files", self.files, self._slower, 1.0),
+            ("columns", self.columns, *self._pace),
+        ):
+            own: Rates = {key: (1.0, float(value.ndim > 1)) for key, value in part.named_parameters()}
+            own |= getattr(part, "rates", dict)()
+            found |= {f"{name}.{key}": (rate * a, decay * b) for key, (a, b) in own.items()}
         return found
 
 
@@ -93,7 +114,10 @@ def stand_beside(files: tuple[nn.Module, nn.Module], spec: NetSpec) -> tuple[nn.
         with torch.no_grad():
             body.last.weight.zero_()
             body.last.bias.zero_()
-    return BesideFront(files[0], front), Beside(files[1], body)
+    theirs = next((THEIRS[kind] for kind in THEIRS if kind in spec.sizes), OWN)
+    pace = (OWN[0] / theirs[0], OWN[1] / theirs[1])
+    slower = SLOWER if "embedded" in spec.sizes else 1.0
+    return BesideFront(files[0], front), Beside(files[1], body, slower, pace)
 
 
 def files_of(network: Network) -> tuple[nn.Module, nn.Module]:
