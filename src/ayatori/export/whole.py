@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ayatori.ensemble.say import TINY
 from ayatori.model import Model
-from ayatori.nets import HEADS
+from ayatori.nets import has_beside, reads
+from ayatori.nets.beside import of_columns
 from ayatori.nets.series import SeriesFront
 from ayatori.nets.table_front import TableFront
 from ayatori.records import LARGEST_LOG, AyatoriError, Group, Schema, Task, Vote
@@ -41,12 +42,13 @@ class Whole(nn.Module):
         self.names = names_of(schema)
         self.networks = nn.ModuleList(model.networks)
         self.answers = [network.answer for network in model.networks]
-        self.ask = [network.spec.name not in HEADS for network in model.networks]
+        self.nets = [network.spec.name for network in model.networks]
         passed = model.passed
         self.front: nn.Module = nn.Identity() if passed is None else passed.source.front
         self.parts = nn.ModuleList([] if passed is None else passed.source.parts)
         self.cut = -1 if passed is None or passed.cut is None else passed.cut
         self.embeds = passed is not None and (passed.cut != 0 or passed.heads)
+        self.beside = has_beside(schema)
         self.columns: Columns | None = None
         if passed is not None and not passed.source.facts["image"] and model.schema.series is None:
             self.columns = Columns(passed.source.facts["schema"], schema)
@@ -59,8 +61,8 @@ class Whole(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs = self._embedded(dict(zip(self.names, tensors, strict=True)))
         said = [
-            answer(network(_own(inputs, tuned)).float())
-            for answer, network, tuned in zip(self.answers, self.networks, self.ask, strict=True)
+            answer(network({name: inputs[name] for name in reads(net, inputs, self.beside)}).float())
+            for answer, network, net in zip(self.answers, self.networks, self.nets, strict=True)
         ]
         groups = [_say(said, group, self.task) for group in self.vote.groups]
         last = self.vote.last
@@ -85,7 +87,7 @@ class Whole(nn.Module):
             inputs = self.columns(inputs)
         if not self.embeds:
             return inputs
-        found = dict(inputs) if self.cut == 0 else {}
+        found = dict(inputs) if self.cut == 0 else of_columns(inputs) if self.beside else {}
         x = self.front(inputs)
         for number, part in enumerate(self.parts):
             if number == self.cut and number > 0:
@@ -138,27 +140,24 @@ class Columns(nn.Module):
 
 def names_of(schema: Schema) -> tuple[str, ...]:
     """The raw inputs of a model, in the order of an exported file."""
-    if schema.image is not None:
-        return ("image",)
-    if schema.series is not None:
-        return ("series",)
-    kinds = {"numbers": schema.numbers, "categories": schema.categories, "words": schema.texts}
-    return tuple(name for name, columns in kinds.items() if columns)
+    files = {"image": schema.image, "series": schema.series}
+    columns = {"numbers": schema.numbers, "categories": schema.categories, "words": schema.texts}
+    return tuple(name for name, there in {**files, **columns}.items() if there)
 
 
 def sample_inputs(whole: Whole, schema: Schema, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Rows made up to compare with: numbers where the networks expect them, gaps, every category, noise."""
     rng = np.random.default_rng(seed)
+    found: dict[str, np.ndarray] = {}
     if schema.image is not None:
-        return {"image": rng.integers(0, 256, (rows, *schema.image), np.uint8)}
+        found["image"] = rng.integers(0, 256, (rows, *schema.image), np.uint8)
     if schema.series is not None:
         scales = next(part for part in whole.modules() if isinstance(part, SeriesFront))
         mean, std = scales.mean.double().cpu().numpy(), scales.std.double().cpu().numpy()
         series = mean[:, None] + std[:, None] * rng.normal(size=(rows, *schema.series))
         # gaps only where the networks know of them
         share = 0.05 if scales.gaps else 0.0
-        return {"series": np.where(rng.random(series.shape) < share, np.nan, series).astype(np.float32)}
-    found: dict[str, np.ndarray] = {}
+        found["series"] = np.where(rng.random(series.shape) < share, np.nan, series).astype(np.float32)
     if schema.numbers:
         centre, spread = np.zeros(len(schema.numbers)), np.ones(len(schema.numbers))
         front = next((m for m in whole.modules() if isinstance(m, TableFront)), None)
@@ -232,13 +231,6 @@ def described(model: Model) -> dict[str, Any]:
     else:
         facts["classes"] = list(schema.classes)
     return facts
-
-
-def _own(inputs: dict[str, Tensor], tuned: bool) -> dict[str, Tensor]:
-    """What one network looks at, see ``reads``."""
-    if "features" not in inputs:
-        return inputs
-    return {name: value for name, value in inputs.items() if (name != "features") == tuned}
 
 
 def _check_vote(vote: Vote, rivals: bool) -> None:

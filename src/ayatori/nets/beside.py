@@ -22,6 +22,7 @@ from ayatori.records import Dataset, Schema
 COLUMNS = ("numbers", "categories", "words")
 # learning rate and weight decay of a table's network alone, and of networks for files (see their defaults)
 OWN = (0.005, 0.32)
+QUIET = 0.1  # of a table's network alone, that columns begin by saying little; of nothing, Adam makes noise
 SLOWER = 0.3  # a head on frozen features, that columns may be heard (dev/LOG.md, 2026-11-28)
 THEIRS = {"embedded": (1e-3, 0.1), "source": (3e-4, 0.05), "image": (4e-3, 0.05), "series": (4e-3, 0.05)}
 Rates = dict[str, tuple[float, float]]
@@ -78,7 +79,7 @@ class BesideFront(nn.Module):
 
 
 class Beside(nn.Module):
-    """Logits of files plus logits of columns, which begin at 0. **Shape** of the front -> (b, outputs)."""
+    """Logits of files plus logits of columns, which begin near 0. **Shape** of the front -> (b, outputs)."""
 
     def __init__(
         self, files: nn.Module, columns: nn.Module, slower: float, pace: tuple[float, float]
@@ -112,7 +113,7 @@ def stand_beside(files: tuple[nn.Module, nn.Module], spec: NetSpec) -> tuple[nn.
     body = TableLinear(front, spec.outputs) if plain else TableMLP(front, spec.outputs, "silu")
     if isinstance(body, TableMLP):
         with torch.no_grad():
-            body.last.weight.zero_()
+            body.last.weight.mul_(QUIET)
             body.last.bias.zero_()
     theirs = next((THEIRS[kind] for kind in THEIRS if kind in spec.sizes), OWN)
     pace = (OWN[0] / theirs[0], OWN[1] / theirs[1])

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ayatori.nets.beside import Beside
 from ayatori.nets.dropout import Dropout, global_chance, seed_globally
 from ayatori.nets.mlp import TableMLP
 from ayatori.nets.network import Network
@@ -275,11 +274,6 @@ class Seen(nn.Module):
 def parts_of_own(network: Network) -> tuple[list[nn.Module], int]:
     """The parts of a network of ours, its last layer left out, and how many features they give."""
     body = network.body
-    if isinstance(body, Beside):
-        raise AyatoriError(
-            "a run must have learned from one kind of inputs to be built upon, however columns stood beside "
-            "its files; use a run without --beside"
-        )
     if isinstance(body, TableMLP):
         return [Scaled(body), *body.layers], body.last.in_features
     layers = list(body.children()) if isinstance(body, nn.Sequential) else []

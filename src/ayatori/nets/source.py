@@ -448,6 +448,11 @@ def _series_for(source: Source, inputs: Mapping[str, np.ndarray]) -> dict[str, n
 
 def _rebuilt(spec: NetSpec) -> Network:
     """A network of ours, its weights fresh."""
+    if "beside" in spec.sizes:
+        raise AyatoriError(
+            "a run must have learned from one kind of inputs to be built upon, however columns stood beside "
+            "its files; use a run without --beside"
+        )
     with global_chance():
         kinds = {"image": build_pictures, "series": build_series}
         build = next((own for name, own in kinds.items() if name in spec.sizes), build_table)

@@ -45,10 +45,17 @@ def serve(
     import uvicorn
     from rich.console import Console
 
+    from ayatori.data.beside import names_beside
     from ayatori.model_files import load_model
 
     with _listen(host, port) as listening:
         model = load_model(run, net, device)
+        if wanted := names_beside(model.schema):
+            raise AyatoriError(
+                "the model must look at one kind of inputs to be served, however it looks at columns "
+                f"({', '.join(wanted[:5])}) beside {model.schema.kind}; ayatori predict takes a table that "
+                "names the files"
+            )
         address, port = listening.getsockname()[:2]
         local = ipaddress.ip_address(address).is_loopback
         app = make_app(model, max_rows=max_rows, max_bytes=max_megabytes * 10**6, local=local)
