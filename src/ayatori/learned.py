@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from ayatori.explore.believe import how_far
+from ayatori.explore.bounds import main_score
 from ayatori.explore.maps import principal
 from ayatori.explore.neighbours import find_neighbours
 from ayatori.explore.thumbs import thumbs_of
 from ayatori.explore.tsne import tsne
 from ayatori.nets import Network, reads
-from ayatori.nets.beside import of_files, voices_of
+from ayatori.nets.beside import has_beside, of_columns, of_files, voices_of
 from ayatori.nets.words import Said
 from ayatori.outputs import worst_rows
 from ayatori.records import SCORE, SEALED, Blend, Dataset, Member, Plan
+from ayatori.train.predict import predict_rows
 from ayatori.train.stream import take
 
 DRAWN, LEAST = 2_000, 10  # rows of the map, at most and at least
@@ -58,6 +60,8 @@ def explain(
     ``dataset``: the rows as the networks see them; ``raw``: their inputs as they were read.
     """
     table, facts = _map(dataset, plan, members[0], drawn, seed)
+    halves = apart(dataset, plan, members, seed)
+    facts |= {"apart": halves} if halves else {}
     near = _nearest(dataset, plan, members, blends, chosen)
     pictures = {}
     if raw.keys() & {"image", "series"} and len(near):
@@ -65,6 +69,40 @@ def explain(
         pixels = thumbs_of(raw, rows, SIDE)
         pictures = {} if pixels is None else {"row": rows, "pixels": pixels}
     return Learned(table, facts, near, pictures)
+
+
+def apart(dataset: Dataset, plan: Plan, members: Sequence[Member], seed: int) -> dict[str, float]:
+    """How well the folds' own networks tell held-out rows that have the columns of others, or the files.
+
+    {} where no columns stand beside files; else the main scores "both", "files" (beside foreign columns) and
+    "columns" (beside foreign files), on the same rows.
+    """
+    if not has_beside(dataset.schema):
+        return {}
+    chance = np.random.default_rng([seed, 19])
+    truth: dict[str, list[np.ndarray]] = {"both": [], "files": [], "columns": []}
+    said: dict[str, list[np.ndarray]] = {"both": [], "mixed": []}
+    for member in members:
+        rows = chance.permutation(plan.rows(member.index, SCORE))
+        if member.column.kind != "fold" or member.column.net != members[0].column.net or len(rows) < LEAST:
+            continue
+        others = np.roll(rows, 1)
+        mixed = dict(dataset.inputs)
+        for name, values in of_columns(dataset.inputs).items():
+            mixed[name] = values.copy()
+            mixed[name][rows] = values[others]
+        said["both"].append(predict_rows(member.network, dataset.inputs, rows))
+        said["mixed"].append(predict_rows(member.network, mixed, rows))
+        for name, which in (("both", rows), ("files", rows), ("columns", others)):
+            truth[name].append(dataset.labels[which])
+    if not said["both"]:
+        return {}
+    return {
+        name: main_score(
+            np.concatenate(said["both" if name == "both" else "mixed"]), np.concatenate(labels), dataset.task
+        )
+        for name, labels in truth.items()
+    }
 
 
 def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, str]:

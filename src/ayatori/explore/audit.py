@@ -127,8 +127,11 @@ def audit(
 
 def _first_of(*found: Mapping[str, Any] | None) -> dict[str, str]:
     """What the figures may come from, and the step to take: of the first that has one."""
-    first = next((one for one in found if one and one["step"]), {"sentence": "", "step": ""})
-    return {"careful": first["sentence"], "step": first["step"]}
+    asking = [one for one in found if one and one["step"]]
+    return {
+        "careful": "; and ".join(one["sentence"] for one in asking),
+        "step": asking[0]["step"] if asking else "",
+    }
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

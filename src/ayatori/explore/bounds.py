@@ -81,19 +81,21 @@ def find_bounds(
         if not answers:  # a part of the rows whose labels are all the same teaches nothing
             continue
         # what goes well together in one time need not in another
-        best = max(answers, key=lambda one: _score(one, truth, task)) if times else None
+        best = max(answers, key=lambda one: main_score(one, truth, task)) if times else None
         pooled = _pooled(answers, truth, task) if best is None else best
-        errors.append(1 - _score(pooled, truth, task))
+        errors.append(1 - main_score(pooled, truth, task))
         learned.append(next(one.rows for one in probes if one.size == size))
-    chance = max(_score(whole[blind], truth, task), 0.0)
+    chance = max(main_score(whole[blind], truth, task), 0.0)
     named = {name: values for name, values in whole.items() if name != blind}
-    named["nearest neighbours"] = max(votes, key=lambda one: _score(one, truth, task))
-    scored = {name: _score(values, truth, task) for name, values in named.items()}
+    named["nearest neighbours"] = max(votes, key=lambda one: main_score(one, truth, task))
+    scored = {name: main_score(values, truth, task) for name, values in named.items()}
     error = errors[-1]
     n = independent(pooled, truth, task, judged.groups)
-    nearest = _score(votes[0], truth, task)
+    nearest = main_score(votes[0], truth, task)
     features = evidence(errors, pooled, max(scored.values()), nearest, chance, judged)
     expected = _expected(features, error, learned[-1], rows, 1 / n - 1 / len(truth))
+    if task != "regression":  # shares of right rows
+        expected = (max(expected[0], 0.0), max(expected[1], 0.0), max(expected[2], 0.0))
     low, middle, high = map(max, _ceiling(features, error, n), expected)  # they are fitted apart
     answered = np.full((len(seen), *pooled.shape[1:]), np.nan)
     answered[seen] = pooled
@@ -178,8 +180,8 @@ def _votes(
     return (counts + np.bincount(everyone, minlength=classes) / len(everyone)) / (there + 1)
 
 
-def _score(values: np.ndarray, truth: np.ndarray, task: str) -> float:
-    """Accuracy, share of right labels, or mean R2."""
+def main_score(values: np.ndarray, truth: np.ndarray, task: str) -> float:
+    """Of probabilities or values (m, outputs): accuracy, share of right labels, or mean R2."""
     if task == "classification":
         return float((values.argmax(axis=1) == truth).mean())
     if task == "multilabel":

@@ -54,9 +54,19 @@ def representations(
         found.append(Representation("principal components, whitened", _whitened(plain, own, WHITENED)))
     if pixels and min(dataset.inputs["image"].shape[2:]) >= PATCH + 1:
         convolved = _random_convolutions(flattened(dataset), own, seed)
+        if columns := {kind: place for kind, place in kinds.items() if kind != "pixels"}:
+            beside = scaled(columns, meanings=True).fit(table[own]).transform(table)
+            beside = np.clip(beside, -BEYOND, BEYOND).astype(np.float32)
+            both = [_of_equal_spread(part, own) for part in (convolved, beside)]
+            convolved = np.concatenate(both, axis=1)
         found.append(Representation("random convolutions", convolved))
     found += [Representation(what, _given(values, len(dataset), own)) for what, values in given.items()]
     return found
+
+
+def _of_equal_spread(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(n, d) float32: pictures and what stands beside them count the same, however many columns either has."""
+    return values / np.float32(max(np.sqrt(values[own].var(axis=0).sum()), 1e-6))
 
 
 def _given(values: np.ndarray, rows: int, own: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ def _leant_on(
         yield fact(
             *(column.name, LEANT_ON, figure),
             f"nearly all that is told of {about} comes from column '{column.name}' alone "
-            f"({about.words(figure)}; all others together {max(others, about.chance):.3f}): see that it is "
+            f"({about.words(figure)}; all other columns {max(others, about.chance):.3f}): see that it is "
             "known before the target, or drop it",
         )
 

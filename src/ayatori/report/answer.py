@@ -26,6 +26,7 @@ def answer(
     source: str = "",
     grouped: bool = False,
     careful: str = "",
+    beside: str = "",
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
@@ -33,7 +34,7 @@ def answer(
     were scored on the same rows; ``earlier`` are the rivals out of fold, asked where the test cannot tell.
     ``source``: "" or, where rivals look at what a pretrained network says, "frozen", or "whole" if all of
     that network learned on. ``grouped``: rows come in groups, which the intervals count. ``careful``: what
-    else the figures may come from.
+    else the figures may come from. ``beside``: a sentence on what files and columns beside them tell apart.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
@@ -43,6 +44,7 @@ def answer(
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
         _on_source(against, source) if source else against,
+        [(beside, False)] if beside else [],
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
@@ -53,6 +55,19 @@ def answer(
         "parts": parts,
         "text": "".join(text for text, _ in parts).strip(),
     }
+
+
+def halves(task: str, kind: str, apart: Mapping[str, float]) -> str:
+    """A sentence on what files and the columns beside them tell, each beside the other of another row."""
+    if not apart:
+        return ""
+    both, files, columns = (percent(apart[name]) for name in ("both", "files", "columns"))
+    verb = "explains" if task == "regression" else "is right in"
+    tail = " of the variance" if task == "regression" else " of all labels" if task == "multilabel" else ""
+    return (
+        f"On held-out rows one network {verb} {both}{tail}; with the columns of other rows {files}, with the "
+        f"{kind} of other rows {columns}. "
+    )
 
 
 def next_step(

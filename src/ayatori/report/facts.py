@@ -12,7 +12,7 @@ from typing import Any
 from ayatori.evaluate.baselines import NAMES
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
 from ayatori.records import AyatoriError
-from ayatori.report.answer import answer, main_figure, next_step
+from ayatori.report.answer import answer, halves, main_figure, next_step
 from ayatori.report.augment import augment_facts
 from ayatori.report.balance import balance_facts
 from ayatori.report.ensembles import ensemble_facts
@@ -76,7 +76,8 @@ def facts(run: str | Path) -> dict[str, Any]:
     learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
     found = (look or {}).get("audit", {})
     grouped = bool(recipe["data"]["groups"])
-    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, found.get("careful", ""))
+    careful, beside = found.get("careful", ""), _beside(run, data, result)
+    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, careful, beside)
     said["next"] = next_step(
         said["level"],
         rivals,
@@ -146,6 +147,13 @@ def _time(run: Path, result: Mapping[str, Any]) -> str:
     if openings:
         return str(openings[-1]["time"])
     return datetime.fromtimestamp((run / "result.json").stat().st_mtime, UTC).isoformat(timespec="seconds")
+
+
+def _beside(run: Path, data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What files and the columns beside them tell apart, in a sentence; "" where no columns stand beside."""
+    path = run / "learned.json"
+    apart = read_json(path).get("apart", {}) if path.is_file() else {}
+    return halves(result["task"], data["kind"], apart)
 
 
 def _rivals(

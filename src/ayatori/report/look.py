@@ -203,7 +203,7 @@ def _learned(folder: Path) -> list[dict[str, Any]]:
     """What is said of the map of the last hidden layer, where a run has drawn one."""
     path = folder / "learned.json"
     facts = read_json(path) if path.is_file() else {}
-    return [facts] if facts else []
+    return [facts] if "name" in facts else []
 
 
 def _thumbs(folder: Path) -> dict[str, np.ndarray] | None:
