@@ -129,8 +129,8 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
     """The column of a table that names pictures, and where they are; None where there is none.
 
     They are in the folder ``recipe.pictures``, or else in the folder of the table or in one folder beside it.
-    Names that end like a picture's always count; others if the folder was named, if the rows are ``known``
-    to be pictures, or if nothing else is there to learn from.
+    Names that end like a picture's always count; others if the folder or columns beside the files were named,
+    if the rows are ``known`` to be pictures, or if nothing else is there to learn from.
     """
     folders = _folders(opened, recipe.pictures, known)
     if not folders:
@@ -154,7 +154,7 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
     for name, words in sample.items():
         there = [folder for folder in folders if _holds(folder, words)] if name not in used else []
         others = [other for other in opened.names if other not in {*used, name, recipe.ids}]
-        sure = known or bool(recipe.pictures) or len(others) <= (0 if any(targets) else 1)
+        sure = known or bool(recipe.pictures or recipe.beside) or len(others) <= (0 if any(targets) else 1)
         if there and (sure or len(there) == 1):
             return Named(name, _only(name, words[0], there, folders), sure)
     if recipe.pictures and not known:

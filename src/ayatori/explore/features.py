@@ -65,7 +65,7 @@ def representations(
 
 
 def _of_equal_spread(values: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """(n, d) float32: pictures and what stands beside them count the same, however many columns either has."""
+    """(n, d) float32: pictures and columns beside them count the same, however many numbers either has."""
     return values / np.float32(max(np.sqrt(values[own].var(axis=0).sum()), 1e-6))
 
 
