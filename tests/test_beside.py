@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,8 @@ def test_a_run_with_columns_tells_what_neither_tells_alone_and_is_predicted_and_
     assert own > 0.85  # age alone, or the picture alone, tells 75 %
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "1 number" in page
+    assert re.search(r"age [\d.]+, sex [fm]", page)  # beside the pictures of the worst mistakes
+    assert re.search(r"with the columns of other rows [\d.]+.%, with the pictures of other rows", page)
     fresh = table_of(tmp_path, 60, 5, "new.csv")
     pd.read_csv(fresh).drop(columns="ill").to_csv(tmp_path / "unlabelled.csv", index=False)
     assert not command(monkeypatch, "predict", out, tmp_path / "unlabelled.csv", "-o", tmp_path / "p.csv")

@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
-from ayatori.data.files import open_table
+from ayatori.data.files import TableSource, open_table
 from ayatori.data.paths import beside, find
 from ayatori.data.sounds import UnheardError, read_sound
 from ayatori.data.text_files import read_text
@@ -41,8 +41,9 @@ def show_rows(
     if not found:
         return {"rows": [], "columns": [], "note": ""}
     if data["schema"].get("series"):
-        for line, picture in zip(found, _kept(run, rows), strict=True):
-            line |= {"picture": picture, "sound": ""}
+        said = _beside(run, data, rows, ids)
+        for line, picture, cells in zip(found, _kept(run, rows), said, strict=True):
+            line |= {"picture": picture, "sound": "", "beside": cells}
         return {"rows": found, "columns": [], "note": ""}
     if data["schema"].get("image"):
         # the file shows more than the small picture that the network saw
@@ -51,13 +52,15 @@ def show_rows(
         files = [_read(path) if path else "" for path in paths]
         pictures = [read or kept for read, kept in zip(files, _kept(run, rows), strict=True)]
         heard = data["schema"].get("sound_seconds")
-        for line, picture, path in zip(found, pictures, paths, strict=True):
-            line |= {"picture": picture, "sound": sound_url(path, heard) if path and heard else ""}
+        said = _beside(run, data, rows, ids)
+        for line, picture, path, cells in zip(found, pictures, paths, said, strict=True):
+            sound = sound_url(path, heard) if path and heard else ""
+            line |= {"picture": picture, "sound": sound, "beside": cells}
         missing = not all(pictures)
         return {"rows": found, "columns": [], "note": "Some pictures are no longer there." if missing else ""}
     columns, values, note = _from_table(run, data, rows, ids)
-    for line, cells in zip(found, values, strict=False):
-        line["cells"] = cells
+    for line, own in zip(found, values, strict=False):
+        line["cells"] = own
     return {"rows": found, "columns": columns, "note": note}
 
 
@@ -166,6 +169,13 @@ def sound_url(path: Path, seconds: float) -> str:
     return f"data:audio/mpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
+def _beside(run: Path, data: Mapping[str, Any], rows: np.ndarray, ids: Sequence[str]) -> list[str]:
+    """What stands in the columns beside each file, "" where there are none, or they can no longer be read."""
+    names, values, _ = _from_table(run, data, rows, ids)
+    told = [[f"{name} {cell}" for name, cell in zip(names, own, strict=True) if cell] for own in values]
+    return [", ".join(own) for own in told] if told else [""] * len(rows)
+
+
 def _from_table(
     run: Path, data: Mapping[str, Any], rows: np.ndarray, ids: Sequence[str]
 ) -> tuple[list[str], list[list[str]], str]:
@@ -173,27 +183,39 @@ def _from_table(
     path = Path(data["source"] or ".")
     if data["kind"] == "table" and path.is_dir() and data["source"]:
         return ["text"], [[_beginning(path / name, data["schema"])] for name in ids], ""
-    if data["kind"] != "table" or not path.is_file():
+    if not data["source"] or not path.is_file() or not _columns(data["schema"]):
         return [], [], ""
     if path.stat().st_mtime > (run / "data.json").stat().st_mtime:
         return [], [], "The file has changed since the run, so the values of these rows are not shown."
     schema = data["schema"]
-    texts = list(schema.get("texts", ()))
-    wanted = [*texts, *schema["numbers"], *schema["dates"], *schema["categories"]]
+    texts, wanted = list(schema.get("texts", ())), _columns(schema)
     try:
         opened = open_table(path, schema.get("encoding", ""))
         columns = sorted(
             (name for name in opened.names if name in wanted), key=lambda name: name not in texts
         )
         columns = columns[:COLUMNS]
-        key = schema.get("id_column")
-        table = opened.read([*columns, *([key] if key and key not in columns else [])], {key} - {None})
+        key = schema.get("id_column") or (None if data["kind"] == "table" else _naming(opened, ids))
+        table = opened.read(
+            [*columns, *([key] if key and key not in columns else [])], {key} if key else set()
+        )
     except (AyatoriError, OSError):
         return [], [], "The file can no longer be read, so the values of these rows are not shown."
     at = _places(ids, table[key].to_pylist() if key else None, table.num_rows)
     cells = table.select(columns).take(at).to_pydict()
     values = [[_cell(cells[name][line]) for name in columns] for line in range(len(at))]
     return (columns, values, "") if len(values) == len(rows) else ([], [], "")
+
+
+def _columns(schema: Mapping[str, Any]) -> list[str]:
+    """The columns of a table that a network looks at."""
+    return [*schema.get("texts", ()), *schema["numbers"], *schema["dates"], *schema["categories"]]
+
+
+def _naming(opened: TableSource, ids: Sequence[str]) -> str | None:
+    """The column that names the files ``ids``."""
+    table = opened.read(list(opened.names), set(opened.names))
+    return next((name for name in opened.names if set(ids) <= set(table[name].to_pylist())), None)
 
 
 def _beginning(path: Path, schema: Mapping[str, Any]) -> str:
