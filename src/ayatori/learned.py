@@ -112,27 +112,32 @@ def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray)
     """
     if "words" in inputs and not of_files(inputs):
         return _heard(network, inputs, rows), "the words, as weighed by"
-    lasts = [
-        last
-        for voice in voices_of(network)
-        for last in [part for part in voice.modules() if isinstance(part, nn.Linear)][-1:]
-        if last is not voice and len(list(voice.parameters())) > 2
-    ]
+    voices = voices_of(network)
+    lasts = [[part for part in voice.modules() if isinstance(part, nn.Linear)][-1:] for voice in voices]
+    alone = len(voices) == 1
+    inner = all(lasts) and not (
+        alone and (lasts[0][0] is network.body or len(list(network.body.parameters())) <= 2)
+    )
     caught: list[Tensor] = []
-    hooks = [last.register_forward_pre_hook(lambda _, given: caught.append(given[0])) for last in lasts]
+    hooks = [
+        last.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+        for (last,) in (lasts if inner else [])
+    ]
     seen = {name: inputs[name] for name in reads(network.spec.name, inputs, "beside" in network.spec.sizes)}
-    parts = []
+    parts: list[list[np.ndarray]] = []
     try:
         with torch.inference_mode():
             for start in range(0, len(rows), BLOCK):
                 caught.clear()
                 said = network(take(seen, rows[start : start + BLOCK], network.shift.device))
-                given = [one.float().flatten(1) for one in caught or [said]]
-                parts.append(torch.cat(given, 1).cpu().numpy())
+                parts.append([one.float().flatten(1).cpu().numpy() for one in (caught if inner else [said])])
     finally:
         for hook in hooks:
             hook.remove()
-    return np.nan_to_num(np.concatenate(parts)), f"the {'last hidden layer' if lasts else 'output'} of"
+    found = [np.nan_to_num(np.concatenate(own)) for own in zip(*parts, strict=True)]
+    if not alone:  # files and columns count the same
+        found = [own / np.float32(max(np.sqrt(own.var(axis=0).sum()), 1e-6)) for own in found]
+    return np.concatenate(found, axis=1), f"the {'last hidden layer' if inner else 'output'} of"
 
 
 def _heard(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:

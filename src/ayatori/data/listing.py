@@ -148,14 +148,21 @@ def _check_tables(folder: Path, inside: set[str]) -> None:
 def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
     """The pictures of a test folder or table, labelled as those of ``like`` are."""
     if path.is_dir():
+        if like.beside is not None:
+            raise AyatoriError(
+                f"the test '{path}' must be a table with the columns beside the files, however it is a folder"
+            )
         return _labelled(path, recipe)
     opened = open_table(path, recipe.encoding)
     named = named_pictures(opened, recipe, known=True)
     if named is None:
         raise AyatoriError(f"the test '{path}' must name files like the other rows, however no column does")
+    words: list[str] = []
     if like.beside is not None:
         recipe = dataclasses.replace(recipe, beside=tuple(like.beside.column_names))
-    return list_table(opened, named, recipe, tuple(column.name for column in like.target or ()))
+        words = [field.name for field in like.beside.schema if not pa.types.is_primitive(field.type)]
+    target = tuple(column.name for column in like.target or ())
+    return list_table(opened, named, recipe, target, words=words)
 
 
 def list_folder(

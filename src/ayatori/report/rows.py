@@ -183,7 +183,7 @@ def _from_table(
     path = Path(data["source"] or ".")
     if data["kind"] == "table" and path.is_dir() and data["source"]:
         return ["text"], [[_beginning(path / name, data["schema"])] for name in ids], ""
-    if not data["source"] or not path.is_file() or not _columns(data["schema"]):
+    if data["kind"] == "arrays" or not path.is_file() or not _columns(data["schema"]):
         return [], [], ""
     if path.stat().st_mtime > (run / "data.json").stat().st_mtime:
         return [], [], "The file has changed since the run, so the values of these rows are not shown."
