@@ -118,7 +118,7 @@ def audit(
         "suspects": _records(suspects),
         "outliers": _records(outliers),
         "error_floor": floor,
-        **_first_of(made, words, step_of(columns)),
+        **_first_of(made, words, step_of(columns, dataset.schema.dates)),
         "noise": _noise(suspicion, labels, dataset),
     }
     scores = (suspicion.score.astype(np.float32), outlier.astype(np.float32))

@@ -66,13 +66,20 @@ def giveaways(
     return list(found.values())
 
 
-def step_of(facts: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Sentence and next step about the first column that may have been written down after the fact."""
+def step_of(facts: Sequence[dict[str, Any]], dates: Sequence[str] = ()) -> dict[str, str]:
+    """Sentence and next step about the first column that may have been written down after the fact.
+
+    ``dates``: columns whose parts have names of their own.
+
+    >>> step_of([fact("seen: days", LEANT_ON, 0.9, "")], ("seen",))["step"]
+    "If column 'seen' is not known before the target is, leave it out: --drop seen."
+    """
     for one in facts:
         if one["what"] in (GIVEN_AWAY, LEANT_ON):
-            name = one["column"]
-            step = f"If column '{name}' is not known before the target is, leave it out: "
-            return {"sentence": one["sentence"], "step": f"{step}--drop {shlex.quote(name)}."}
+            name = next((date for date in dates if one["column"].startswith(f"{date}: ")), one["column"])
+            typed = shlex.quote(f'"{name}"' if "," in name else name)
+            step = f"If column '{name}' is not known before the target is, leave it out: --drop {typed}."
+            return {"sentence": one["sentence"], "step": step}
     return {"sentence": "", "step": ""}
 
 
