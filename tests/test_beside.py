@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -13,17 +14,20 @@ import pytest
 import torch
 from helpers import ENGINES, assert_close, command, pictures, plain_loop, settled
 from PIL import Image
+from starlette.testclient import TestClient
 from test_stack import same_bits, with_unused
 
 from ayatori import load
 from ayatori.data import load_like
 from ayatori.evaluate.matrix import whole_table
 from ayatori.export.whole import Whole, sample_inputs
+from ayatori.model import Model
 from ayatori.model_files import load_model
 from ayatori.nets import build, measure
 from ayatori.nets.beside import Beside, files_alone, has_beside
 from ayatori.recipe import DataRecipe, NetRecipe, change
 from ayatori.records import SCORE, SEALED, UNUSED, AyatoriError, Dataset, SchemaError
+from ayatori.serve import make_app
 from ayatori.train import train
 
 QUICK = ("--preset", "quick", "--folds", "3", "--no-look")
@@ -194,6 +198,30 @@ def figures(run: Path) -> dict[str, float]:
     }
 
 
+def served_as_predicted(model: Model, frame: pd.DataFrame, folder: Path, said: pd.DataFrame) -> None:
+    """A service is given each row's columns as JSON, with its file in base64."""
+    files = [base64.b64encode((folder / name).read_bytes()).decode() for name in frame["file"]]
+    columns = frame[["age", "sex"]].astype(object).where(frame[["age", "sex"]].notna(), None)
+    rows = [line | {"file": file} for line, file in zip(columns.to_dict("records"), files, strict=True)]
+    app = make_app(model, max_rows=100, max_bytes=10**6)
+    with TestClient(app, "http://127.0.0.1") as client:
+        reply = client.post("/predict", json={"rows": rows}).json()["rows"]
+        assert [line["label"] for line in reply] == said["label"].tolist()
+        np.testing.assert_allclose([line["probabilities"]["yes"] for line in reply], said["p_yes"], atol=1e-6)
+        assert 'type="file" name="file"' in client.get("/").text
+        for wrong, why in (
+            ({"age": 3, "sex": "f"}, "must be an object with"),
+            ({"age": 3, "file": files[0]}, "must have the column 'sex'"),
+            (rows[0] | {"file": "no base64"}, "must be base64 of a file"),
+        ):
+            refused = client.post("/predict", json={"rows": [wrong]})
+            assert refused.status_code == 422
+            assert why in refused.json()["error"]
+        assert client.post("/predict", content=b"x", headers={"Content-Type": "image/png"}).status_code == 415
+        request = client.get("/openapi.json").json()["components"]["schemas"]["Request"]
+        assert request["properties"]["rows"]["items"]["required"] == ["age", "sex", "file"]
+
+
 def test_a_run_with_columns_tells_what_neither_tells_alone_and_is_predicted_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,8 +248,8 @@ def test_a_run_with_columns_tells_what_neither_tells_alone_and_is_predicted_and_
     np.testing.assert_allclose(values.detach().numpy(), model.predict_values(given), atol=1e-5)
     assert not command(monkeypatch, "export", out, "--onnx", tmp_path / "m.onnx")
     assert command(monkeypatch, "predict", out, tmp_path / "scans of all", "-o", tmp_path / "q.csv") == 2
-    assert command(monkeypatch, "serve", out, "--port", "0") == 2
-    assert "beside pictures" in capsys.readouterr().err
+    capsys.readouterr()
+    served_as_predicted(model, pd.read_csv(fresh), tmp_path, said)
 
 
 @pytest.mark.parametrize("finetune", ["none", "auto", "all"])
@@ -253,7 +281,7 @@ def test_a_run_that_learned_from_columns_beside_files_is_no_source(
 
 
 def test_series_and_ensembles_take_columns_beside_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = np.random.default_rng(0)
     rows = []
@@ -269,6 +297,8 @@ def test_series_and_ensembles_take_columns_beside_them(
     assert not command(
         monkeypatch, "predict", tmp_path / "out", tmp_path / "all.csv", "-o", tmp_path / "p.csv"
     )
+    assert command(monkeypatch, "serve", tmp_path / "out", "--port", "0") == 2
+    assert "series must stand alone to be served" in capsys.readouterr().err
     schema = load_model(tmp_path / "out").schema
     assert schema.kind == "series"
     assert schema.numbers == ("extra",)

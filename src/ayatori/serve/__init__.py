@@ -50,11 +50,10 @@ def serve(
 
     with _listen(host, port) as listening:
         model = load_model(run, net, device)
-        if wanted := names_beside(model.schema):
+        if model.schema.kind in ("scans", "series") and (wanted := names_beside(model.schema)):
             raise AyatoriError(
-                "the model must look at one kind of inputs to be served, however it looks at columns "
-                f"({', '.join(wanted[:5])}) beside {model.schema.kind}; ayatori predict takes a table that "
-                "names the files"
+                f"{model.schema.kind} must stand alone to be served, however the model looks at columns "
+                f"({', '.join(wanted[:5])}) beside them; ayatori predict takes a table that names the files"
             )
         address, port = listening.getsockname()[:2]
         local = ipaddress.ip_address(address).is_loopback

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ayatori.data import load_like, read_blocks
+from ayatori.data.beside import names_beside
 from ayatori.data.columns import text_of
 from ayatori.data.files import UNNAMED, open_table
 from ayatori.data.measured import side_by_side
@@ -30,6 +31,7 @@ from ayatori.data.rows import row_numbers
 from ayatori.data.series_files import decode_series
 from ayatori.data.steps import packed
 from ayatori.data.table import date_parts
+from ayatori.data.table_like import inputs_like
 from ayatori.recipe import nearest
 from ayatori.records import AyatoriError, Dataset, Schema
 from ayatori.serve.files import read_files
@@ -37,6 +39,7 @@ from ayatori.serve.limits import Limits, RequestError, Upload, check_count
 
 SPARE_VALUES = 64  # a row, beside twice its columns: far more than a sound request has
 COMMAS = 200  # in a text, on average
+FILE = "file"  # what stands for the file in a row that has columns, too
 
 
 Kind = Literal["number", "date", "category", "text"]
@@ -47,7 +50,14 @@ def takes_pictures(schema: Schema) -> bool:
     """Whether files are read, pictures, recordings or scans; arrays of other shapes are not made of them."""
     if schema.kind == "scans":
         return True
+    if is_beside(schema):
+        return False
     return schema.image is not None and schema.image[0] in (1, 3) and schema.image[1] == schema.image[2]
+
+
+def is_beside(schema: Schema) -> bool:
+    """Whether a row has columns beside its file, and so comes as JSON."""
+    return schema.kind in ("pictures", "recordings") and bool(names_beside(schema))
 
 
 def files_of_schema(schema: Schema) -> str:
@@ -66,8 +76,8 @@ def media_types(schema: Schema) -> tuple[str, ...]:
 
 
 def takes_rows(schema: Schema) -> bool:
-    """Whether JSON has "rows": objects for a table, lists for arrays."""
-    return schema.kind not in ("pictures", "recordings", "scans", "series")
+    """Whether JSON has "rows": objects for a table or files with columns, lists for arrays."""
+    return is_beside(schema) or schema.kind not in ("pictures", "recordings", "scans", "series")
 
 
 def is_one_each(schema: Schema) -> bool:
@@ -135,6 +145,8 @@ def _read_json(content: bytes, schema: Schema, limits: Limits) -> Dataset:
         return _listed_series(rows, schema)
     if key != "rows":
         return read_files([_unpacked(at, text) for at, text in enumerate(rows)], schema, limits)
+    if is_beside(schema):
+        return _with_files(rows, schema, limits)
     if schema.kind == "table":
         return load_like(_table(rows, schema), schema)
     return load_like(_array(rows, schema), schema)
@@ -178,6 +190,20 @@ def _table(rows: Sequence[Any], schema: Schema) -> pa.Table:
         if any(name is not None for name in named):
             arrays[schema.id_column] = _column(schema.id_column, "category", named)
     return pa.table(arrays)
+
+
+def _with_files(rows: Sequence[Any], schema: Schema, limits: Limits) -> Dataset:
+    """JSON objects with a file, in base64, beside their columns."""
+    for at, row in enumerate(rows):
+        if not isinstance(row, dict) or FILE not in row:
+            found = _some(row) if isinstance(row, dict) else _called(row)
+            raise RequestError(
+                422, f'row {at} (the first is 0) must be an object with "{FILE}", however it is {found}'
+            )
+    files = read_files([_unpacked(at, row[FILE]) for at, row in enumerate(rows)], schema, limits)
+    table = _table([{name: row[name] for name in row if name != FILE} for row in rows], schema)
+    columns = inputs_like(table, schema, np.arange(len(rows)))
+    return dataclasses.replace(files, inputs={**files.inputs, **columns})
 
 
 def check_names(

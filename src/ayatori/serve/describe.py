@@ -9,9 +9,11 @@ from ayatori.model import Model
 from ayatori.records import Schema
 from ayatori.serve.answers import value_names
 from ayatori.serve.bodies import (
+    FILE,
     Kind,
     columns_of,
     files_of_schema,
+    is_beside,
     is_one_each,
     media_types,
     others_of,
@@ -54,7 +56,8 @@ def page_facts(model: Model, limits: Limits) -> dict[str, Any]:
     ]
     return facts_of(model) | {
         "target": ", ".join(schema.target),
-        "columns": columns if schema.kind == "table" else [],
+        "columns": columns if schema.kind == "table" or is_beside(schema) else [],
+        "file": is_beside(schema),
         "pictures": takes_pictures(schema),
         "csv": schema.image is None,
         "several": is_one_each(schema),
@@ -71,13 +74,13 @@ def json_example(schema: Schema) -> dict[str, Any]:
     if not takes_rows(schema):
         first = {"recordings": "UklGRg==", "scans": "H4sIAAAAAAA=", "pictures": "iVBORw0KGgo="}
         return {files_of_schema(schema): [first[files_of_schema(schema)]]}
-    if schema.kind == "table":
+    if schema.kind == "table" or is_beside(schema):
         values: dict[Kind, Any] = {"number": 0, "date": "2026-01-31", "text": "some words"}
         row = {
             name: schema.categories[name][0] if kind == "category" else values[kind]
             for name, kind in columns_of(schema).items()
         }
-        return {"rows": [row]}
+        return {"rows": [row | ({FILE: "iVBORw0KGgo="} if is_beside(schema) else {})]}
     zeros: Any = 0
     for size in reversed(schema.image or schema.series or (len(schema.numbers),)):
         zeros = [zeros] * size
@@ -212,8 +215,10 @@ def _request(schema: Schema, limits: Limits) -> dict[str, Any]:
 
 
 def _row(schema: Schema) -> dict[str, Any]:
-    if schema.kind == "table":
+    if schema.kind == "table" or is_beside(schema):
         columns = {name: _value(kind, schema, name) for name, kind in columns_of(schema).items()}
+        if is_beside(schema):
+            columns[FILE] = {"type": "string", "contentEncoding": "base64"}
         others: dict[str, Any] = {name: {"description": "Not looked at"} for name in others_of(schema)}
         if schema.id_column:
             others[schema.id_column] = {"description": "What the row is called in the answer"}
