@@ -77,7 +77,7 @@ def table_of(folder: Path, n: int = 150, seed: int = 0, name: str = "patients.cs
 def test_columns_that_are_named_stand_beside_the_files_and_others_are_left_out(tmp_path: Path) -> None:
     path = table_of(tmp_path)
     frame = pd.read_csv(path)
-    dataset = load(path, recipe=DataRecipe(target="ill", beside=("sex", "age")))
+    dataset = load(path, recipe=DataRecipe(target="ill", beside=("sex", "age", "sex")))
     np.testing.assert_array_equal(dataset.inputs["numbers"][:, 0], frame["age"])
     assert dataset.schema.categories == {"sex": ("f", "m")}
     assert dataset.inputs["image"].shape == (150, 1, 12, 12)

@@ -434,7 +434,7 @@ def _beside(opened: TableSource, recipe: DataRecipe, used: Collection[str]) -> l
     for name in recipe.beside:
         if name in used:
             raise AyatoriError(f"column '{name}' cannot stand beside the files, however it has another use")
-    return list(recipe.beside)
+    return list(dict.fromkeys(recipe.beside))
 
 
 def _with_target(listing: Listing, columns: list[RawColumn]) -> Listing:
