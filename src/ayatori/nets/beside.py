@@ -24,7 +24,7 @@ COLUMNS = ("numbers", "categories", "words")
 OWN = (0.005, 0.32)
 QUIET = 0.1  # of a table's network alone, that columns begin by saying little; of nothing, Adam makes noise
 SLOWER = 0.3  # a head on frozen features, that columns may be heard (dev/LOG.md, 2026-11-28)
-THEIRS = {"embedded": (1e-3, 0.1), "source": (3e-4, 0.05), "image": (4e-3, 0.05), "series": (4e-3, 0.05)}
+HEAD, TUNED, FRESH = (1e-3, 0.1), (3e-4, 0.05), (4e-3, 0.05)
 Rates = dict[str, tuple[float, float]]
 
 
@@ -115,7 +115,7 @@ def stand_beside(files: tuple[nn.Module, nn.Module], spec: NetSpec) -> tuple[nn.
         with torch.no_grad():
             body.last.weight.mul_(QUIET)
             body.last.bias.zero_()
-    theirs = next((THEIRS[kind] for kind in THEIRS if kind in spec.sizes), OWN)
+    theirs = HEAD if "embedded" in spec.sizes else TUNED if spec.name == "tuned" else FRESH
     pace = (OWN[0] / theirs[0], OWN[1] / theirs[1])
     slower = SLOWER if "embedded" in spec.sizes else 1.0
     return BesideFront(files[0], front), Beside(files[1], body, slower, pace)
