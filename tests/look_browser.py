@@ -87,8 +87,8 @@ class Browser:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def open(self, page: Path, width: int = 1000, height: int = 1400, dark: bool = False) -> None:
-        """Show a page, and wait until its map is drawn."""
+    def open(self, page: Path | str, width: int = 1000, height: int = 1400, dark: bool = False) -> None:
+        """Show a file, or an address, and wait until its map is drawn."""
         self.events = []
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -100,7 +100,7 @@ class Browser:
         self.call("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self.wait_for(
             "document.readyState === 'complete' && (window.ayatori || !document.getElementById('look-data'))"
         )

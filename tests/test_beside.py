@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from helpers import ENGINES, assert_close, command, pictures, plain_loop, settled
+from look_browser import CHROMIUM, Browser
 from PIL import Image
 from starlette.testclient import TestClient
-from test_stack import same_bits, with_unused
+from test_serve import running_server
+from test_stack import assert_foreign_rows_change_nothing
 
 from ayatori import load
 from ayatori.data import load_like
@@ -26,7 +28,7 @@ from ayatori.model_files import load_model
 from ayatori.nets import build, measure
 from ayatori.nets.beside import Beside, files_alone, has_beside
 from ayatori.recipe import DataRecipe, NetRecipe, change
-from ayatori.records import SCORE, SEALED, UNUSED, AyatoriError, Dataset, SchemaError
+from ayatori.records import AyatoriError, Dataset, SchemaError
 from ayatori.serve import make_app
 from ayatori.train import train
 
@@ -157,15 +159,7 @@ def test_what_files_and_columns_say_adds_up() -> None:
 def test_columns_a_member_may_not_see_change_nothing_of_it(engine: str, net: str) -> None:
     dataset = beside()
     plan, recipe = settled(dataset, net=net, engine=engine, epochs=2)
-    plan = with_unused(plan)
-    before = train(dataset, plan, recipe)
-    foreign = np.flatnonzero(np.isin(plan.roles[:, 0], [SCORE, SEALED, UNUSED]))
-    for name, value in (("numbers", np.nan), ("categories", 1), ("image", 255)):
-        changed = {**dataset.inputs, name: dataset.inputs[name].copy()}
-        changed[name][foreign] = value
-        after = train(dataclasses.replace(dataset, inputs=changed), plan, recipe)
-        assert same_bits(before[0], after[0])
-        assert not same_bits(before[1], after[1])  # who may see these rows did
+    assert_foreign_rows_change_nothing(dataset, plan, recipe, (np.nan, 1))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -250,6 +244,32 @@ def test_a_run_with_columns_tells_what_neither_tells_alone_and_is_predicted_and_
     assert command(monkeypatch, "predict", out, tmp_path / "scans of all", "-o", tmp_path / "q.csv") == 2
     capsys.readouterr()
     served_as_predicted(model, pd.read_csv(fresh), tmp_path, said)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+def test_the_page_of_a_service_sends_the_columns_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = table_of(tmp_path, 60), tmp_path / "run"
+    words = ("run", path, "--target", "ill", "--beside", "age,sex", *QUICK, "--epochs", "1")
+    assert not command(monkeypatch, *words, "--baselines", "none", "-o", out)
+    name = pd.read_csv(path)["file"][0]
+    picture = base64.b64encode((tmp_path / name).read_bytes()).decode()
+    with running_server(out) as (_, address), Browser(tmp_path / "profile") as browser:
+        browser.open(address)
+        browser.run(
+            f"""(() => {{
+              const raw = Uint8Array.from(atob("{picture}"), letter => letter.charCodeAt(0));
+              const chosen = new DataTransfer(), form = document.querySelector("#one");
+              chosen.items.add(new File([raw], "one.png", {{type: "image/png"}}));
+              form.elements.file.files = chosen.files;
+              form.elements[0].value = "61";
+              form.requestSubmit();
+            }})()"""
+        )
+        browser.wait_for("document.querySelector('#answer tbody img')")
+        assert re.search(r"(yes|no)\n(.|\n)*%", browser.run("document.querySelector('#answer').innerText"))
+        assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("finetune", ["none", "auto", "all"])

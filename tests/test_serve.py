@@ -728,8 +728,8 @@ def test_what_cannot_be_listened_on_is_said_in_one_sentence(run: Path) -> None:
         serve(run, max_rows=0)
 
 
-@pytest.fixture(scope="module")
-def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+@contextlib.contextmanager
+def running_server(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A real server, and its address."""
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     process = subprocess.Popen(
@@ -751,14 +751,16 @@ def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate()
 
 
+@pytest.fixture(scope="module")
+def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with running_server(run) as one:
+        yield one
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
 def test_the_page_shows_answers_in_a_browser(server: tuple[Any, str], tmp_path: Path) -> None:
-    class Address:
-        def as_uri(self) -> str:
-            return server[1]
-
     with Browser(tmp_path) as browser:
-        browser.open(Address(), width=390)  # type: ignore[arg-type]
+        browser.open(server[1], width=390)
         browser.run(
             "document.querySelector('#one input').value = '2'; document.querySelector('#one button').click()"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -91,9 +91,23 @@ def spoiled(dataset: Dataset, rows: np.ndarray, value: float) -> Dataset:
     """The data with other inputs and other labels in these rows."""
     inputs, target = {name: values.copy() for name, values in dataset.inputs.items()}, dataset.labels.copy()
     for name, values in inputs.items():
-        values[rows] = 255 - values[rows] if name == "image" else value
+        other = -1 if np.isnan(value) and values.dtype.kind == "i" else value  # how a category is missing
+        values[rows] = 255 - values[rows] if name == "image" else other
     target[rows] = (target[rows] + 1) % 3
     return dataclasses.replace(dataset, inputs=inputs, target=target)
+
+
+def assert_foreign_rows_change_nothing(
+    dataset: Dataset, plan: Plan, recipe: Recipe, values: Sequence[float]
+) -> None:
+    """Member 0 learns the same bits whatever stands in rows that it may not see; others do not."""
+    plan = with_unused(plan)
+    before = train(dataset, plan, recipe)
+    foreign = np.flatnonzero(np.isin(plan.roles[:, 0], [SCORE, SEALED, UNUSED]))
+    for value in values:
+        after = train(spoiled(dataset, foreign, value), plan, recipe)
+        assert same_bits(before[0], after[0])
+        assert not same_bits(before[1], after[1])
 
 
 LEAKS = [

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.naive_bayes import BernoulliNB
-from test_stack import same_bits, spoiled, with_unused
+from test_stack import assert_foreign_rows_change_nothing
 from torch.nn import functional
 
 from ayatori import Classifier, load
@@ -32,7 +32,7 @@ from ayatori.nets import build, measure
 from ayatori.nets.joined import Joined
 from ayatori.nets.words import BEGIN, Said, begin_texts
 from ayatori.recipe import DataRecipe, NetRecipe
-from ayatori.records import SCORE, SEALED, UNUSED, AyatoriError, SchemaError
+from ayatori.records import AyatoriError, SchemaError
 from ayatori.train import train
 
 GOOD, BAD = (
@@ -314,13 +314,7 @@ def test_terms_that_own_rows_do_not_hold_say_nothing_whatever_is_learned() -> No
 def test_texts_a_member_may_not_see_change_nothing_of_it(engine: str, net: str) -> None:
     dataset = texts()
     plan, recipe = settled(dataset, net=net, engine=engine, epochs=2)
-    plan = with_unused(plan)
-    before = train(dataset, plan, recipe)
-    for value in (-1, 3):
-        foreign = np.flatnonzero(np.isin(plan.roles[:, 0], [SCORE, SEALED, UNUSED]))
-        after = train(spoiled(dataset, foreign, value), plan, recipe)
-        assert same_bits(before[0], after[0])
-        assert not same_bits(before[1], after[1])  # who may see these rows did
+    assert_foreign_rows_change_nothing(dataset, plan, recipe, (-1, 3))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

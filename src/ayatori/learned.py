@@ -113,15 +113,14 @@ def hidden(network: Network, inputs: Mapping[str, np.ndarray], rows: np.ndarray)
     if "words" in inputs and not of_files(inputs):
         return _heard(network, inputs, rows), "the words, as weighed by"
     voices = voices_of(network)
-    lasts = [[part for part in voice.modules() if isinstance(part, nn.Linear)][-1:] for voice in voices]
+    layers = [[part for part in voice.modules() if isinstance(part, nn.Linear)] for voice in voices]
+    lasts = [own[-1] for own in layers if own]
     alone = len(voices) == 1
-    inner = all(lasts) and not (
-        alone and (lasts[0][0] is network.body or len(list(network.body.parameters())) <= 2)
-    )
+    shallow = alone and (lasts == [network.body] or len(list(network.body.parameters())) <= 2)
+    inner = len(lasts) == len(voices) and not shallow
     caught: list[Tensor] = []
     hooks = [
-        last.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
-        for (last,) in (lasts if inner else [])
+        last.register_forward_pre_hook(lambda _, given: caught.append(given[0])) for last in lasts if inner
     ]
     seen = {name: inputs[name] for name in reads(network.spec.name, inputs, "beside" in network.spec.sizes)}
     parts: list[list[np.ndarray]] = []

@@ -57,7 +57,8 @@ def giveaways(
         follows = _follows(table, target[first], dataset.task != "regression")
         about = _Target(label, target[later], dataset.task != "regression", seed)
         near = [columns[at] for at in np.flatnonzero(follows > CLOSE).tolist()]
-        sure = [column for column in near if about.is_away(about.told([column], later))]
+        told = [(column, about.told([column], later)) for column in near]
+        sure = [(column, figure) for column, figure in told if about.is_away(figure)]
         leading = [columns[at] for at in np.argsort(-follows, kind="stable")[:LEADING].tolist()]
         facts = list(_away(about, columns, sure, later))
         if not sure and len(columns) >= MANY:
@@ -119,16 +120,15 @@ class _Target:
 
 
 def _away(
-    about: _Target, columns: Sequence[Column], sure: list[Column], rows: np.ndarray
+    about: _Target, columns: Sequence[Column], sure: Sequence[tuple[Column, float]], rows: np.ndarray
 ) -> Iterator[dict[str, Any]]:
-    """Columns that are ``sure`` to tell the target, and whether the others together do too."""
-    rest = [column for column in columns if column not in sure]
+    """Columns that are ``sure`` to tell the target, and how well; and whether the others together do too."""
+    names = {column.name for column, _ in sure}
+    rest = [column for column in columns if column.name not in names]
     if not (sure and rest):
         return
-    together = about.told(rest, rows)
-    easy = about.is_away(together)
-    for column in sure:
-        figure = about.told([column], rows)
+    easy = about.is_away(about.told(rest, rows))
+    for column, figure in sure:
         if not easy:
             yield fact(
                 *(column.name, GIVEN_AWAY, figure),
