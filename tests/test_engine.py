@@ -17,6 +17,7 @@ from ayatori.train import settle, train
 from ayatori.train.crew import crew
 from ayatori.train.engine import Machine, choose, look, one_core
 from ayatori.train.stack import Stack
+from ayatori.train.stream import make_stream
 from ayatori.train.tune import tune
 
 CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
@@ -198,3 +199,28 @@ def test_settings_of_the_engine_are_checked(setting: dict, said: str) -> None:
     plan, recipe = settled(table())
     with pytest.raises(AyatoriError, match=said):
         settle(change(recipe, "engine", **setting), table(), plan)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "noted_in"),
+    [(40, 40, 1), (4, 40, None), (40, 4, 6)],
+    ids=["sure to pay", "too few steps", "once as many were made without"],
+)
+def test_a_stack_notes_its_step_where_that_is_repaid(
+    epochs: int, patience: int, noted_in: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, seen = Stack.note, []
+    monkeypatch.setattr(
+        Stack, "note", lambda stack, given: seen.append(epoch_of(stack)) or note(stack, given)
+    )
+    dataset = table()
+    plan, recipe = settled(dataset, engine="stacked", epochs=epochs, batch_size=16)
+    recipe = change(recipe, "train", patience=patience, learning_rate=1e-4)
+    steps = make_stream(dataset, plan, recipe).steps
+    monkeypatch.setattr("ayatori.train.loop.NOTED_FROM", 5 * steps)
+    train(dataset, plan, recipe)
+    assert seen[:1] == ([noted_in] if noted_in else [])
+
+
+def epoch_of(stack: Stack) -> int:
+    return stack.learners[0].progress.epoch + 1

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ayatori.nets import pictures
-from ayatori.nets.network import NetSpec, Network
+from ayatori.nets.network import NetSpec, Network, lay_out
 from ayatori.nets.own import build_own
 from ayatori.nets.pictures import PictureFront, build_pictures, measure_pictures, picture_defaults
 from ayatori.records import AyatoriError, Schema
@@ -106,6 +106,40 @@ def test_channels_last_gives_the_same_logits():
     net.to(memory_format=torch.channels_last)
     got = net({"image": image.to(memory_format=torch.channels_last)})
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_channels_of_a_pixel_lie_side_by_side_through_the_network_and_on_the_way_back(channels):
+    net = network((channels, 28, 28))
+    lay_out(net)
+    forth, back = [], []
+
+    def watch(module, given, said):
+        if said.ndim == 4 and said.requires_grad:
+            forth.append(side_by_side(said))
+            said.register_hook(lambda gradient: back.append(side_by_side(gradient)))
+
+    for part in net.body.modules():
+        if isinstance(part, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d | nn.ReLU):
+            part.register_forward_hook(watch)
+    net({"image": torch.from_numpy(noise(6, channels, 28, 28))}).sum().backward()
+    assert len(forth) == len(back) > 12
+    assert all(forth)
+    assert all(back)
+
+
+def side_by_side(pixels: torch.Tensor) -> bool:
+    return pixels.stride(1) == 1
+
+
+def test_weights_in_the_order_of_an_earlier_version_say_the_same():
+    net, picture = network((1, 28, 28)).eval(), torch.from_numpy(noise(6, 1, 28, 28))
+    parts = list(net.body)
+    earlier = nn.Linear(parts[-1].in_features, parts[-1].out_features)
+    earlier.load_state_dict(parts[-1].state_dict())
+    with torch.no_grad():
+        maps = nn.Sequential(*parts[:-3])(net.front({"image": picture}))
+        torch.testing.assert_close(net({"image": picture}), earlier(maps.flatten(1)))
 
 
 def test_any_activation_and_the_options_reach_the_network():

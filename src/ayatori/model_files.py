@@ -15,7 +15,7 @@ from ayatori.embed import Frozen
 from ayatori.ensemble.stacking import make_last
 from ayatori.evaluate import Fitted
 from ayatori.model import Model
-from ayatori.nets import NetSpec, Network, find_net, rebuild
+from ayatori.nets import NetSpec, Network, find_net, lay_out, rebuild
 from ayatori.nets.source import load_state, source_of, state_of
 from ayatori.recipe import NetRecipe
 from ayatori.records import AyatoriError, Group, Last, Schema, Task, Vote
@@ -258,6 +258,8 @@ def _network(path: Path, item: Mapping[str, Any], net: Any) -> Network:
             )
         own = find_net(NetRecipe(name=net), "image" if "image" in spec.sizes else "table")[1]
     network = rebuild(spec, own)
+    if "image" in spec.sizes:
+        lay_out(network)
     try:
         network.load_state_dict(safetensors.torch.load(content))
     except (safetensors.SafetensorError, RuntimeError) as error:

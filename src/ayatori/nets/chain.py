@@ -268,7 +268,8 @@ class Seen(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         quarters = nn.functional.adaptive_avg_pool2d(maps, PLACES).flatten(1)
-        return torch.cat([quarters, self.last(maps.flatten(1))], 1)
+        said = nn.functional.linear(maps.flatten(1), self.last.weight, self.last.bias)
+        return torch.cat([quarters, said], 1)
 
 
 def parts_of_own(network: Network) -> tuple[list[nn.Module], int]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 # how torch says that operations cannot be noted; one goes on without
 UNNOTED = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, LookupError)
@@ -40,7 +40,7 @@ def noted(function: Callable[..., Any], given: Sequence[Tensor]) -> Callable[...
     notes = _Notes(given)
     with notes:
         said = function(*given)
-    notes.graph.output(tree_map_only(Tensor, notes.node, said))
+    notes.graph.output(map_aggregate(said, notes._named))
     notes.graph.eliminate_dead_code()
     return fx.GraphModule(notes.root, notes.graph).forward
 
@@ -76,12 +76,16 @@ class _Notes(TorchDispatchMode):
             raise RuntimeError(f"{func} depends on values")
         if func is torch.ops.aten.lift_fresh.default:  # a constant that was written out in the code
             self._name(args[0], self._attribute(args[0].clone()))
-        named = tree_map_only(Tensor, self.node, (tuple(args), dict(kwargs or {})))
-        named = tree_map_only(torch.Generator, self._attribute, named)
+        named = map_aggregate((tuple(args), dict(kwargs or {})), self._named)
         said = func(*args, **(kwargs or {}))
         node = self.graph.call_function(func, *named)
         self._name(said, node)
         return said
+
+    def _named(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.node(value)
+        return self._attribute(value) if isinstance(value, torch.Generator) else value
 
     def _attribute(self, value: Any) -> fx.Node:
         name = f"constant_{len(self.graph.nodes)}"

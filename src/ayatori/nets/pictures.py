@@ -92,6 +92,37 @@ class Residual(nn.Module):
         return self.act(picture + self.convolutions(picture))
 
 
+class Flatten(nn.Flatten):
+    """Pictures in the order in which they lie in memory: nothing is copied, and what comes back lies so too,
+    which the activation before it takes a fifth of the time for.
+
+    **Shape** (b, c, h, w) -> (b, h * w * c)
+    """
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return picture.permute(0, 2, 3, 1).flatten(1)
+
+
+class Places(nn.Linear):
+    """A linear layer of pictures (b, c, h, w) of these ``sizes``, as ``Flatten`` gives them.
+
+    Its weights are in the order (c, h, w), as those of any layer behind ``nn.Flatten``.
+
+    >>> picture, layer = torch.rand(5, 2, 3, 4), Places((2, 3, 4), 7)
+    >>> apart = nn.functional.linear(picture.flatten(1), layer.weight, layer.bias)
+    >>> bool(torch.allclose(layer(Flatten()(picture)), apart, atol=1e-6))
+    True
+    """
+
+    def __init__(self, sizes: tuple[int, int, int], outputs: int) -> None:
+        super().__init__(int(np.prod(sizes)), outputs)
+        self.sizes = sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.unflatten(1, self.sizes).permute(0, 2, 3, 1).flatten(1)
+        return nn.functional.linear(x, weight, self.bias)
+
+
 def build_pictures(spec: NetSpec) -> tuple[nn.Module, nn.Module]:
     """The front and the body that ``spec`` describes.
 
@@ -160,7 +191,7 @@ def _cnn(image: list[int], outputs: int, act: str, *, width: int, depth: int, dr
     layers += _layer(channels, width, act)
     layers += [Residual(width, act) for _ in range(depth)]
     # the places are kept, not averaged: small pictures show their object in the middle
-    layers += [nn.Flatten(), Dropout(dropout), nn.Linear(width * height * across, outputs)]
+    layers += [Flatten(), Dropout(dropout), Places((width, height, across), outputs)]
     return nn.Sequential(*layers)
 
 

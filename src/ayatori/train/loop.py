@@ -62,7 +62,8 @@ from ayatori.train.vary import pair_own, vary_own
 
 AHEAD = 4  # shared batches that are read together; at most three times as many wait in memory
 LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
-NOTED_FROM = 300  # steps that a stack must have before it, for taking notes (a tenth of a second) to pay
+# steps that repay notes (a tenth of a second) of a stack's step; of a network alone so many times as many
+NOTED_FROM, NOTED_ALONE = 20, 5
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
 Checkpoint = tuple[dict[int, dict], dict[str, Tensor]]  # progress of each member, tensors
 OnEpoch = Callable[[Epoch], bool | None]
@@ -78,7 +79,7 @@ class Job:
     recipe: Recipe
     stream: Stream
     device: torch.device
-    noted_from: int | None = None  # steps; None: NOTED_FROM
+    note_at_once: bool = False  # each stack's step, as in a long training
     offsets: np.ndarray | None = None  # (members, n, outputs): what each member adds a step to
     soft: np.ndarray | None = None  # (n, outputs) or (members, n, outputs): what they learn instead of labels
     start: Sequence[
@@ -184,15 +185,26 @@ def form(active: Sequence[Learner], job: Job, before: Sequence[Stack]) -> list[S
     for part in parts:
         stack = kept.get(tuple(one.index for one in part))
         if stack is None:
-            least = NOTED_FROM if job.noted_from is None else job.noted_from
-            left = (job.recipe.train.epochs - part[0].progress.epoch) * job.stream.steps
             stack = Stack(part, engine)
-            if job.stream.shared is None and left >= least:
-                given = _given(stack, job, Batch((job.recipe.seed, part[0].progress.epoch, 0), 0.0))
-                if given is not None:
-                    stack.note(given)
+        if job.stream.shared is None and not stack.asked_to_note and _notes_pay(stack, job):
+            given = _given(stack, job, Batch((job.recipe.seed, part[0].progress.epoch, 0), 0.0))
+            if given is not None:
+                stack.note(given)
         stacks.append(stack)
     return stacks
+
+
+def _notes_pay(stack: Stack, job: Job) -> bool:
+    """Whether so many steps are sure that notes are repaid, or so many were made without (as one who rents
+    skis, and does not know for how long, buys them once the rent has come to their price)."""
+    if job.note_at_once:
+        return True
+    settings, steps = job.recipe.train, job.stream.steps
+    price = NOTED_FROM * (NOTED_ALONE if stack.joined.alone else 1)
+    epochs = settings.epochs - stack.learners[0].progress.epoch
+    waited = max(one.progress.epoch - max(one.progress.best_epoch, 0) for one in stack.learners)
+    sure = min(epochs, settings.patience - waited) * steps
+    return epochs * steps >= price and max(sure, stack.made) >= price
 
 
 def _stacks(learner: Learner, stream: Stream) -> bool:

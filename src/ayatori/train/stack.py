@@ -45,6 +45,7 @@ class Stack:
         self._groups = self._make_groups()
         self._wanted = [value for value in self.joined.parameters.values() if value.requires_grad]
         self._noted: tuple[Callable[..., Any], list[Any]] | None = None
+        self.asked_to_note, self.made = False, 0  # steps so far
         self._rate = max(one.learning_rate for one in learners)
         self._decay = learners[0].weight_decay
         self._equal = len({(one.learning_rate, one.weight_decay) for one in learners}) == 1
@@ -109,6 +110,7 @@ class Stack:
         They need no autograd and little Python then. False, and nothing changed, where that cannot be done or
         where noted operations give something else.
         """
+        self.asked_to_note = True
         given = self._standard(given)
         kept = [value.clone() for value in self.joined.buffers.values()]
 
@@ -280,6 +282,7 @@ class Stack:
             learner.train_loss = mean
             learner.progress.steps += self._steps
         self._sum = torch.zeros_like(self._sum)
+        self.made += self._steps
         self._rows, self._steps = 0.0, 0
 
 

@@ -75,8 +75,8 @@ def seconds_of_step(dataset: Dataset, plan: Plan, recipe: Recipe, traits: Traits
     stream = dataclasses.replace(stream, steps=steps)
     recipe = change(recipe, "train", epochs=EPOCHS, patience=EPOCHS + 1)
     lines: list[Epoch] = []
-    # traced as a long training is
-    job = Job(dataset, _with_few_stop_rows(plan), recipe, stream, pick_device(recipe.train.device), 0)
+    few = _with_few_stop_rows(plan)
+    job = Job(dataset, few, recipe, stream, pick_device(recipe.train.device), note_at_once=True)
     train_members(job, range(plan.members), None, lambda learners: None, lines.append)
     seconds = [sum(line.seconds for line in lines if line.epoch == epoch) for epoch in range(2, EPOCHS + 1)]
     return min(seconds) / steps
