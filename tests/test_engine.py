@@ -154,6 +154,13 @@ def test_what_is_asked_for_is_done_unless_it_cannot_be() -> None:
     assert choose(EngineRecipe(), SMALL, 16, 5, False, machine).dtype == "float32"
 
 
+@pytest.mark.parametrize(("tiles", "dtype"), [(False, "bfloat16"), (True, "float32")])
+def test_products_too_small_for_the_tiles_of_a_processor_stay_in_float32(tiles: bool, dtype: str) -> None:
+    machine = Machine("cpu", 2, bf16=True, tiles=tiles)
+    assert choose(EngineRecipe(), SMALL, 256, 5, False, machine).dtype == dtype
+    assert choose(EngineRecipe(), MIDDLE, 256, 5, False, machine).dtype == "bfloat16"
+
+
 def test_tuning_tries_the_ways_and_says_what_it_found_and_training_is_as_without_it() -> None:
     dataset = table()
     plan, recipe = settled(dataset, engine="turns")

@@ -19,6 +19,7 @@ from ayatori.recipe import EngineRecipe
 Mode = Literal["auto", "stacked", "turns"]
 STACKED_BELOW = 100e6  # floating-point operations of one call of a layer, forward and backward
 BF16_FROM, BF16_STACKED = 60e6, 5e6  # of one step of one member, in turn and in a stack
+BF16_TILES = 30e6  # the same in a stack, where products are done by tiles, which small ones cannot fill
 TURNS_FROM = 60e6  # of one step of one member, for each to have a thread where they take turns
 THREADS_FROM = 2.5e9  # of one step of all members, where they are stacked
 # where threads that wait sleep at once: of one step of each thread's stack, an operation in bfloat16 counting
@@ -35,6 +36,7 @@ class Machine:
     cores: int  # that torch may use
     bf16: bool  # whether matrix products in bfloat16 are faster than in float32
     patient: bool = False  # threads that wait for one another sleep, as those of the command do
+    tiles: bool = False  # whether those products are done by tiles (AMX)
 
 
 def look(device: torch.device) -> Machine:
@@ -43,8 +45,9 @@ def look(device: torch.device) -> Machine:
         return Machine("cuda", 1, torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return Machine(device.type, 1, False)
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return Machine("cpu", torch.get_num_threads(), bool(fast), _patient())
+    tiles = bool(torch.cpu._is_amx_tile_supported())
+    fast = tiles or bool(torch.cpu._is_avx512_bf16_supported())
+    return Machine("cpu", torch.get_num_threads(), fast, _patient(), tiles)
 
 
 def _patient() -> bool:
@@ -82,7 +85,8 @@ def choose(
         mode, why = engine.mode, engine.why or "it was asked for"
     dtype = engine.dtype
     if dtype == "auto":
-        fast = machine.bf16 and flops > (BF16_STACKED if mode == "stacked" else BF16_FROM)
+        stacked = BF16_TILES if machine.tiles else BF16_STACKED
+        fast = machine.bf16 and flops > (stacked if mode == "stacked" else BF16_FROM)
         dtype = "bfloat16" if fast else "float32"
     cost = flops / 2 if dtype == "bfloat16" else flops
     threads = engine.threads or _threads(mode, flops, cost + PATIENT_ROW * batch_size, members, machine)
