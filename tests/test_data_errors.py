@@ -163,7 +163,7 @@ def test_bad_npz_files_are_refused(tmp_path: Path) -> None:
     X, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
     path = tmp_path / "d.npz"
     for arrays, words in (
-        ({"x": X, "y": y}, ["an array 'X'", "x, y"]),
+        ({"pixels": X, "y": y}, ["an array 'X'", "pixels, y"]),
         ({"X": X}, ["a target 'y'"]),
         ({"X": X, "y": y, "X_test": X}, ["or neither"]),
         ({"X": X, "y": y, "groups": y[:3]}, ["groups"]),

@@ -407,6 +407,15 @@ def test_arrays_of_pictures_are_told_from_their_shape(place: int) -> None:
     assert load(pixels[:, 0], y=[0, 1] * 6).inputs["image"].shape == (12, 1, 6, 8)
 
 
+@pytest.mark.parametrize("names", [("x", "y"), ("data", "target"), ("images", "labels"), ("X", "labels")])
+def test_an_npz_may_call_its_arrays_as_others_do(tmp_path: Path, names: tuple[str, str]) -> None:
+    x, y = np.arange(40.0).reshape(20, 2), np.repeat(["no", "yes"], 10)
+    np.savez(tmp_path / "d.npz", **dict(zip(names, (x, y), strict=True)))
+    dataset = load(tmp_path / "d.npz")
+    np.testing.assert_array_equal(dataset.inputs["numbers"], x)
+    assert [dataset.classes[code] for code in dataset.labels] == list(y)
+
+
 def test_an_npz_brings_its_own_test_groups_and_ids(tmp_path: Path) -> None:
     digits = load_digits()
     X, y = digits.images / 16, digits.target

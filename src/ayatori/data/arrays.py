@@ -31,10 +31,10 @@ DAMAGE = (
     zlib.error,
 )
 _KEYS = ("X", "y", "groups", "ids", "X_test", "y_test")
-# what others call them: scikit-learn's users, Keras, MedMNIST
+# what others call them: scikit-learn and its users, Keras, MedMNIST
 _CALLED = {
-    "X": ("X_train", "x_train", "train_images"),
-    "y": ("y_train", "train_labels"),
+    "X": ("X_train", "x_train", "train_images", "x", "data", "images", "features"),
+    "y": ("y_train", "train_labels", "Y", "target", "targets", "labels"),
     "X_test": ("x_test", "test_images"),
     "y_test": ("test_labels",),
 }
@@ -61,7 +61,7 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
 
 def _called(name: str, names: Sequence[str]) -> str:
     """What an array is called in a file with these ``names``; "" where it is not there."""
-    known = (name, *(_CALLED.get(name, ()) if "X" not in names else ()))
+    known = (name, *(_CALLED.get(name, ()) if "X" not in names or name == "y" else ()))
     return next((one for one in known if one in names), "")
 
 

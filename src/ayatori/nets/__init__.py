@@ -33,7 +33,7 @@ from ayatori.nets.own import build_own, find_factory
 from ayatori.nets.pictures import build_pictures, measure_pictures, picture_defaults
 from ayatori.nets.series import SERIES_NETS, build_series, measure_series, series_defaults
 from ayatori.nets.table import build_table, measure_table, table_defaults
-from ayatori.nets.traits import Traits, find_traits
+from ayatori.nets.traits import Traits, convolves, find_traits
 from ayatori.recipe import NetRecipe, nearest
 from ayatori.records import AyatoriError, Dataset, Schema, Task
 
@@ -46,6 +46,7 @@ __all__ = [
     "Traits",
     "activation",
     "build",
+    "convolves",
     "defaults",
     "find_net",
     "find_traits",

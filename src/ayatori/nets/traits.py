@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ayatori.nets.dropout import global_chance, own_chance, seed_globally
@@ -43,6 +43,11 @@ def find_traits(network: Network, inputs: Mapping[str, np.ndarray]) -> Traits:
         return _find_traits(_nudged(network, 0).train(), _different_rows(inputs))
 
 
+def convolves(network: nn.Module) -> bool:
+    """Whether convolutions are among its layers."""
+    return any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in network.modules())
+
+
 def _find_traits(network: Network, rows: Mapping[str, Tensor]) -> Traits:
     leaves = [part for part in network.modules() if next(part.children(), None) is None]
     sizes: list[int] = []
@@ -54,11 +59,10 @@ def _find_traits(network: Network, rows: Mapping[str, Tensor]) -> Traits:
     for hook in hooks:
         hook.remove()
     again, _ = _logits(network, other)
-    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
     return Traits(
         draws_globally=draws,
         mixes_rows=not torch.allclose(again[:2], first[:2], rtol=1e-4, atol=1e-5, equal_nan=True),
-        convolves=any(isinstance(part, kinds) for part in leaves),
+        convolves=convolves(network),
         flops=counted.total / ROWS,
         activations=sum(sizes) / ROWS,
         layers=len(leaves),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ayatori.augment import views
-from ayatori.nets import Network, find_traits, reads
+from ayatori.nets import Network, convolves, find_traits, reads
 from ayatori.nets.joined import Joined
 from ayatori.records import STOP, Dataset, Member, Plan, Predictions
 from ayatori.train.memory import is_out_of_memory
@@ -134,12 +134,12 @@ class Together:
 
 
 def _is_small(network: Network, inputs: Mapping[str, np.ndarray]) -> bool:
-    if not len(next(iter(inputs.values()))):
+    if not len(next(iter(inputs.values()))) or convolves(network):
         return False
     # tried on the CPU, where a device cannot be asked what it draws from
     inputs = {name: inputs[name] for name in reads(network.spec.name, inputs, "beside" in network.spec.sizes)}
     traits = find_traits(copy.deepcopy(network).cpu(), inputs)
-    return not traits.alone and not traits.convolves and traits.flops < TOGETHER_BELOW
+    return not traits.alone and traits.flops < TOGETHER_BELOW
 
 
 def answers(
