@@ -21,6 +21,7 @@ from ayatori.data import load
 from ayatori.data.twins import bind, find_twins
 from ayatori.explore.audit import Audit, audit
 from ayatori.explore.columns import odd_columns
+from ayatori.explore.giveaways import step_of
 from ayatori.explore.shift import shift, two_sample
 from ayatori.explore.suspects import suspect_classes, suspect_sets, suspect_values
 from ayatori.plan import make_plan
@@ -121,6 +122,31 @@ def test_what_may_have_been_written_down_afterwards_is_said_with_the_answer(
     said = json.loads((tmp_path / "out" / "report.json").read_text())["answer"]
     assert "Careful: nearly all that is told of the target comes from column 'the boat' alone" in said["text"]
     assert said["next"].endswith("leave it out: --drop 'the boat'.")
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_column_that_counts_rows_in_the_order_of_the_target_is_named_first(descending: bool) -> None:
+    frame = lifeboats().drop(columns="the boat").sort_values("saved", ascending=not descending)
+    frame["number"] = np.arange(1, 601)
+    dataset = load(frame.sample(frac=1.0, random_state=0), target="saved")
+    facts = odd_columns(dataset, np.flatnonzero(np.arange(600) % 5))
+    assert [(one["column"], one["what"]) for one in facts] == [
+        ("number", "counts the rows, which are sorted")
+    ]
+    assert "(accuracy 0.99" in facts[0]["sentence"] or "(accuracy 1.000)" in facts[0]["sentence"]
+    assert step_of(facts)["step"] == "Leave out column 'number', which counts the rows: --drop number."
+
+
+def test_a_column_that_counts_rows_in_any_order_is_an_identifier_no_more() -> None:
+    frame = lifeboats().drop(columns="the boat").assign(number=np.arange(600))
+    assert whats(load(frame, target="saved")) == {"number": "identifier"}
+
+
+def test_numbers_that_count_rows_in_the_order_of_a_value_are_named() -> None:
+    random = np.random.default_rng(4)
+    frame = pd.DataFrame({"a": random.normal(size=300), "year": np.arange(1700, 2000)})
+    frame["y"] = np.arange(300) / 100 + random.normal(size=300) / 4
+    assert whats(load(frame, target="y")) == {"year": "counts the rows, which are sorted"}
 
 
 def test_an_easy_task_and_a_rare_class_are_no_giveaway() -> None:

@@ -16,6 +16,7 @@ from hypothesis.extra.pandas import column, data_frames, range_indexes
 from sklearn.datasets import load_digits, load_iris
 
 from ayatori.data import load, load_like
+from ayatori.data.files import open_table
 from ayatori.model_files import schema_from
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, SchemaError
@@ -405,6 +406,78 @@ def test_arrays_of_pictures_are_told_from_their_shape(place: int) -> None:
         np.testing.assert_array_equal(dataset.inputs["image"], pixels)
         assert dataset.schema.image == (3, 6, 8)
     assert load(pixels[:, 0], y=[0, 1] * 6).inputs["image"].shape == (12, 1, 6, 8)
+
+
+BARE = {
+    "numbers": "6,148,33.6,50\n1,85,26.6,31\n8,183,23.3,32\n",
+    "whole numbers": "30,64,1\n30,62,3\n31,59,2\n",
+    "a class at the end": "5.1,3.5,setosa\n4.9,3.0,setosa\n7.0,3.2,versicolor\n",
+    "spaces behind commas": "39, Private, Male\n50, Public, Male\n31, Private, Female\n",
+    "letters alone, each said again below": "p,x,s\ne,x,s\np,b,s\n",
+    "gaps": "2,?,38.5,66\n1,1,39.2,?\n2,1,38.3,40\n",
+    "spaces": " 0.00632  18.00   2.310  0\n 0.02731   0.00   7.070  1\n 0.5 12.5 8.1 0\n",
+    "tabs and spaces": "AAT_ECOLI   0.49\t0.29  cp\nACEA_ECOLI  0.07\t0.40  cp\nACEK_ECOLI  0.5 0.4 im\n",
+}
+
+
+@pytest.mark.parametrize("text", BARE.values(), ids=list(BARE))
+def test_a_table_without_a_line_of_names_keeps_its_first_row(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bare.data"
+    path.write_text(text, encoding="utf-8")
+    opened = open_table(path)
+    assert opened.names == tuple("1234"[: opened.bare])
+    assert opened.read(opened.names, ()).num_rows == 3
+    assert opened.notes == (f"no line names the columns: they are called 1 to {opened.bare}",)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "a b c",
+        "a,b,c",
+        "0,1,2",
+        "3,2,1",
+        "2019,2020,2021",
+        ",0,1",
+        "400,402,404,410,500,503,620,y",
+        "1,2,kind",
+    ],
+)
+def test_a_line_of_names_is_known_though_it_may_hold_numbers(tmp_path: Path, header: str) -> None:
+    mark = "," if "," in header else " "
+    rows = [
+        [str(13 * (row + 7 * place) % 11) for place, _ in enumerate(header.split(mark))] for row in range(9)
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([header, *map(mark.join, rows)]), encoding="utf-8")
+    opened = open_table(path)
+    assert opened.bare == 0
+    assert opened.names[-1] == header.split(mark)[-1]
+    assert opened.read(opened.names, ()).num_rows == 9
+
+
+def test_rows_whose_columns_are_known_by_place_alone_must_have_them_all(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    rows = np.column_stack([chance.normal(size=(40, 4)), np.arange(40) % 2]).round(3)
+
+    def written(name: str, values: np.ndarray, header: str = "") -> Path:
+        np.savetxt(tmp_path / name, values, "%g", ",", header=header, comments="")
+        return tmp_path / name
+
+    last, first = written("last.csv", rows), written("first.csv", rows[:, ::-1])
+    schema = load(last).schema
+    assert schema.bare == 5
+    for values in (rows, rows[:, :4]):  # with labels at the end, and without
+        inputs = load_like(written("new.csv", values), schema).inputs
+        np.testing.assert_array_equal(inputs["numbers"], rows[:, :4])
+    for values, named, wrong in (
+        (rows[:, :3], schema, "must have 5 columns, as no line names them, however they have 3"),
+        (np.hstack([rows, rows]), schema, "however they have 10"),
+        (rows[:, 3::-1], load(first, recipe=DataRecipe(target="1")).schema, "however they have 4"),
+        (rows[:, :4], load(written("named.csv", rows, "a,b,c,d,y")).schema, "must name the columns"),
+    ):
+        with pytest.raises(SchemaError, match=wrong):
+            load_like(written("new.csv", values), named)
 
 
 @pytest.mark.parametrize("names", [("x", "y"), ("data", "target"), ("images", "labels"), ("X", "labels")])

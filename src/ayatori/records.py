@@ -58,7 +58,8 @@ class Schema:
     ``source``: facts of the pretrained network that the rows pass through, ``cut``, how many of its parts
     are frozen, and the ``dtype`` of its products. ``log``: the target of a Dataset are the
     logarithms of the values; what a model says of new rows are values.
-    ``encoding``: of tables that are not UTF-8. ``series`` is ``(channels, steps)``, ``channels`` their names,
+    ``encoding``: of tables that are not UTF-8; ``bare``: how many columns a table has that no line names.
+    ``series`` is ``(channels, steps)``, ``channels`` their names,
     ``stretch`` how many values are averaged into a step; ``columns`` are those of a table with a series in
     each row, channel by channel, and ``by`` names the series of a table with a step in each row.
     """
@@ -92,6 +93,7 @@ class Schema:
     by: str = field(default="", repr=False)
     log: bool = field(default=False, repr=False)
     encoding: str = field(default="", repr=False)
+    bare: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True)

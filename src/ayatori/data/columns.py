@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ayatori.data.files import MISSING
+from ayatori.data.csv_head import MISSING
 from ayatori.records import AyatoriError
 
 _ISO_DATE = re.compile(

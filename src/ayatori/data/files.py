@@ -6,7 +6,6 @@ import codecs
 import csv
 import dataclasses
 import io
-import itertools
 import re
 import tempfile
 from collections import Counter
@@ -21,13 +20,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from ayatori.data.csv_head import MISSING, SAMPLE_ROWS, SPACES, decimal_comma, header, numbered, separator_of
 from ayatori.data.sheet_files import read_sheets
 from ayatori.records import AyatoriError
 
-MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "<NA>", "?", "null", "NULL", "None")
 _HEAD_BYTES = 1 << 16
-_SAMPLE_ROWS = 50
 _CSV_BLOCK = 1 << 20  # bytes; a line must be shorter
+_BARE = "no line names the columns: they are called"
 _CHECK_EVERY = 64  # blocks of a CSV
 _PIECE_VALUES = 1 << 19  # of a Parquet file, read at once
 # what Arrow tries for a column of a CSV, in this order, until all its values fit
@@ -35,7 +34,6 @@ _KINDS = (
     *(pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"), pa.timestamp("ns")),
     *(pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC"), pa.float64(), pa.string(), pa.binary()),
 )
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 # how files begin that are often given by mistake -> what they are, and what to do
 _OTHERS = {
     b"pk\x03\x04": "a ZIP archive; unpack it",
@@ -43,8 +41,6 @@ _OTHERS = {
     b"<!doctype": "a web page; fetch the file that the page shows",
     b"<html": "a web page; fetch the file that the page shows",
 }
-UNNAMED = "unnamed"  # what a column without a name is called, with its position
-_SEPARATORS = ",;\t|"
 
 
 Check = Callable[[int, int], None]  # is told (bytes done, bytes in all)
@@ -74,6 +70,7 @@ class TableSource:
     folder: Path | None = None  # where relative paths in the table start
     stream: Callable[[Sequence[str], Collection[str], Check | None], Stream] | None = None
     notes: tuple[str, ...] = ()
+    bare: int = 0  # how many columns, where no line names them
 
     @property
     def called(self) -> str:
@@ -85,7 +82,8 @@ def open_table(data: Any, encoding: str = "", bare: bool = False) -> TableSource
     """Open a path to a table (CSV, Parquet, Excel, JSON, Feather), a DataFrame or what Arrow can import.
 
     ``encoding`` is that of a CSV that is not UTF-8, by its name in Python; a mark of UTF-16 needs none.
-    ``bare``: a CSV may have no header; its columns are then called 1, 2, 3 ...
+    The columns of a CSV without a line of names are called 1, 2, 3 ...; ``bare``: a first line of whole
+    numbers is a row, though it could be years.
     """
     file = isinstance(data, str | Path)
     opened = _open_file(Path(data), encoding, bare) if file else _open_frame(data)
@@ -136,7 +134,7 @@ def _open_parquet(path: Path) -> TableSource:
     def sample() -> dict[str, list[str]]:
         try:
             with pq.ParquetFile(path) as file:
-                batch = next(file.iter_batches(batch_size=_SAMPLE_ROWS, columns=list(names)), None)
+                batch = next(file.iter_batches(batch_size=SAMPLE_ROWS, columns=list(names)), None)
             found = {} if batch is None else batch.to_pydict()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _not_parquet(path, error) from None
@@ -181,9 +179,20 @@ def _open_csv(path: Path, encoding: str, bare: bool) -> TableSource:
     lines = list(io.StringIO(head, newline=""))
     if len(lines) > 1 and not complete:
         lines = lines[:-1]
-    separator = _separator([line for line in lines if line.strip()][:_SAMPLE_ROWS])
-    names, skipped = _header(path, lines, separator, bare)
-    comma = separator != "," and _decimal_comma(lines[skipped:], separator)
+    separator = separator_of([line for line in lines if line.strip()][:SAMPLE_ROWS])
+    if separator == SPACES:
+        return _open_spaced(path, encoding, lines, bare)
+    reader = csv.reader(lines, delimiter=separator)
+    ended, rows = 0, []
+    for row in reader:
+        if any(row):
+            ended = ended or reader.line_num
+            rows.append(row)
+        if len(rows) > SAMPLE_ROWS:
+            break
+    found = header(path, rows, bare)
+    names, skipped = (numbered(len(rows[0])), 0) if found is None else (found, ended)
+    comma = separator != "," and decimal_comma(lines[skipped:], separator)
 
     def options(columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, Any]:
         return {
@@ -216,13 +225,40 @@ def _open_csv(path: Path, encoding: str, bare: bool) -> TableSource:
         return Stream(rows, _csv_pieces(path, text_of, options(columns, settled)))
 
     def sample() -> dict[str, list[str]]:
-        rows = list(csv.reader(lines[skipped : skipped + _SAMPLE_ROWS], delimiter=separator))
+        rows = list(csv.reader(lines[skipped : skipped + SAMPLE_ROWS], delimiter=separator))
         return {
             name: [row[position] for row in rows if position < len(row)]
             for position, name in enumerate(names)
         }
 
-    return TableSource(tuple(names), read, sample, str(path), path.parent, stream)
+    notes = (f"{_BARE} 1 to {len(names)}",) if found is None else ()
+    unnamed = len(names) if found is None else 0
+    return TableSource(tuple(names), read, sample, str(path), path.parent, stream, notes, unnamed)
+
+
+def _open_spaced(path: Path, encoding: str, lines: Sequence[str], bare: bool) -> TableSource:
+    """A table whose values are parted by any number of spaces; it is read at once."""
+    found = header(path, [line.split() for line in lines if line.strip()][: SAMPLE_ROWS + 1], bare)
+    try:
+        frame = pd.read_csv(
+            path,
+            sep=r"\s+",
+            header=0 if found else None,
+            names=found or None,
+            na_values=list(MISSING),
+            keep_default_na=False,
+            encoding=encoding,
+        )
+    except (ValueError, OSError) as error:
+        raise _bad_csv(path, error) from None
+    columns = len(frame.columns)
+    if found is None:
+        frame.columns = pd.Index(numbered(columns))
+    opened = _open_frame(frame)
+    notes = () if found else (f"{_BARE} 1 to {columns}",)
+    return dataclasses.replace(
+        opened, source=str(path), folder=path.parent, notes=notes, bare=0 if found else columns
+    )
 
 
 def _opener(path: Path, encoding: str) -> Callable[[], pa.NativeFile]:
@@ -365,81 +401,6 @@ def _not_utf8(path: Path, found: str) -> AyatoriError:
     )
 
 
-def _separator(lines: list[str]) -> str:
-    best, widest = ",", 1
-    for separator in _SEPARATORS:
-        widths = [len(row) for row in csv.reader(lines, delimiter=separator) if row]
-        if widths and min(widths) == max(widths) > widest:
-            best, widest = separator, widths[0]
-    if widest == 1:  # no separator cuts all lines alike: go by the first line
-        best = max(_SEPARATORS, key=lines[0].count)
-    return best
-
-
-def _decimal_comma(lines: list[str], separator: str) -> bool:
-    """Whether numbers are written as 1,5: some values are, and none as 1.5.
-
-    >>> _decimal_comma(["1,5;31.12.2025;7.5 %"], ";"), _decimal_comma(["1,5;2.5"], ";")
-    (True, False)
-    """
-    words = [word.strip() for row in csv.reader(lines, delimiter=separator) for word in row]
-    comma, point = (any(map(_fraction(mark).fullmatch, words)) for mark in (",", "[.]"))
-    return comma and not point
-
-
-def _fraction(mark: str) -> re.Pattern[str]:
-    return re.compile(rf"[-+]?\d*{mark}\d+([eE][-+]?\d+)?", re.ASCII)
-
-
-def _header(path: Path, lines: list[str], separator: str, bare: bool) -> tuple[list[str], int]:
-    """The column names, and how many lines they end after."""
-    reader = csv.reader(lines, delimiter=separator)
-    row = next((row for row in reader if any(row)), [])
-    if not row:
-        raise AyatoriError(f"the first line of '{path}' must name the columns, however it names none")
-    names = [name.strip() or f"{UNNAMED} {position}" for position, name in enumerate(row)]
-    shown = f"{', '.join(names[:3])} ..."
-    numeric = all(_NUMBER.fullmatch(name) for name in names)
-    numbered = [str(position) for position in range(1, len(names) + 1)]
-    if numeric and bare and names != numbered:
-        return numbered, 0
-    if numeric and not all(name.isdigit() for name in names):
-        raise AyatoriError(
-            f"the first line of '{path}' must name the columns, however it holds only numbers ({shown}); "
-            "add a header line"
-        )
-    ended = reader.line_num
-    if _is_row(names, [row for row in itertools.islice(reader, _SAMPLE_ROWS) if len(row) == len(names)]):
-        if bare:
-            return numbered, 0
-        raise AyatoriError(
-            f"the first line of '{path}' must name the columns, however it looks like a row ({shown}); "
-            "add a header line"
-        )
-    return names, ended
-
-
-def _is_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a first line is no header: a number over numbers everywhere, over texts mostly one of them.
-
-    >>> _is_row(["5.1", "setosa"], [["4.9", "setosa"], ["7.0", "versicolor"]])
-    True
-    >>> _is_row(["0", "kind"], [["4.9", "setosa"], ["7.0", "versicolor"]])
-    False
-    """
-    if not rows:
-        return False
-    columns = [[value.strip() for value in column] for column in zip(*rows, strict=True)]
-    numbers = [all(_NUMBER.fullmatch(value) or value in MISSING for value in column) for column in columns]
-    texts = [
-        name in column for name, column, number in zip(names, columns, numbers, strict=True) if not number
-    ]
-    named = [_NUMBER.fullmatch(name) for name, number in zip(names, numbers, strict=True) if number]
-    if not named:
-        return len(texts) > 2 and all(texts)
-    return all(named) and len(texts) > 0 and sum(texts) * 2 >= len(texts)
-
-
 def _bad_csv(path: Path, error: Exception) -> AyatoriError:
     text = str(error).splitlines()[0]
     widths = re.search(r"Expected (\d+) columns, got (\d+): (.*)", text)
@@ -468,7 +429,7 @@ def _open_frame(data: Any) -> TableSource:
         return pa.table(arrays, names=list(columns))
 
     def sample() -> dict[str, list[str]]:
-        first = {name: data.iloc[:, place[name]].head(_SAMPLE_ROWS).dropna().tolist() for name in names}
+        first = {name: data.iloc[:, place[name]].head(SAMPLE_ROWS).dropna().tolist() for name in names}
         return {name: words for name, words in first.items() if all(isinstance(word, str) for word in words)}
 
     return TableSource(names, read, sample)

@@ -21,7 +21,8 @@ from ayatori.data.columns import (
     numbers_rows,
     text_of,
 )
-from ayatori.data.files import UNNAMED, TableSource
+from ayatori.data.csv_head import UNNAMED
+from ayatori.data.files import TableSource
 from ayatori.data.rows import Rows, row_numbers
 from ayatori.data.steps import blocks_of
 from ayatori.data.words import Progress, Texts, beginnings, joined, read_texts
@@ -167,6 +168,7 @@ def read_table(
         ignored=(*recipe.drop, *features.ignored),
         log=kind.log,
         encoding=recipe.encoding,
+        bare=opened.bare,
     )
     rows = Rows(
         inputs=features.inputs(table.num_rows),

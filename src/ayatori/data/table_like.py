@@ -73,6 +73,8 @@ def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) 
             f"the rows{opened.called} must be {schema.kind} like those that the model learned from, "
             "however they are a table without paths of such files"
         )
+    if opened.bare and schema.series is None:
+        _check_bare(opened, schema)
     needed = [
         *schema.columns,
         *plain_numbers(schema),
@@ -90,6 +92,21 @@ def columns_like(opened: TableSource, schema: Schema, also: Sequence[str] = ()) 
                 f"column '{name}' must be in the rows{opened.called}, however it is missing{hint}"
             )
     return list(dict.fromkeys(needed))
+
+
+def _check_bare(opened: TableSource, schema: Schema) -> None:
+    """Columns that are known by their place alone must be all there; the target may be missing at the end."""
+    if not schema.bare:
+        raise SchemaError(
+            f"the first line of the rows{opened.called} must name the columns, however it looks like a row; "
+            "add a header line"
+        )
+    last = {str(place) for place in range(opened.bare + 1, schema.bare + 1)}
+    if opened.bare > schema.bare or not last <= set(schema.target):
+        raise SchemaError(
+            f"the rows{opened.called} must have {schema.bare} columns, as no line names them, however they "
+            f"have {opened.bare}"
+        )
 
 
 def plain_numbers(schema: Schema) -> list[str]:

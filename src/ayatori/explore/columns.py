@@ -15,15 +15,17 @@ from ayatori.explore.giveaways import (
     FEWEST,
     GIVEN_AWAY,
     LEANT_ON,
+    SORTED,
     Column,
     fact,
     giveaways,
+    sorted_by,
     targets,
 )
 from ayatori.records import Dataset, Task
 
 MAY_BE_GROUPS, SLOW = "may be groups", "slow in time"
-WORTH_SAYING = (GIVEN_AWAY, LEANT_ON, EASY, MAY_BE_GROUPS, SLOW)  # of what is odd about columns
+WORTH_SAYING = (SORTED, GIVEN_AWAY, LEANT_ON, EASY, MAY_BE_GROUPS, SLOW)  # of what is odd about columns
 MISSING = 0.5  # share of gaps from which on a column is mostly missing
 DISTINCT = 0.95  # share of distinct texts from which on a column names rows
 MOST_COLUMNS = 2000
@@ -40,6 +42,7 @@ def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict
     """
     found = [*_left_out(dataset), *_may_be_groups(dataset), *_slow_in_time(dataset, open_, seed)]
     useful: list[Column] = []
+    counters: list[Column] = []
     seen: dict[int, Column] = {}
     for column in _columns(dataset, open_):
         odd = _odd(column)
@@ -56,7 +59,12 @@ def odd_columns(dataset: Dataset, open_: np.ndarray, seed: int = 0) -> list[dict
             useful.append(column)
         if odd is not None:
             found.append(fact(column.name, *odd))
-    return found + giveaways(dataset, open_, useful[:MOST_COLUMNS], seed)
+        if odd is not None and odd[0] == "identifier" and column.number:
+            counters.append(column)
+    worst = sorted_by(dataset, open_, counters, seed)
+    names = {one["column"] for one in worst}
+    found = [one for one in found if one["what"] != "identifier" or one["column"] not in names]
+    return worst + found + giveaways(dataset, open_, useful[:MOST_COLUMNS], seed)
 
 
 def _left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from ayatori.records import Dataset
 
 GIVEN_AWAY, LEANT_ON, EASY = "gives the target away", "tells nearly all", "tells the target"
+SORTED = "counts the rows, which are sorted"
 AWAY_CLASSES, AWAY_VALUES = 0.99, 0.999  # accuracy, R2 of a tree on one column
 SKILL = 0.9  # how far above the largest class that must be, as a share of what is left
 CLOSE = 0.93  # how alike the targets of adjacent values are, to be worth a tree
@@ -24,6 +25,7 @@ MANY = 6  # columns, from which on it is odd that one tells nearly all
 FIRST, LATER = 1500, 3000  # rows of the first look at all columns, and of the second at some
 MOST_TARGETS = 10
 MOST_KINDS = 50  # values of a column that may stand for classes
+SORTS = 0.5  # skill of a column that counts the rows, from which on they are in the order of the target
 FEWEST = 40
 FOLDS = 3
 
@@ -67,6 +69,27 @@ def giveaways(
     return list(found.values())
 
 
+def sorted_by(
+    dataset: Dataset, open_: np.ndarray, counters: Sequence[Column], seed: int
+) -> list[dict[str, Any]]:
+    """Those of the ``counters``, columns that count the ``open_`` (m,) rows, that tell the target so."""
+    if len(open_) < FEWEST:
+        return []
+    rows = np.sort(np.random.default_rng([seed, 13]).permutation(len(open_))[:LATER])
+    found: dict[str, dict[str, Any]] = {}
+    for label, target in targets(dataset, open_):
+        about = _Target(label, target[rows], dataset.task != "regression", seed)
+        for column in counters:
+            if about.skill(figure := about.told([column], rows)) >= SORTS:
+                found[column.name] = fact(
+                    *(column.name, SORTED, figure),
+                    f"column '{column.name}' only counts the rows, and that tells {about} "
+                    f"({about.words(figure)}): they were sorted by it, or follow one another in time; new "
+                    "rows have other numbers, so drop it",
+                )
+    return list(found.values())
+
+
 def step_of(facts: Sequence[dict[str, Any]], dates: Sequence[str] = ()) -> dict[str, str]:
     """Sentence and next step about the first column that may have been written down after the fact.
 
@@ -76,12 +99,22 @@ def step_of(facts: Sequence[dict[str, Any]], dates: Sequence[str] = ()) -> dict[
     "If column 'seen' is not known before the target is, leave it out: --drop seen."
     """
     for one in facts:
+        if one["what"] == SORTED:
+            step = (
+                f"Leave out column '{one['column']}', which counts the rows: --drop {_typed(one['column'])}."
+            )
+            return {"sentence": one["sentence"], "step": step}
         if one["what"] in (GIVEN_AWAY, LEANT_ON):
             name = next((date for date in dates if one["column"].startswith(f"{date}: ")), one["column"])
-            typed = shlex.quote(f'"{name}"' if "," in name else name)
-            step = f"If column '{name}' is not known before the target is, leave it out: --drop {typed}."
+            step = (
+                f"If column '{name}' is not known before the target is, leave it out: --drop {_typed(name)}."
+            )
             return {"sentence": one["sentence"], "step": step}
     return {"sentence": "", "step": ""}
+
+
+def _typed(name: str) -> str:
+    return shlex.quote(f'"{name}"' if "," in name else name)
 
 
 @dataclass(frozen=True)

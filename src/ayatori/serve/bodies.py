@@ -24,7 +24,8 @@ import pyarrow as pa
 from ayatori.data import load_like, read_blocks
 from ayatori.data.beside import names_beside
 from ayatori.data.columns import text_of
-from ayatori.data.files import UNNAMED, open_table
+from ayatori.data.csv_head import UNNAMED
+from ayatori.data.files import open_table
 from ayatori.data.measured import side_by_side
 from ayatori.data.pictures import broken_notes
 from ayatori.data.rows import row_numbers
