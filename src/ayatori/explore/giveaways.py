@@ -25,6 +25,7 @@ MANY = 6  # columns, from which on it is odd that one tells nearly all
 FIRST, LATER = 1500, 3000  # rows of the first look at all columns, and of the second at some
 MOST_TARGETS = 10
 MOST_KINDS = 50  # values of a column that may stand for classes
+COUNTERS = 3  # columns that are told of, at most, where several count the rows
 SORTS = 0.5  # skill of a column that counts the rows, from which on they are in the order of the target
 FEWEST = 40
 FOLDS = 3
@@ -79,7 +80,7 @@ def sorted_by(
     found: dict[str, dict[str, Any]] = {}
     for label, target in targets(dataset, open_):
         about = _Target(label, target[rows], dataset.task != "regression", seed)
-        for column in counters:
+        for column in counters[:COUNTERS]:
             if about.skill(figure := about.told([column], rows)) >= SORTS:
                 found[column.name] = fact(
                     *(column.name, SORTED, figure),

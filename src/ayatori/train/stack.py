@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ayatori.nets.dropout import Dropout, seed_globally
 from ayatori.nets.joined import Joined
@@ -67,19 +67,19 @@ class Stack:
         """A group for each kind of parameter, which goes on from the members' moments; they become views."""
         first = self.learners[0]
         rates = first.network.rates()
-        kinds: dict[tuple[float, float], list[str]] = {}
+        kinds: dict[tuple[tuple[float, float], torch.dtype], list[str]] = {}
         for name, parameter in self.joined.parameters.items():
             if parameter.requires_grad:
-                kinds.setdefault(rates.get(name, (1.0, 1.0)), []).append(name)
+                kinds.setdefault((rates.get(name, (1.0, 1.0)), parameter.dtype), []).append(name)
         return [
             Group(
                 [self.joined.parameters[name] for name in names],
                 tuple([self._moment(f"{kind}/{name}") for name in names] for kind in MOMENTS),  # type: ignore[arg-type]
-                [torch.tensor(float(first.progress.steps), device=self.device) for _ in names],
+                torch.tensor(float(first.progress.steps), device=self.device),
                 rate,
                 decay,
             )
-            for (rate, decay), names in kinds.items()
+            for ((rate, decay), _), names in kinds.items()
         ]
 
     def _moment(self, key: str) -> Tensor:
@@ -228,11 +228,15 @@ class Stack:
 
     def _clip(self, largest: float) -> None:
         """No member's gradient is longer than ``largest``."""
-        if self.joined.alone:
-            nn.utils.clip_grad_norm_(list(self.joined.parameters.values()), largest, foreach=True)
-            return
         gradients = [value.grad for value in self.joined.parameters.values() if value.grad is not None]
         gradients = [gradient for gradient in gradients if gradient.numel()]
+        if not gradients:
+            return
+        if self.joined.alone:
+            # as torch.nn.utils.clip_grad_norm_, without the Python around it
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+            return
         norms = torch.stack(
             [torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), dim=1) for gradient in gradients]
         )
