@@ -414,6 +414,7 @@ BARE = {
     "a class at the end": "5.1,3.5,setosa\n4.9,3.0,setosa\n7.0,3.2,versicolor\n",
     "spaces behind commas": "39, Private, Male\n50, Public, Male\n31, Private, Female\n",
     "letters alone, each said again below": "p,x,s\ne,x,s\np,b,s\n",
+    "files": "pets/1.png,cat\npets/2.JPG,dog\npets/3.png,cow\n",
     "gaps": "2,?,38.5,66\n1,1,39.2,?\n2,1,38.3,40\n",
     "spaces": " 0.00632  18.00   2.310  0\n 0.02731   0.00   7.070  1\n 0.5 12.5 8.1 0\n",
     "tabs and spaces": "AAT_ECOLI   0.49\t0.29  cp\nACEA_ECOLI  0.07\t0.40  cp\nACEK_ECOLI  0.5 0.4 im\n",
@@ -435,6 +436,7 @@ def test_a_table_without_a_line_of_names_keeps_its_first_row(tmp_path: Path, tex
     [
         "a b c",
         "a,b,c",
+        "a.b,c.png,d",
         "0,1,2",
         "3,2,1",
         "2019,2020,2021",

@@ -93,15 +93,20 @@ def _counts(names: Sequence[str]) -> bool:
 
 
 def _is_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a first line is no header: a number over numbers everywhere, over texts mostly one of them.
+    """Whether a first line is no header: a number over numbers everywhere, over texts mostly one of them, or
+    a file over files.
 
     >>> _is_row(["5.1", "setosa"], [["4.9", "setosa"], ["7.0", "versicolor"]])
     True
     >>> _is_row(["0", "kind"], [["4.9", "setosa"], ["7.0", "versicolor"]])
     False
+    >>> _is_row(["a.png", "cat"], [["b.png", "dog"], ["c.jpg", "dog"]])
+    True
     """
     if not rows:
         return False
+    if any(_is_file_too(name, column) for name, column in zip(names, zip(*rows, strict=True), strict=True)):
+        return True
     columns = [[value.strip() for value in column] for column in zip(*rows, strict=True)]
     numbers = [all(_NUMBER.fullmatch(value) or value in MISSING for value in column) for column in columns]
     texts = [
@@ -115,3 +120,11 @@ def _is_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if not named:
         return len(texts) > 2 and all(texts)
     return all(named) and len(texts) > 0 and sum(texts) * 2 >= len(texts)
+
+
+def _is_file_too(name: str, column: Sequence[str]) -> bool:
+    """Whether ``name`` ends as the names of files do that are below it."""
+    endings = {Path(value.strip()).suffix.lower() for value in column}
+    return Path(name).suffix.lower() in endings and not any(
+        ending[1:].isdigit() or not ending for ending in endings
+    )

@@ -390,7 +390,7 @@ def list_table(
     """
     paths = pictures.column
     check_names(opened, (recipe.groups, recipe.time, recipe.ids, *recipe.drop))
-    notes: list[str] = []
+    notes = list(opened.notes)
     if target is None:
         target = default_target(opened, recipe, {paths}, notes)
     if need_target:
