@@ -44,6 +44,8 @@ def with_cell(row: int, column: int, text: str) -> str:
         (b",,\n?,NA,\n", ["must name the columns", "it names none"]),
         (b"a,b,y\n1,2,0\n3,4\n", ["must have 3 values", "one has 2", "'3,4'"]),
         (b"a,b,y\n1,2,0\n3,4,1,9\n", ["must have 3 values", "one has 4"]),
+        (b"a  b y\n" + b"1 2  0\n" * 60 + b"3 4\n", ["must have 3 values", "one has 2", "'3 4'"]),
+        (b"1.5  2 0\n" * 60 + b"3 4 1 9\n", ["must have 3 values", "one has 4"]),
         ("a,b,y\nä,2,0\n".encode("latin-1"), ["UTF-8"]),
         (b"a,y\n" + b"1,0\n2,1\n" * 20_000 + "ö,1\n".encode("latin-1"), ["UTF-8"]),
         ("a,y\n1,0\n".encode("utf-16"), ["two values"]),  # read, as its mark says how

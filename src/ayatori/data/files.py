@@ -181,7 +181,7 @@ def _open_csv(path: Path, encoding: str, bare: bool) -> TableSource:
         lines = lines[:-1]
     separator = separator_of([line for line in lines if line.strip()][:SAMPLE_ROWS])
     if separator == SPACES:
-        return _open_spaced(path, encoding, lines, bare)
+        return _open_spaced(path, text_of, lines, bare)
     reader = csv.reader(lines, delimiter=separator)
     ended, rows = 0, []
     for row in reader:
@@ -236,22 +236,28 @@ def _open_csv(path: Path, encoding: str, bare: bool) -> TableSource:
     return TableSource(tuple(names), read, sample, str(path), path.parent, stream, notes, unnamed)
 
 
-def _open_spaced(path: Path, encoding: str, lines: Sequence[str], bare: bool) -> TableSource:
+def _open_spaced(
+    path: Path, text_of: Callable[[], pa.NativeFile], lines: Sequence[str], bare: bool
+) -> TableSource:
     """A table whose values are parted by any number of spaces; it is read at once."""
+    columns = len(next(line for line in lines if line.strip()).split())
     found = header(path, [line.split() for line in lines if line.strip()][: SAMPLE_ROWS + 1], bare)
     try:
+        with text_of() as source:
+            for line in io.TextIOWrapper(source, "utf-8-sig"):
+                # a line with fewer would be filled up with gaps
+                if (values := len(line.split())) not in (0, columns):
+                    raise _uneven(path, columns, values, line.rstrip())
         frame = pd.read_csv(
-            path,
+            text_of(),
             sep=r"\s+",
             header=0 if found else None,
             names=found or None,
             na_values=list(MISSING),
             keep_default_na=False,
-            encoding=encoding,
         )
     except (ValueError, OSError) as error:
         raise _bad_csv(path, error) from None
-    columns = len(frame.columns)
     if found is None:
         frame.columns = pd.Index(numbered(columns))
     opened = _open_frame(frame)
@@ -406,15 +412,19 @@ def _bad_csv(path: Path, error: Exception) -> AyatoriError:
     widths = re.search(r"Expected (\d+) columns, got (\d+): (.*)", text)
     if widths:
         expected, got, line = widths.groups()
-        return AyatoriError(
-            f"every line of '{path}' must have {expected} values like its header, however one has {got}: "
-            f"'{line[:60]}'; mend that line"
-        )
+        return _uneven(path, expected, got, line)
     if "UTF8" in text:
         return _not_utf8(path, "some bytes are not")
     if "Empty CSV" in text:
         return AyatoriError(f"'{path}' must hold rows, however it has none")
     return AyatoriError(f"'{path}' must be a CSV table, however: {text}")
+
+
+def _uneven(path: Path, expected: str | int, got: str | int, line: str) -> AyatoriError:
+    return AyatoriError(
+        f"every line of '{path}' must have {expected} values like its header, however one has {got}: "
+        f"'{line[:60]}'; mend that line"
+    )
 
 
 def _open_frame(data: Any) -> TableSource:
