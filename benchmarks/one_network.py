@@ -24,7 +24,7 @@ from ayatori.recipe import EngineRecipe, PlanRecipe, Recipe, TrainRecipe
 from ayatori.records import STOP, Dataset, Plan
 from ayatori.train import settle, train
 from ayatori.train.learner import schedule
-from ayatori.train.stream import batches
+from ayatori.train.stream import make_stream, own_order
 
 
 def table(rows: int) -> Dataset:
@@ -44,14 +44,13 @@ def pictures(rows: int) -> Dataset:
 
 def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe) -> float:
     """What one writes by hand: AdamW, warm-up and cosine, clipping, the best weights by the stop rows."""
-    settings, column = recipe.train, plan.columns[0]
+    settings, column, stream = recipe.train, plan.columns[0], make_stream(dataset, plan, recipe)
     train_rows, stop_rows = plan.train_rows(0), plan.rows(0, STOP)
     own = {name: values[train_rows] for name, values in dataset.inputs.items()}
     network = build(recipe.net, dataset, measure(own, dataset.schema), column.seed)
     network.fit(own, dataset.labels[train_rows])
     x = {name: torch.from_numpy(values) for name, values in dataset.inputs.items()}
     y = torch.from_numpy(dataset.labels)
-    steps = max(1, round(len(train_rows) / settings.batch_size))
     by_rates: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, factors in network.rates().items():
         by_rates.setdefault(factors, []).append(network.get_parameter(name))
@@ -60,7 +59,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe) -> float:
         for (rate, decay), each in by_rates.items()
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
-    whole = settings.epochs * steps
+    whole = settings.epochs * stream.steps
     rates = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: schedule((n + 0.5) / whole, settings.warmup)
     )
@@ -71,7 +70,7 @@ def plain_loop(dataset: Dataset, plan: Plan, recipe: Recipe) -> float:
     for epoch in range(settings.epochs):
         network.train()
         total = 0.0
-        for rows in batches(train_rows, steps, recipe.seed, epoch):
+        for rows in own_order(train_rows, stream, column.seed, epoch):
             index = torch.from_numpy(rows)
             logits = network({name: values[index] for name, values in x.items()})
             loss = F.cross_entropy(logits, y[index], label_smoothing=recipe.loss.label_smoothing)

@@ -36,9 +36,10 @@ QUICK = ("--preset", "quick", "--folds", "3", "--no-look")
 
 
 def beside(n: int = 240, seed: int = 0) -> Dataset:
-    """Pictures in memory, with a number, and a category with gaps, beside each."""
+    """Pictures in memory, with a number and a category beside each, both with gaps."""
     plain, random = pictures(n, seed), np.random.default_rng(seed)
     numbers = (plain.labels + random.normal(size=n))[:, None]
+    numbers[::7] = np.nan  # in the rows of every member: so all have networks of one shape
     schema = dataclasses.replace(plain.schema, numbers=("age",), categories={"sex": ("f", "m")})
     columns = {"numbers": numbers, "categories": random.integers(-1, 2, (n, 1)).astype(np.int32)}
     return dataclasses.replace(plain, inputs={**plain.inputs, **columns}, schema=schema)

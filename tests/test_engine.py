@@ -31,20 +31,37 @@ CASES: dict[str, tuple[Callable[[], Dataset], dict]] = {
 }
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("table", "our"))])
+@pytest.mark.parametrize("engine", ["stacked", "turns"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "pictures, varied"])
 def test_a_stack_whose_operations_were_noted_gives_the_weights_of_a_plain_loop_too(
-    case: str, monkeypatch: pytest.MonkeyPatch
+    case: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note, taken = Stack.note, []
     monkeypatch.setattr("ayatori.train.loop.NOTED_FROM", 0)
     monkeypatch.setattr(Stack, "note", lambda *given: taken.append(note(*given)))
     make, settings = CASES[case]
     dataset = make()
-    plan, recipe = settled(dataset, engine="stacked", epochs=13, **settings)
+    plan, recipe = settled(dataset, engine=engine, epochs=13, **settings)
     recipe = change(recipe, "loss", label_smoothing=0.0)
     members = train(dataset, plan, recipe)
-    assert taken == [True]
+    assert taken == [True] * (1 if engine == "stacked" else plan.members)
     assert_close(members[1], plain_loop(dataset, plan, recipe, 1))
+
+
+@pytest.mark.parametrize("engine", ["stacked", "turns"])
+def test_a_cnn_whose_operations_were_noted_has_the_same_bytes(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, taken, learned = Stack.note, [], []
+    monkeypatch.setattr(Stack, "note", lambda *given: taken.append(note(*given)))
+    dataset = pictures()
+    plan, recipe = settled(dataset, net="cnn", engine=engine, epochs=6)
+    for least in (0, 10**9):
+        monkeypatch.setattr("ayatori.train.loop.NOTED_FROM", least)
+        learned.append([member.network.state_dict() for member in train(dataset, plan, recipe)])
+    assert taken == [True] * (1 if engine == "stacked" else plan.members)
+    for noted, plain in zip(*learned, strict=True):
+        assert all(torch.equal(value, plain[name]) for name, value in noted.items())
 
 
 def test_a_loss_that_looks_at_values_is_not_noted_and_learns_as_it_would(

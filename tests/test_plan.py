@@ -108,7 +108,11 @@ def test_in_time_order_no_group_is_judged_by_what_it_taught(
     order = chance.permutation(240).astype(float)
     groups = ((order + chance.uniform(0, last, 240)) // 10).astype(np.int64)  # they come, stay a while and go
     dataset = rows(240, order=order, groups=groups)
-    plan = make_plan(dataset, PlanRecipe(strategy=strategy, folds=folds))  # type: ignore[arg-type]
+    try:
+        plan = make_plan(dataset, PlanRecipe(strategy=strategy, folds=folds))  # type: ignore[arg-type]
+    except AyatoriError:  # groups that stay longer than a part of the folds leave nothing of it
+        assert last > 10
+        return
     for member in range(plan.members):
         learned, stopped = plan.train_rows(member), plan.rows(member, STOP)
         seen = np.concatenate([learned, stopped])

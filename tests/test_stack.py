@@ -75,6 +75,12 @@ def assert_like(found: Member, expected: Member) -> None:
     )
 
 
+@pytest.fixture
+def shared_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures as large ones: read once for all members, who take their own rows."""
+    monkeypatch.setattr("ayatori.train.stream.SMALL_PICTURE", 0)
+
+
 # 1: nothing of a foreign row
 
 
@@ -113,7 +119,7 @@ def assert_foreign_rows_change_nothing(
 LEAKS = [
     *[(table, value, engine, "as they are") for value in (np.nan, 1e6) for engine in ENGINES],
     *[(table, value, engine, "traced") for value in (np.nan, 1e6) for engine in ENGINES if "stack" in engine],
-    *[(pictures, 0.0, engine, "as they are") for engine in ENGINES],
+    *[(pictures, 0.0, engine, traced) for engine in ENGINES for traced in TRACED],
 ]
 
 
@@ -162,13 +168,17 @@ def number_of(inputs: dict[str, Tensor]) -> np.ndarray:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("net", [normed_flat, centred, mlp])
-@pytest.mark.parametrize("make", [table, pictures])
+@pytest.mark.parametrize(("make", "stream"), [(table, "own"), (pictures, "own"), (pictures, "shared")])
 def test_a_network_is_only_ever_given_its_own_rows(
     make: Callable[[], Dataset],
+    stream: str,
     net: Callable[..., nn.Module],
     engine: str,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if stream == "shared":
+        request.getfixturevalue("shared_pictures")
     dataset = numbered(make())
     plan, recipe = settled(dataset, net, engine, epochs=2)
     plan = with_unused(bootstrapped(plan))
@@ -185,7 +195,7 @@ def test_a_network_is_only_ever_given_its_own_rows(
         given = [rows for network, rows in seen if network is member.network]
         assert len(given) >= 2
         assert set(np.concatenate(given)) == set(plan.train_rows(member.index))
-        if net is not mlp and make is pictures:
+        if net is not mlp and stream == "shared":
             # nor one row twice, to fill up
             assert all(len(set(rows)) == len(rows) for rows in given)
 
@@ -363,6 +373,7 @@ TASKS: dict[str, tuple[Callable[[], Dataset], Callable[..., nn.Module] | str, di
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["rows once", "rows weighted"])
 @pytest.mark.parametrize("case", TASKS)
+@pytest.mark.usefixtures("shared_pictures")
 def test_a_stack_gives_what_members_in_turn_give(case: str, weighted: bool) -> None:
     make, net, loss = TASKS[case]
     dataset = make()
@@ -378,6 +389,7 @@ def test_a_stack_gives_what_members_in_turn_give(case: str, weighted: bool) -> N
         )
 
 
+@pytest.mark.usefixtures("shared_pictures")
 def test_two_dropouts_of_a_shared_batch_are_those_of_a_plain_loop() -> None:
     dataset = pictures()
     plan, recipe = settled(dataset, twice_dropped, "stacked", epochs=8)
@@ -477,6 +489,7 @@ class File(Memory):
         return progress, {n: v.clone(memory_format=plain) for n, v in tensors.items()}
 
 
+@pytest.mark.usefixtures("shared_pictures")
 def test_a_cnn_that_was_done_when_its_run_was_cut_has_the_same_bytes() -> None:
     dataset = pictures()
     settings = {"epochs": 8, "patience": 1, "learning_rate": 0.02, "checkpoint_seconds": 0.0}

@@ -6,7 +6,9 @@ which takes longer than the training of a small table, and then a third of a sec
 
 from __future__ import annotations
 
+import functools
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,8 +43,9 @@ def noted(function: Callable[..., Any], given: Sequence[Tensor]) -> Callable[...
     with notes:
         said = function(*given)
     notes.graph.output(map_aggregate(said, notes._named))
+    _tidy(notes.graph)
     notes.graph.eliminate_dead_code()
-    return fx.GraphModule(notes.root, notes.graph).forward
+    return _written(notes.graph, notes.root)
 
 
 class _Notes(TorchDispatchMode):
@@ -100,6 +103,41 @@ class _Notes(TorchDispatchMode):
             for place, part in enumerate(said):
                 if isinstance(part, Tensor):
                     self._name(part, self.graph.call_function(operator.getitem, (node, place)))
+
+
+def _written(graph: fx.Graph, root: nn.Module) -> Callable[..., Any]:
+    """The graph as a function of Python.
+
+    It calls what is inside of ``torch.ops``, whose own Python would be a fifteenth of a small network's step.
+    """
+    code = graph.python_code("self")
+    known: dict[str, Any] = dict(code.globals)
+
+    def bare(found: re.Match[str]) -> str:
+        name = found[0].replace(".", "_")
+        known[name] = operator.attrgetter(found[0].removeprefix("torch."))(torch)._op
+        return name
+
+    exec(re.sub(r"\btorch\.ops\.\w+\.\w+\.\w+", bare, code.src), known)
+    return functools.partial(known["forward"], root)
+
+
+def _tidy(graph: fx.Graph) -> None:
+    """Leave out what only hands a tensor on, what turns it back, and views that are there already."""
+    aten = torch.ops.aten
+    there: dict[str, fx.Node] = {}
+    turns = (aten.transpose.int, aten.t.default)
+    for node in graph.nodes:
+        if not getattr(node.target, "is_view", False):
+            continue
+        before, *how = node.args
+        same = there.setdefault(repr((node.target, node.args, node.kwargs)), node)
+        if node.target in (aten.detach.default, aten.alias.default):
+            same = before
+        elif node.target in turns and before.target == node.target and list(before.args[1:]) == how:
+            same = before.args[0]
+        if same is not node:
+            node.replace_all_uses_with(same)
 
 
 def _by_places(func: Any, args: Sequence[Any]) -> bool:

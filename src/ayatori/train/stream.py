@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ayatori.augment import Augmentation
+from ayatori.augment import Augmentation, augment, candidates
 from ayatori.nets import find_net, has_beside, kind_of, reads
 from ayatori.recipe import Recipe
 from ayatori.records import STOP, Dataset, Plan
 
 FIT_BYTES = 256 * 2**20  # of pictures that a front's statistics come from
 EXACT_FROM = 16  # steps of an epoch; with fewer, half of one would be felt
+EVEN_ROWS = 32  # what a processor does at once; the rest of a batch it does one by one
+SMALL_PICTURE = 4096  # bytes: of a batch of such, reading costs nothing beside a step
 VIEWS = "_views"  # ends the name of an input that holds several views of each row
 
 
@@ -78,20 +80,39 @@ class Given:
 def make_stream(dataset: Dataset, plan: Plan, recipe: Recipe) -> Stream:
     """About ``batch_size`` rows of each member a step; pictures are shared, rows of a table are not.
 
+    Nor are small pictures in memory that nothing is done to: they cost as little to read as rows of a table,
+    and steps of equally many rows can be noted (see ``Stack.note``).
+
     Of a table an epoch of many steps has exactly ``batch_size`` rows in each, and may so be half a step
-    shorter or longer than all rows: products of 128 rows are a tenth faster than of 129.
+    shorter or longer than all rows: products of 128 rows are a tenth faster than of 129. With fewer steps the
+    batches are as long as an even epoch wants, to a multiple of EVEN_ROWS where they are long.
     A shared row that counts twice for a member weighs twice; of a table it is drawn twice as often. Where
     rare rows are drawn more often, nothing is shared: which ones are rare only a member's own rows may say.
     """
     shared, batch_size = None, recipe.train.batch_size
-    if "image" in dataset.inputs and recipe.balance.name != "sample":
+    if "image" in dataset.inputs and recipe.balance.name != "sample" and _cost(dataset, plan, recipe):
         shared = np.flatnonzero(((plan.roles > 0) & (plan.roles < STOP)).any(axis=1))
     counts = (plan.counts(member) for member in plan.typical)
     rows = [int(own.sum(dtype=np.int64) if shared is None else np.count_nonzero(own)) for own in counts]
     own = round(float(np.median(rows)))
     steps = max(1, round(own / batch_size))
     exact = shared is None and steps >= EXACT_FROM
-    return Stream(steps, batch_size if exact else max(1, round(own / steps)), shared)
+    if exact:
+        return Stream(steps, batch_size, shared)
+    size = max(1, round(own / steps))
+    if shared is None and size >= 4 * EVEN_ROWS:
+        size = EVEN_ROWS * round(size / EVEN_ROWS)
+    return Stream(steps, size, shared)
+
+
+def _cost(dataset: Dataset, plan: Plan, recipe: Recipe) -> bool:
+    """Whether it takes time to make a batch of pictures: they are large, on disk or still to be varied."""
+    image = dataset.inputs["image"]
+    if type(image) is not np.ndarray or image[:1].nbytes > SMALL_PICTURE:
+        return True
+    own = {column.augment for column in plan.columns if column.augment}
+    ways = [*own, *(candidates(recipe.train.augment) or [recipe.train.augment])]
+    return any(augment(how).pictures for how in ways)
 
 
 def read_batch(
