@@ -22,7 +22,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 # Each part imports only from its own layer and the ones before it; `__init__` lists the public names lazily.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "sheets", "processes"),
-    ("aside",),
+    ("aside", "archives"),
     ("records", "recipe"),
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
     ("train",),
@@ -37,7 +37,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-NO_TORCH = ("errors", "processes", "aside", "records", "recipe", "data", "plan", "evaluate", "ensemble")
+NO_TORCH = (
+    "errors",
+    "archives",
+    "processes",
+    "aside",
+    "records",
+    "recipe",
+    "data",
+    "plan",
+    "evaluate",
+    "ensemble",
+)
 
 
 def module_of(path: Path) -> str:

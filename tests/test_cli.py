@@ -446,6 +446,21 @@ def test_a_run_that_is_not_there_is_said(ayatori: Ayatori, words: tuple[str, ...
     assert (code, "nowhere" in said) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run",), "ayatori run must be told DATA"),
+        (("predict", ".", "."), "ayatori predict must be told --out, however it is not"),
+        (("run", ".", "--target"), "--target must be given a value, however nothing follows it"),
+    ],
+)
+def test_what_is_missing_on_the_command_line_is_named(
+    ayatori: Ayatori, words: tuple[str, ...], said: str
+) -> None:
+    code, _, answer = ayatori(*words)
+    assert (code, said in answer, answer.count("\n")) == (2, True, 1)
+
+
 def test_resume_of_a_complete_run_says_so(ayatori: Ayatori) -> None:
     ayatori("run", write(table()), *QUICK, "--out", "mine")
     code, out, _ = ayatori("resume", "mine")

@@ -13,9 +13,10 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import ayatori
-from ayatori.errors import AyatoriError, existing, plain
+from ayatori.archives import existing
+from ayatori.errors import AyatoriError, plain
 from ayatori.look_options import ExploreOptions
-from ayatori.options import OUT, RunOptions, recipe_of, sentence
+from ayatori.options import OUT, RunOptions, free_folder, recipe_of, sentence
 from ayatori.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def explore(
         from ayatori.show import Terminal
         from ayatori.store import RunFolder
 
-        out = out or _free_folder(data, "-explored")
+        out = out or free_folder(data, "-explored")
         own = None if features is None else _numbers(features)
         with Terminal(quiet=quiet or json) as show:
             look = look_at(
@@ -152,7 +153,7 @@ def run(
         from ayatori.run import run as run_flow
         from ayatori.show import Terminal
 
-        out = out or _free_folder(data)
+        out = out or free_folder(data)
         told = logs(log, out)
         with Terminal(quiet=quiet or json) as show, ending(told):
             result = run_flow(str(data), recipe, out=out, show=heard(show, told))
@@ -465,16 +466,6 @@ def _numbers(path: Path) -> np.ndarray:
 
 def _print(text: str) -> None:
     print(plain(text))
-
-
-def _free_folder(data: Path, ending: str = "") -> Path:
-    """runs/NAME, or runs/NAME-2 and so on when that is taken."""
-    stem = (data.resolve().stem or "data") + ending
-    number, path = 1, Path("runs") / stem
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{stem}-{number}"
-    return path
 
 
 def _settle_process() -> None:

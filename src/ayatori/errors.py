@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 # what moves a cursor, changes colours or turns text round: controls, and Unicode's marks of direction
 UNRULY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -21,16 +19,6 @@ def plain(text: str) -> str:
 
 class AyatoriError(ValueError):
     """Something the user can mend: one sentence that says what must hold, what was found, what to do."""
-
-
-def existing(path: str | Path) -> Path:
-    """The path, unless nothing can be read there."""
-    path = Path(path)
-    if not path.exists():
-        raise AyatoriError(f"'{path}' must be a file or folder, however it does not exist")
-    if not os.access(path, os.R_OK):
-        raise AyatoriError(f"'{path}' must be readable, however you have no permission")
-    return path
 
 
 class SchemaError(AyatoriError):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ayatori.archives import unpacked
 from ayatori.augment import views
 from ayatori.data import load_like, read_blocks
 from ayatori.data.blocks import Progress
@@ -178,6 +179,7 @@ def read_sample(path: str | Path) -> pd.DataFrame:
 def id_column(sample: pd.DataFrame, data: Path, schema: Schema) -> str:
     """The sample's id column, where a table of new rows has a column of that name; else ""."""
     name = str(sample.columns[0])
+    data = unpacked(data)
     is_table = data.is_file() and data.suffix.lower() != ".npz"
     return name if is_table and name in open_table(data, schema.encoding).names else ""
 

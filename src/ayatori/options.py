@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter, RepeatArgumentError, UnusedCliTokensError, ValidationError
+from cyclopts import (
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    UnusedCliTokensError,
+    ValidationError,
+)
 
 from ayatori.errors import AyatoriError
 from ayatori.look_options import ExploreOptions
@@ -408,6 +414,16 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def free_folder(data: Path, ending: str = "") -> Path:
+    """runs/NAME, or runs/NAME-2 and so on when that is taken."""
+    stem = (data.resolve().stem or "data") + ending
+    number, path = 1, Path("runs") / stem
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{stem}-{number}"
+    return path
+
+
 def sentence(error: Exception) -> str:
     """What a wrong command line is answered with."""
     match error:
@@ -416,6 +432,13 @@ def sentence(error: Exception) -> str:
         case UnusedCliTokensError():
             left = " ".join(error.unused_tokens or ())
             return f"an option must say what '{left}' is; --help lists them"
+        case MissingArgumentError(argument=argument, keyword=str(keyword)) if argument:
+            return f"{keyword} must be given a value, however nothing follows it"
+        case MissingArgumentError(argument=argument, command_chain=chain) if argument:
+            command = " ".join(["ayatori", *(chain or ())])
+            return (
+                f"{command} must be told {argument.name}, however it is not; {command} --help says what it is"
+            )
         case RepeatArgumentError():
             return f"{error.token.keyword} must be given once, however it is repeated; a comma parts several"
     return str(error)

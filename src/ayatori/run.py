@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ayatori import sentences
+from ayatori.archives import archive_of
 from ayatori.assemble import assemble, fit_rivals, fits
 from ayatori.clock import Clock
 from ayatori.decide import Rules, decide, find_rules
@@ -171,7 +172,7 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
     facts = folder.read_json("data.json")
     source = facts["source"]
     if data is None:
-        if not source or not Path(source).exists():
+        if not source or not (Path(source).exists() or archive_of(Path(source))):
             raise AyatoriError(
                 f"the data of a run must be there to resume it, however it was {source or 'in memory'!r}; "
                 "put it back, or resume in Python by ayatori.resume(path, data, y=y)"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ayatori.archives import unpacked
 from ayatori.data import arrays
 from ayatori.data.beside import beside_like
 from ayatori.data.files import Check, Stream, TableSource
@@ -30,7 +31,6 @@ from ayatori.data.source import framed, is_table, listing_like, load_like
 from ayatori.data.table import row_names
 from ayatori.data.table_like import columns_like, ids_like, inputs_like, no_rows
 from ayatori.data.text_files import texts_like
-from ayatori.errors import existing
 from ayatori.records import Dataset, Schema
 
 # A power of two, so that blocks fall into the same batches as all rows would: the same sums, bit for bit.
@@ -68,7 +68,9 @@ def read_blocks(
     >>> [block.inputs["numbers"].shape for block in read_blocks(frame, load(frame, target="kind").schema)]
     [(4, 1)]
     """
-    path = existing(data) if isinstance(data, str | Path) else None
+    path = None
+    if isinstance(data, str | Path):
+        path = unpacked(data, progress and (lambda done, size: progress("unpack", done / size)))
     if (table := texts_like(path, schema)) is not None:
         data, path = table, None
     data = framed(data)

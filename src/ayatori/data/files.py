@@ -36,7 +36,7 @@ _KINDS = (
 )
 # how files begin that are often given by mistake -> what they are, and what to do
 _OTHERS = {
-    b"pk\x03\x04": "a ZIP archive; unpack it",
+    b"pk\x03\x04": "a ZIP archive; let its name end in .zip",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV",
     b"<!doctype": "a web page; fetch the file that the page shows",
     b"<html": "a web page; fetch the file that the page shows",

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ayatori.archives import unpacked
 from ayatori.data.files import TableSource
 from ayatori.data.scan_files import DICOM, PAGES, WHOLE, is_dicom, is_flat, pages_of, slices_of
-from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
@@ -167,7 +167,7 @@ def named_pictures(opened: TableSource, recipe: DataRecipe, known: bool = False)
 
 def _folders(opened: TableSource, pictures: str, known: bool) -> list[Path]:
     """Where the pictures may be: in the folder that was named, else in the table's or one beside it."""
-    named = [existing(pictures)] if pictures else []
+    named = [unpacked(pictures)] if pictures else []
     if named and not named[0].is_dir():
         raise AyatoriError(f"`pictures` must be a folder, however '{pictures}' is a file")
     if opened.folder is None or (named and not known):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ayatori.archives import archive_of, unpacked
 from ayatori.data import arrays
 from ayatori.data.beside import check_beside, names_beside
 from ayatori.data.files import open_table
@@ -32,7 +33,6 @@ from ayatori.data.series import holds_series, load_series, load_series_like, mea
 from ayatori.data.table import no_columns, read_table
 from ayatori.data.table_like import ids_like, read_table_like
 from ayatori.data.text_files import load_texts, texts_like
-from ayatori.errors import existing
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError, Dataset, Schema, SchemaError
 
@@ -67,7 +67,11 @@ def load(
     recipe = recipe or DataRecipe()
     if target:
         recipe = dataclasses.replace(recipe, target=target)
-    return without_rare(_load(data, y, recipe, test, blind, cache, progress), recipe.rarest, blind)
+    dataset = without_rare(_load(data, y, recipe, test, blind, cache, progress), recipe.rarest, blind)
+    if isinstance(data, str | Path) and (archive := archive_of(Path(data))):
+        note = f"unpacked from '{archive.name}': '{dataset.source}'"
+        dataset = dataclasses.replace(dataset, notes=(note, *dataset.notes))
+    return dataset
 
 
 def _load(
@@ -79,7 +83,7 @@ def _load(
     cache: Path | None,
     progress: Progress | None,
 ) -> Dataset:
-    path = existing(data) if isinstance(data, str | Path) else None
+    path = unpacked(data, progress) if isinstance(data, str | Path) else None
     data = framed(data)
     source = "" if path is None else str(path.absolute())
     if path is not None and path.is_dir():
@@ -90,7 +94,7 @@ def _load(
             )
         listing, later = list_labelled(path, recipe)
         if test is not None:
-            later = list_test(existing(test), listing, recipe)
+            later = list_test(unpacked(test), listing, recipe)
         if kind_of(listing.files) == "texts":
             return make_dataset(*load_texts(listing, later, recipe, progress), source)
         return load_listed(listing, later, recipe, source, cache, progress)
@@ -107,7 +111,7 @@ def _load(
         named = named_pictures(opened, recipe) if y is None else None
         if named and named.sure:
             listing = list_table(opened, named, recipe, None)
-            later = None if test is None else list_test(existing(test), listing, recipe)
+            later = None if test is None else list_test(unpacked(test), listing, recipe)
             return load_listed(listing, later, recipe, source, cache, progress)
         if recipe.beside:
             raise AyatoriError(
@@ -147,7 +151,7 @@ def load_like(
     >>> load_like(pd.DataFrame({"size": [3.0], "other": ["x"]}), trained.schema).inputs["numbers"]
     array([[3.]])
     """
-    path = existing(data) if isinstance(data, str | Path) else None
+    path = unpacked(data, progress) if isinstance(data, str | Path) else None
     if (table := texts_like(path, schema)) is not None:
         data, path = table, None
     data = framed(data)
@@ -267,7 +271,7 @@ def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Row
 
 
 def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe, blind: bool = False) -> Rows:
-    path = existing(test)
+    path = unpacked(test)
     if path.is_dir():
         raise AyatoriError(f"the test '{path}' must be a file like the other rows, however it is a folder")
     if path.suffix.lower() == ".npz":
