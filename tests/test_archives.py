@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from PIL import Image
 
 from ayatori.archives import existing, unpacked
 from ayatori.data import load, load_like, read_blocks
+from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
 
@@ -197,6 +203,26 @@ def test_a_stop_in_the_middle_leaves_nothing_and_the_next_call_begins_anew(
     assert len(list(unpacked(archive).rglob("*.png"))) == 60
 
 
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path, cache: Path) -> None:
+    archive = zipped(tmp_path / "t.zip", {"t.csv": "a,y\n1,2\n"})
+    folder = unpacked(archive).parent
+    for seconds in (10, 10_000):
+        (cache / f".{folder.name}-{seconds}").mkdir()
+        os.utime(cache / f".{folder.name}-{seconds}", (time.time() - seconds,) * 2)
+    shutil.rmtree(folder)
+    unpacked(archive)
+    assert {path.name for path in cache.iterdir()} == {folder.name, f".{folder.name}-10"}
+
+
+def test_two_processes_may_unpack_the_same_archive(tmp_path: Path, cache: Path) -> None:
+    archive = zip_of(pictures(tmp_path / "pets"))
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        found = set(pool.map(unpacked, [archive] * 8))
+    assert len(found) == 1
+    assert len(list(found.pop().rglob("*.png"))) == 60
+    assert len(list(cache.iterdir())) == 1
+
+
 def test_a_cache_that_cannot_be_written_to_gives_way_to_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,9 +239,24 @@ def test_a_run_and_its_model_take_archives(
 ) -> None:
     table = frame()
     new = table.drop(columns="kind").to_csv(index=False)
-    zipped(tmp_path / "all.zip", {"train.csv": table.to_csv(index=False), "new.csv": new})
+    sample = pd.DataFrame({"id": range(120), "kind": "yes"}).to_csv(index=False)
+    zipped(
+        tmp_path / "all.zip", {"train.csv": table.to_csv(index=False), "new.csv": new, "sample.csv": sample}
+    )
     words = ("--preset", "quick", "--no-look", "--epochs", 2, "-o", "mine")
     assert command(monkeypatch, "run", "all.zip/train.csv", *words) == 0
     assert "unpacked from 'all.zip'" in " ".join(capsys.readouterr().out.split())
     assert command(monkeypatch, "predict", "mine", "all.zip/new.csv", "-o", "said.csv") == 0
     assert len(pd.read_csv("said.csv")) == 120
+    like = ("--like", "all.zip/sample.csv", "-o", "like.csv")
+    assert command(monkeypatch, "predict", "mine", "all.zip/new.csv", *like) == 0
+    assert list(pd.read_csv("like.csv").columns) == ["id", "kind"]
+
+
+def test_pictures_that_a_table_names_may_be_in_an_archive(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pets")
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.png"))
+    table = pd.DataFrame({"file": names, "kind": [name.split("/")[0] for name in names]})
+    table.to_csv("labels.csv", index=False)
+    found = load("labels.csv", recipe=DataRecipe(pictures=str(zip_of(folder))))
+    assert (len(found), found.schema.kind) == (60, "pictures")

@@ -50,7 +50,7 @@ def with_cell(row: int, column: int, text: str) -> str:
         (b"a,y\n" + b"1,0\n2,1\n" * 20_000 + "ö,1\n".encode("latin-1"), ["UTF-8"]),
         ("a,y\n1,0\n".encode("utf-16"), ["two values"]),  # read, as its mark says how
         ("a,y\n1,0\n".encode("utf-16")[:-1], ["utf-16", "0x0a"]),
-        (b"PK\x03\x04\0\0\0\0", ["a ZIP archive; unpack it"]),
+        (b"PK\x03\x04\0\0\0\0", ["a ZIP archive; let its name end in .zip"]),
         (b"\x89PNG\r\n\0\0\0", ["another kind of binary file"]),
         (b'{"a": 1, "y": 0}\n{"a": 2, "y": 1', ["must be a table in JSON"]),
         (b' [{"a": 1, "y": 0}, 3', ["must be a table in JSON"]),

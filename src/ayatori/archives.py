@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".
 TABLES = (".csv", ".tsv", ".data", ".parquet", ".pq", ".feather", ".xlsx", ".json", ".jsonl", ".npz")
 ABOUT = (".txt", ".md", ".rst", ".names", ".pdf", ".html", "")  # what is told beside a table
 IDLE = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems put into archives by themselves
+KILLED = 3600  # seconds after which nobody is still unpacking
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError, NotImplementedError)
 Progress = Callable[[int, int], None]  # is told (bytes done, bytes in all)
 
@@ -77,14 +79,21 @@ def _cache() -> Path:
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress | None) -> None:
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        with contextlib.suppress(FileNotFoundError):  # it was finished just now
+            if time.time() - left.stat().st_mtime > KILLED:
+                shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         steps = _steps_of_zip if archive.suffix.lower() == ".zip" else _steps_of_tar
         for done, size in steps(archive, work):
             if progress and done < size:
                 progress(done, size)
-        with contextlib.suppress(OSError):
-            work.rename(folder)  # unless another process was faster
+        try:
+            work.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise _damaged(archive, error) from None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ayatori.archives import unpacked
+from ayatori.archives import archive_of, unpacked
 from ayatori.augment import views
 from ayatori.data import load_like, read_blocks
 from ayatori.data.blocks import Progress
@@ -169,6 +169,7 @@ def deliver(
 
 def read_sample(path: str | Path) -> pd.DataFrame:
     """A sample submission; its ids stay text, so that 007 stays 007."""
+    path = unpacked(path) if archive_of(Path(path)) else path
     try:
         head = pd.read_csv(path, nrows=0)
         return pd.read_csv(path, dtype={head.columns[0]: str})

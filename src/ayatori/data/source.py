@@ -50,6 +50,8 @@ def load(
 ) -> Dataset:
     """Read labelled rows: a table, a folder of pictures, recordings, scans or texts, arrays, a torch Dataset.
 
+    A path may be, or lead into, a ZIP or tar archive (see ``ayatori.archives.unpacked``).
+
     ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``target``: the column (or columns) of
     a table that hold it; short for ``recipe=DataRecipe(target=...)``. ``test``: a file or folder of rows
     for the sealed test; they come last, ``fixed_test`` marks them, and nothing is decided on them.
