@@ -421,6 +421,18 @@ BARE = {
 }
 
 
+@pytest.mark.parametrize(("kinds", "asked"), [(3, True), (100, False)])
+def test_classes_in_the_first_column_of_a_table_without_names_are_pointed_to(
+    tmp_path: Path, kinds: int, asked: bool
+) -> None:
+    chance = np.random.default_rng(0)
+    rows = np.column_stack([chance.integers(kinds, size=200), chance.normal(size=(200, 3))])
+    np.savetxt(tmp_path / "wine.data", rows, delimiter=",", fmt=["%d", "%.4f", "%.4f", "%.4f"])
+    hint = "the first column, '1', has 3 values: if it is the target, --target 1"
+    assert (hint in load(tmp_path / "wine.data").notes) == asked
+    assert hint not in load(tmp_path / "wine.data", target="1").notes
+
+
 @pytest.mark.parametrize("text", BARE.values(), ids=list(BARE))
 def test_a_table_without_a_line_of_names_keeps_its_first_row(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bare.data"

@@ -151,6 +151,8 @@ def read_table(
     _same_length(columns, table.num_rows)
     kind = targets.decide(columns, recipe.task, recipe.log_target)
     notes.append(kind.note)
+    if opened.bare and kind.task == "regression" and y is None and not any(recipe.target):
+        notes += _other_target(wanted[0], table[wanted[0]]) if wanted[0] not in named else []
     kept, table, columns = with_target(table, columns, notes)
     others = {*named, recipe.groups, recipe.time, recipe.ids}
     check_names(opened, recipe.texts)
@@ -188,6 +190,14 @@ def target_column(name: str, values: pa.ChunkedArray, task: str) -> RawColumn:
     column = decode(name, values, guess, amounts=guess)
     few = task == "auto" and len(np.unique(column.values)) <= targets.FEW_VALUES
     return decode(name, values, guess=False) if column.written and few else column
+
+
+def _other_target(name: str, values: pa.ChunkedArray) -> list[str]:
+    """A word on the first column of a table without names, where it may be classes: many put them there."""
+    several = len(values.unique())
+    if not 2 <= several <= targets.FEW_VALUES:
+        return []
+    return [f"the first column, '{name}', has {several} values: if it is the target, --target {name}"]
 
 
 def _same_length(columns: Sequence[RawColumn], rows: int) -> None:
