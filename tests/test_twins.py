@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_sample_images
 from sklearn.model_selection import KFold
+from sklearn.neighbors import KNeighborsClassifier
 
 from ayatori.data import load
 from ayatori.data.alike import deal, most_alike, neighbours
@@ -21,7 +22,7 @@ from ayatori.data.likeness import lay_on
 from ayatori.data.twins import Twins, bind, find_twins
 from ayatori.plan import make_plan
 from ayatori.recipe import PlanRecipe
-from ayatori.records import Dataset
+from ayatori.records import STOP, UNUSED, AyatoriError, Dataset
 
 Random = np.random.Generator
 
@@ -264,6 +265,13 @@ def test_neighbours_in_cells_are_those_of_a_full_search_where_rows_are_close() -
     np.testing.assert_allclose(distances[:, 0], apart, rtol=1e-2, atol=1e-6)
 
 
+def test_equal_rows_of_a_coarse_table_are_learned_from_though_a_given_test_has_them() -> None:
+    rows = np.random.default_rng(0).integers(0, 2, (400, 4)).astype(float)
+    dataset = dataclasses.replace(load(rows, y=np.arange(400) % 2), fixed_test=np.arange(400) >= 300)
+    bound, note = bind(dataset, find_twins(dataset), PlanRecipe())
+    assert (bound.barred, note) == (None, "")
+
+
 def test_equal_rows_of_a_coarse_table_are_told_but_not_bound() -> None:
     values = np.random.default_rng(6).integers(0, 3, size=(500, 4)).astype(float)
     dataset = table(values)
@@ -320,16 +328,60 @@ def test_copies_join_the_groups_of_the_user() -> None:
     make_plan(bound, PlanRecipe())
 
 
-def test_a_copy_in_a_given_test_is_a_leak_and_drags_no_row_over() -> None:
+@pytest.mark.parametrize("strategy", ["kfold", "holdout", "rotate"])
+def test_nobody_learns_from_a_copy_of_a_row_of_a_given_test(strategy: str) -> None:
     fixed = np.arange(240) >= 190
     dataset = with_copies(fixed_test=fixed)
     twins = find_twins(dataset)
     leaks = twins.leaks(fixed)
     np.testing.assert_array_equal(leaks, np.stack([np.arange(200, 240), np.arange(40)], axis=1))
     bound, note = bind(dataset, twins, PlanRecipe())
-    assert bound is dataset
-    assert note == ""
-    np.testing.assert_array_equal(make_plan(bound, PlanRecipe()).sealed, fixed)
+    assert note == "40 rows are copies of rows of the test: nobody learns from them"
+    assert len(twins.leaks(fixed, bound.barred)) == 0
+    plan = make_plan(bound, PlanRecipe(strategy=strategy))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(plan.sealed, fixed)
+    assert (plan.roles[:40] == UNUSED).all()
+    assert (plan.roles[40:190] != UNUSED).all()
+
+
+def test_nobody_learns_from_a_picture_that_is_nearly_one_of_a_given_test() -> None:
+    shown = np.random.default_rng(3).uniform(0, 255, (80, 3, 12, 12))
+    shown = gaussian_filter(shown, (0, 0, 2, 2))
+    shown = (shown - shown.min()) / (shown.max() - shown.min()) * 200 + 20
+    lighter = np.concatenate([shown, shown[:6] * 0.9 + 20]).astype(np.uint8)
+    data = load(lighter, y=np.arange(86) % 2)
+    data = dataclasses.replace(data, fixed_test=np.arange(86) >= 80)
+    bound, _ = bind(data, find_twins(data), PlanRecipe())
+    assert bound.barred is not None
+    np.testing.assert_array_equal(np.flatnonzero(bound.barred), np.arange(6))
+
+
+def test_a_test_that_holds_the_rows_to_learn_from_is_refused() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    data = load(np.concatenate([values, values]), y=np.arange(120) % 2)
+    data = dataclasses.replace(data, fixed_test=np.arange(120) >= 60)
+    with pytest.raises(AyatoriError, match="however of these 60 of 60 are copies of its rows; give other"):
+        bind(data, find_twins(data), PlanRecipe())
+
+
+def test_labels_that_are_learned_by_heart_are_no_skill_on_copies_in_a_given_test() -> None:
+    chance = np.random.default_rng(1)
+    values, kinds = chance.normal(size=(400, 4)).round(6), np.where(chance.random(400) < 0.5, "a", "b")
+    frame = pd.DataFrame(values, columns=list("wxyz")).assign(kind=kinds)
+    data = load(frame, target="kind")
+    again = load(pd.concat([frame, frame[:200]]), target="kind")
+    again = dataclasses.replace(again, fixed_test=np.arange(600) >= 400)
+    assert len(data) == 400
+    skill = {}
+    for name, barred in (("told apart", True), ("not", False)):
+        bound = bind(again, find_twins(again), PlanRecipe())[0]
+        bound = bound if barred else dataclasses.replace(bound, barred=None)
+        plan = make_plan(bound, PlanRecipe(folds=2))
+        rows = np.concatenate([plan.train_rows(0), plan.rows(0, STOP)])
+        judge = KNeighborsClassifier(1).fit(bound.inputs["numbers"][rows], bound.labels[rows])
+        test = np.flatnonzero(plan.sealed)
+        skill[name] = (judge.predict(bound.inputs["numbers"][test]) == bound.labels[test]).mean()
+    assert skill["told apart"] < 0.6 < 0.7 < skill["not"]
 
 
 def test_copies_on_both_sides_of_a_given_test_are_bound_on_each_side() -> None:

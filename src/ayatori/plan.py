@@ -22,7 +22,7 @@ from sklearn.model_selection import (
 )
 
 from ayatori.recipe import PlanRecipe
-from ayatori.records import SCORE, SEALED, STOP, AyatoriError, Column, Dataset, Plan
+from ayatori.records import SCORE, SEALED, STOP, UNUSED, AyatoriError, Column, Dataset, Plan
 
 Split = tuple[np.ndarray, np.ndarray]  # row numbers: learn from, judge by
 
@@ -39,7 +39,7 @@ def make_plan(dataset: Dataset, recipe: PlanRecipe, seed: int = 0, net: str = "a
     """
     _check_recipe(recipe)
     sealed = seal(dataset, recipe, seed)
-    development = np.flatnonzero(~sealed)
+    development = np.flatnonzero(~sealed if dataset.barred is None else ~sealed & ~dataset.barred)
     by_time = dataset.order is not None and recipe.splitter is None
     if by_time and dataset.fixed_test is None:
         development = _apart(dataset, development, np.flatnonzero(sealed))
@@ -124,6 +124,8 @@ def check_plan(plan: Plan, dataset: Dataset) -> None:
     sealed = plan.sealed
     if (roles[sealed] != SEALED).any():
         raise AyatoriError("a sealed row must be sealed for every member, however one learns from it")
+    if dataset.barred is not None and (roles[dataset.barred] != UNUSED).any():
+        raise AyatoriError("a copy of a row of the given test must teach nobody, however a member has it")
     # codes rather than sets of names: a set operation of numpy's takes a second per million rows
     names, codes = (
         np.unique(dataset.groups, return_inverse=True) if dataset.groups is not None else ((), None)

@@ -123,6 +123,7 @@ class Dataset:
     groups: np.ndarray | None = None  # (n,) int64: rows of one group stay on one side of every split
     order: np.ndarray | None = None  # (n,) float64: time; later rows are scored, earlier rows train
     fixed_test: np.ndarray | None = None  # (n,) bool: rows that came from a test file or folder
+    barred: np.ndarray | None = None  # (n,) bool: copies of rows of that test, from which nobody learns
     made: Any = None  # DataFrame (n, traits): how the file of each row was made, by its header
     begins: np.ndarray | None = None  # (n, texts) str: how the texts of each row begin, to be shown
     source: str = ""  # where the rows came from; a path when they can be read again

@@ -45,7 +45,8 @@ def of_rows(dataset: Dataset, plan: Plan, found: Sequence[str]) -> Said:
         told = ", ".join(f"{number} {words[kind]}" for kind, number in kinds.items())
         yield "plan", f"{plan.members - own} networks beside them: {told}"
     by_time = dataset.order is not None
-    idle = int((plan.roles == UNUSED).all(axis=1).sum())
+    unused = (plan.roles == UNUSED).all(axis=1)
+    idle = int((unused if dataset.barred is None else unused & ~dataset.barred).sum())
     if by_time and dataset.groups is not None and idle:
         yield (
             "plan",

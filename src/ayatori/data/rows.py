@@ -66,6 +66,7 @@ def take_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
         groups=some(dataset.groups),
         order=some(dataset.order),
         fixed_test=some(dataset.fixed_test),
+        barred=some(dataset.barred),
         begins=some(dataset.begins),
         made=None if dataset.made is None else dataset.made.iloc[rows].reset_index(drop=True),
     )

@@ -22,11 +22,12 @@ from ayatori.data.likeness import near_pictures
 from ayatori.data.overlap import overlaps
 from ayatori.data.scans import alike_in_depth, flattened
 from ayatori.recipe import PlanRecipe
-from ayatori.records import Dataset
+from ayatori.records import AyatoriError, Dataset
 
 NEAR_ROWS, NEAR_VALUES = 200_000, 20_000_000  # of a table; beyond, only exact copies are looked for
 _ROWS_AT_ONCE = 4096
 _COLUMNS_TRIED = 64
+LEAST_LEFT = 4  # rows to learn from, with which a Plan can be made
 BESIDE = 1 << 20  # the numbers of columns that are compared, but not learned from
 
 
@@ -49,10 +50,13 @@ class Twins:
     groups: np.ndarray
     natural: bool = False
 
-    def leaks(self, sealed: np.ndarray) -> np.ndarray:
-        """(k, 2): each row of ``sealed`` (n,) bool that is a copy of an open one, and the first such row."""
+    def leaks(self, sealed: np.ndarray, barred: np.ndarray | None = None) -> np.ndarray:
+        """(k, 2): each row of ``sealed`` (n,) bool that is a copy of an open one, and the first such row.
+
+        Nobody learns from rows that are ``barred`` (n,).
+        """
         known = self.groups >= 0
-        open_ = np.flatnonzero(known & ~sealed)
+        open_ = np.flatnonzero(known & ~sealed if barred is None else known & ~sealed & ~barred)
         groups, first = np.unique(self.groups[open_], return_index=True)
         shut = np.flatnonzero(known & sealed)
         shut = shut[np.isin(self.groups[shut], groups)]
@@ -201,9 +205,11 @@ def _numbered(components: np.ndarray) -> np.ndarray:
 def bind(dataset: Dataset, twins: Twins, recipe: PlanRecipe) -> tuple[Dataset, str]:
     """A copy whose groups also join copies, so that they stay on one side of every split; and what was done.
 
-    Copies among the rows of a given test file are joined too, but never with open rows. The data set is
-    given back as it is, and the note is "", where there is nothing to bind; the note says why where binding
-    is not possible.
+    Copies among the rows of a given test file are joined too, but never with open rows: an open row that is
+    a copy of a test row is barred from teaching anybody. The data set is given back as it is, and the note
+    is "", where there is nothing to do; the note says why where binding is not possible.
+
+    Raises AyatoriError where the given test leaves hardly a row to learn from.
 
     >>> from ayatori.data import load
     >>> values = np.random.default_rng(0).normal(size=(40, 3))
@@ -216,6 +222,30 @@ def bind(dataset: Dataset, twins: Twins, recipe: PlanRecipe) -> tuple[Dataset, s
     shut = np.zeros(n, bool) if dataset.fixed_test is None else dataset.fixed_test
     pairs = twins.pairs[twins.kind == "near"] if twins.natural else twins.pairs
     joined = _numbered(_components(n, pairs))
+    dataset, barred = _bar(dataset, joined, shut)
+    dataset, bound = _bind(dataset, joined, shut, recipe)
+    return dataset, "; ".join(filter(None, (bound, barred)))
+
+
+def _bar(dataset: Dataset, joined: np.ndarray, shut: np.ndarray) -> tuple[Dataset, str]:
+    """Copies of rows of a given test (n,) ``shut`` teach nobody; ``joined`` (n,): groups of copies, or -1."""
+    barred = ~shut & (joined >= 0) & np.isin(joined, joined[shut])
+    count, left = int(barred.sum()), int((~shut & ~barred).sum())
+    if not count:
+        return dataset, ""
+    if left < LEAST_LEFT:
+        raise AyatoriError(
+            f"the given test must hold other rows than those to learn from, however of these {count:,} of "
+            f"{count + left:,} are copies of its rows; give other rows as --test"
+        )
+    what = "1 row is a copy" if count == 1 else f"{count:,} rows are copies"
+    them = "it" if count == 1 else "them"
+    return dataclasses.replace(
+        dataset, barred=barred
+    ), f"{what} of rows of the test: nobody learns from {them}"
+
+
+def _bind(dataset: Dataset, joined: np.ndarray, shut: np.ndarray, recipe: PlanRecipe) -> tuple[Dataset, str]:
     rows = np.flatnonzero(joined >= 0)
     sides = np.unique(2 * joined[rows] + shut[rows], return_inverse=True)[1]  # never across a given test
     wanted = _stars(sides, rows)

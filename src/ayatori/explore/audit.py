@@ -85,7 +85,7 @@ def audit(
     labels[sealed] = 0  # never read: what is sealed is masked wherever labels are used
     open_ = np.flatnonzero(~sealed)
     duplicates = _duplicates(twins, labels, sealed, dataset)
-    leaks = _leaks(twins, sealed)
+    leaks = _leaks(twins, sealed, dataset.barred)
     conflicts, floor = _conflicts(twins, labels, sealed, dataset)
     suspicion = _suspicion(dataset, labels, sealed, graph, probabilities, twins)
     suspects = _suspects(suspicion, labels, dataset)
@@ -166,8 +166,8 @@ def _duplicates(twins: Twins, labels: np.ndarray, sealed: np.ndarray, dataset: D
     return frame.iloc[order].reset_index(drop=True)
 
 
-def _leaks(twins: Twins, sealed: np.ndarray) -> pd.DataFrame:
-    rows, partners = twins.leaks(sealed).T
+def _leaks(twins: Twins, sealed: np.ndarray, barred: np.ndarray | None) -> pd.DataFrame:
+    rows, partners = twins.leaks(sealed, barred).T
     near = np.unique(twins.groups[twins.pairs[twins.kind == "near", 0]])
     kind = np.where(np.isin(twins.groups[rows], near), "near", "exact")
     return pd.DataFrame({"row": rows, "copy_of": partners, "kind": kind})
@@ -229,11 +229,12 @@ def _of_copies(counts: dict[str, int], dataset: Dataset, twins: Twins) -> list[s
         advice = "" if windows and counts["near"] else "; leave them out if they are mistakes"
         found.append(f"copies of rows: {' and '.join(kinds)}{bound}{advice}")
     if counts["leaks"] and not twins.natural:
-        given = "the given test" if dataset.fixed_test is not None else "the test"
         found.append(
-            f"rows of {given} that are copies of training rows: {counts['leaks']:,}; their score is too "
+            f"rows of the test that are copies of training rows: {counts['leaks']:,}; their score is too "
             "good, take them out of one side (the list of duplicates names them)"
         )
+    if dataset.barred is not None:
+        found.append(f"copies of rows of the given test: {dataset.barred.sum():,}; nobody learns from them")
     return found
 
 
