@@ -230,6 +230,19 @@ def test_the_report_is_written_again(ayatori: Ayatori) -> None:
     assert Path("mine/report.html").read_text() == before
 
 
+def test_where_most_rows_that_judge_are_copies_the_answer_is_not_known(ayatori: Ayatori) -> None:
+    few = table()[:12]
+    copies = pd.concat([few] * 20, ignore_index=True)
+    words = ("--preset", "quick", "--baselines", "majority", "--no-look")
+    code, said, _ = ayatori("run", write(copies), *words, "--out", "mine")
+    assert code == 0
+    assert "Not known: most rows that judge are copies of rows that were learned from." in said
+    answer = json.loads(Path("mine/report.json").read_text())["answer"]
+    assert answer["level"] == "known"
+    assert " of the 48 rows that judge are copies of rows that were learned from" in answer["text"]
+    assert "Take copies out of one side" in answer["next"]
+
+
 def test_two_runs_on_the_same_data_get_their_own_folders(ayatori: Ayatori) -> None:
     data = write(table())
     ayatori("run", data, *QUICK)

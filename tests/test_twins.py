@@ -19,10 +19,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from ayatori.data import load
 from ayatori.data.alike import deal, most_alike, neighbours
 from ayatori.data.likeness import lay_on
-from ayatori.data.twins import Twins, bind, find_twins
+from ayatori.data.twins import Twins, bind, find_twins, known_rows
 from ayatori.plan import make_plan
 from ayatori.recipe import PlanRecipe
-from ayatori.records import STOP, UNUSED, AyatoriError, Dataset
+from ayatori.records import SCORE, STOP, UNUSED, AyatoriError, Dataset
 
 Random = np.random.Generator
 
@@ -362,6 +362,22 @@ def test_a_test_that_holds_the_rows_to_learn_from_is_refused() -> None:
     data = dataclasses.replace(data, fixed_test=np.arange(120) >= 60)
     with pytest.raises(AyatoriError, match="however of these 60 of 60 are copies of its rows; give other"):
         bind(data, find_twins(data), PlanRecipe())
+
+
+def test_rows_that_judge_and_are_copies_of_rows_learned_from_are_counted() -> None:
+    dataset = with_copies(order=np.arange(240.0))  # rows 200 to 239 are those of 0 to 39
+    twins = find_twins(dataset)
+    plan = make_plan(bind(dataset, twins, PlanRecipe())[0], PlanRecipe(test=0.1))
+    taught = np.flatnonzero(((plan.roles > 0) & (plan.roles <= STOP)).any(axis=1))
+    sealed = np.flatnonzero(plan.sealed)
+    assert known_rows(twins, plan) == len(set(sealed - 200) & set(taught)) == 24
+    free = make_plan(dataset, PlanRecipe(test=0, strategy="holdout"))
+    own = np.flatnonzero((free.roles[:, 0] > 0) & (free.roles[:, 0] <= STOP))
+    judged = np.flatnonzero(free.roles[:, 0] == SCORE)
+    assert known_rows(twins, free) == len(set(judged - 200) & set(own)) > 0
+    bound = make_plan(bind(with_copies(), twins, PlanRecipe())[0], PlanRecipe())
+    assert known_rows(twins, bound) == 0
+    assert known_rows(dataclasses.replace(twins, natural=True), plan) == 0
 
 
 def test_labels_that_are_learned_by_heart_are_no_skill_on_copies_in_a_given_test() -> None:

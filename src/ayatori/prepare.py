@@ -15,7 +15,7 @@ from ayatori.assemble import whole_plan
 from ayatori.augment import Changes, augment, candidates, resolve
 from ayatori.clock import Clock
 from ayatori.data import load
-from ayatori.data.twins import Twins, bind, find_twins, row_keys
+from ayatori.data.twins import Twins, bind, find_twins, known_rows, row_keys
 from ayatori.embed import Frozen, cache_folder, embed
 from ayatori.explore import explore
 from ayatori.explore.varied import vary_some
@@ -80,7 +80,7 @@ def prepare(
     dataset = embed_rows(whole, frozen, recipe, show)
     recipe = settle(recipe, dataset, plan.only(split(plan)[0]))
     if folder:
-        folder.write_dataset(whole)
+        folder.write_dataset(whole, known_rows(twins, plan))
         folder.write_plan(plan)
         folder.write_keys(row_keys(whole)[~plan.sealed])
         folder.write_text("recipe.toml", to_toml(recipe))

@@ -155,8 +155,8 @@ class RunFolder:
         """Where a part of the members keeps its progress."""
         return Checkpoint(self, f"checkpoint-{part}.safetensors" if part else "checkpoint.safetensors")
 
-    def write_dataset(self, dataset: Dataset) -> None:
-        """data.json: what was read."""
+    def write_dataset(self, dataset: Dataset, known: int = 0) -> None:
+        """data.json: what was read; ``known``: so many rows that judge are copies of rows learned from."""
         schema = dataclasses.asdict(dataset.schema)
         counts = None
         if dataset.task == "classification":
@@ -172,6 +172,7 @@ class RunFolder:
                 "class_counts": counts,
                 "fingerprint": dataset.fingerprint,
                 "notes": dataset.notes,
+                "known_rows": known,
                 "schema": schema,
             },
         )

@@ -22,7 +22,7 @@ from ayatori.data.likeness import near_pictures
 from ayatori.data.overlap import overlaps
 from ayatori.data.scans import alike_in_depth, flattened
 from ayatori.recipe import PlanRecipe
-from ayatori.records import AyatoriError, Dataset
+from ayatori.records import SCORE, STOP, AyatoriError, Dataset, Plan
 
 NEAR_ROWS, NEAR_VALUES = 200_000, 20_000_000  # of a table; beyond, only exact copies are looked for
 _ROWS_AT_ONCE = 4096
@@ -62,6 +62,21 @@ class Twins:
         shut = shut[np.isin(self.groups[shut], groups)]
         partner = open_[first[np.searchsorted(groups, self.groups[shut])]]
         return np.stack([shut, partner], axis=1)
+
+
+def known_rows(twins: Twins, plan: Plan) -> int:
+    """How many of the rows that judge, the sealed ones or else those of the folds, are copies of rows that
+    were learned from. Copies that are natural do not count."""
+    if twins.natural:
+        return 0
+    taught: np.ndarray = (plan.roles > 0) & (plan.roles <= STOP)
+    if plan.sealed.any():
+        return len(twins.leaks(plan.sealed, ~np.any(taught, axis=1)))
+    known = np.zeros(len(twins.groups), bool)
+    for member in range(plan.members):
+        judged = plan.roles[:, member] == SCORE
+        known[twins.leaks(judged, ~taught[:, member])[:, 0]] = True
+    return int(known.sum())
 
 
 def find_twins(dataset: Dataset, near: bool = True) -> Twins:

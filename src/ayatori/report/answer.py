@@ -27,6 +27,7 @@ def answer(
     grouped: bool = False,
     careful: str = "",
     beside: str = "",
+    known: int = 0,
 ) -> dict[str, Any]:
     """The headline, and sentences whose parts say whether they are strong.
 
@@ -35,11 +36,14 @@ def answer(
     ``source``: "" or, where rivals look at what a pretrained network says, "frozen", or "whole" if all of
     that network learned on. ``grouped``: rows come in groups, which the intervals count. ``careful``: what
     else the figures may come from. ``beside``: a sentence on what files and columns beside them tell apart.
+    ``known``: so many of the rows that judge are copies of rows that were learned from.
     """
     metric = main_figure(result["task"], entry)
     if entry is None or not metric:
         return _unscored(result)
-    level = _level(result, entry, rivals, chance, grouped)
+    level, judged = _level(result, entry, rivals, chance, grouped), entry["scores"][metric]["n"]
+    if known > judged / 2 and level in ("yes", "little", "ranks"):
+        level = "known"
     against = _against(result["task"], metric, rivals, earlier, level, entry["name"])
     sentences = [
         _how_well(result, entry, metric, chance, level, folds),
@@ -48,6 +52,10 @@ def answer(
         _delivered(result, entry),
     ]
     parts = [part for sentence in sentences for part in sentence]
+    copies = (
+        f"{count(known)} of the {plural(judged, 'row')} that judge are copies of rows that were learned from"
+    )
+    careful = "; and ".join(filter(None, (copies if known else "", careful)))
     parts += [(" Careful: ", True), (f"{careful}.", False)] if careful else []
     return {
         "level": level,
@@ -86,6 +94,8 @@ def next_step(
     """
     best = _strongest(rivals, metric) if metric else None
     better = best is not None and best["paired"]["low"] > 0
+    if level == "known":
+        return "Take copies out of one side, or hold together what belongs together: --groups."
     if level == "unknown":
         return "Seal some rows (--test 0.2), so that something is left to judge by."
     if before:
@@ -127,7 +137,10 @@ def _level(
     chance: Entry | None,
     grouped: bool,
 ) -> str:
-    """yes, little, ranks (better than chance in order only), other (a rival can), no, or unknown."""
+    """yes, little, ranks (better than chance in order only), other (a rival can), no, or unknown.
+
+    Where most rows that judge are copies, what would be yes, little or ranks becomes "known".
+    """
     task, scores = result["task"], entry["scores"]
     area = scores.get("roc_auc")
     ranks = bool(area and area["low"] > 0.5)
@@ -158,6 +171,8 @@ def _headline(result: Mapping[str, Any], level: str, entry: Entry) -> str:
     task = result["task"]
     if level == "unknown":
         return "Not known: there is nothing to compare it with."
+    if level == "known":
+        return "Not known: most rows that judge are copies of rows that were learned from."
     if level == "no":
         rows = max(score["n"] for score in entry["scores"].values())
         return f"No: no better than chance, as far as {plural(rows, 'row')} can tell."

@@ -76,8 +76,8 @@ def facts(run: str | Path) -> dict[str, Any]:
     learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
     found = (look or {}).get("audit", {})
     grouped = bool(recipe["data"]["groups"])
-    careful, beside = found.get("careful", ""), _beside(run, data, result)
-    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, careful, beside)
+    careful, beside, known = found.get("careful", ""), _beside(run, data, result), data.get("known_rows", 0)
+    said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, careful, beside, known)
     said["next"] = next_step(
         said["level"],
         rivals,
