@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -62,10 +63,11 @@ def zip_of(folder: Path) -> Path:
     return zipped(folder.parent / "pets.zip", {**files, "__MACOSX/._pets": "", ".DS_Store": ""})
 
 
-def tar_of(folder: Path) -> Path:
-    with tarfile.open(folder.parent / "pets.tar.gz", "w:gz") as archive:
+def tar_of(folder: Path, kind: Literal["", "gz", "bz2", "xz"] = "gz") -> Path:
+    path = folder.parent / f"pets.tar.{kind}".rstrip(".")
+    with tarfile.open(path, f"w:{kind}") as archive:
         archive.add(folder, folder.name)
-    return folder.parent / "pets.tar.gz"
+    return path
 
 
 @pytest.mark.parametrize("packed", [zip_of, tar_of])
@@ -156,9 +158,15 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(harm: str, tmp_path: Pa
     assert not list(cache.iterdir())
 
 
-def test_a_cut_tar_archive_is_refused_and_leaves_nothing(tmp_path: Path, cache: Path) -> None:
-    archive = tar_of(pictures(tmp_path / "pets"))
-    archive.write_bytes(archive.read_bytes()[:-2000])
+@pytest.mark.parametrize("harm", ["cut", "spoiled"])
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_a_damaged_tar_archive_is_refused_and_leaves_nothing(
+    kind: Literal["", "gz", "bz2", "xz"], harm: str, tmp_path: Path, cache: Path
+) -> None:
+    archive = tar_of(pictures(tmp_path / "pets"), kind)
+    content = archive.read_bytes()
+    half = len(content) // 2
+    archive.write_bytes(content[:half] + (b"" if harm == "cut" else b"x" * 1024 + content[half + 1024 :]))
     with pytest.raises(AyatoriError, match="must be a whole archive"):
         load(archive)
     assert not list(cache.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -22,7 +23,8 @@ TABLES = (".csv", ".tsv", ".data", ".parquet", ".pq", ".feather", ".xlsx", ".jso
 ABOUT = (".txt", ".md", ".rst", ".names", ".pdf", ".html", "")  # what is told beside a table
 IDLE = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems put into archives by themselves
 KILLED = 3600  # seconds after which nobody is still unpacking
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError, NotImplementedError)
+# NotImplementedError: packed in a way that Python does not know; RuntimeError: locked
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 Progress = Callable[[int, int], None]  # is told (bytes done, bytes in all)
 
 
@@ -123,6 +125,10 @@ def _steps_of_tar(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
         for member in opened:
             opened.extract(member, folder, filter="data")
             yield file.tell(), size
+        # tarfile takes a damaged header for the end, and meets the check of what is packed only there
+        while rest := opened.fileobj.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("something stands behind its end")
 
 
 def _damaged(archive: Path, error: Exception) -> AyatoriError:

@@ -253,11 +253,9 @@ def _bar(dataset: Dataset, joined: np.ndarray, shut: np.ndarray) -> tuple[Datase
             f"the given test must hold other rows than those to learn from, however of these {count:,} of "
             f"{count + left:,} are copies of its rows; give other rows as --test"
         )
-    what = "1 row is a copy" if count == 1 else f"{count:,} rows are copies"
-    them = "it" if count == 1 else "them"
-    return dataclasses.replace(
-        dataset, barred=barred
-    ), f"{what} of rows of the test: nobody learns from {them}"
+    what, them = ("1 row is a copy", "it") if count == 1 else (f"{count:,} rows are copies", "them")
+    note = f"{what} of rows of the test: nobody learns from {them}"
+    return dataclasses.replace(dataset, barred=barred), note
 
 
 def _bind(dataset: Dataset, joined: np.ndarray, shut: np.ndarray, recipe: PlanRecipe) -> tuple[Dataset, str]:
