@@ -168,6 +168,7 @@ def faces(rows: int) -> Dataset:
 def test_a_cnn_with_few_stop_rows_keeps_the_end_of_its_schedule() -> None:
     dataset = faces(60)
     plan, recipe = settled(dataset, net="cnn", epochs=12)
+    recipe = change(recipe, "engine", dtype="float32")  # to compare losses to many digits
     assert recipe.train.keep == "last"
     members = train(dataset, plan, recipe)
     for member in members:
@@ -455,6 +456,22 @@ def test_predictions_are_only_made_of_rows_that_a_member_never_saw() -> None:
         assert np.isfinite(predictions.values[member, plan.rows(member, SCORE)]).all()
     finite = predictions.values[predictions.unseen]
     np.testing.assert_allclose(finite.sum(axis=-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "net", "settings"), [(blobs, small, {"augment": {"jitter": 0.1}}), (faces, "cnn", {})]
+)
+def test_rows_that_are_picked_an_epoch_at_once_are_those_that_are_picked_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, make, net, settings
+) -> None:
+    dataset = make(150)
+    plan, recipe = settled(dataset, net=net, epochs=3, **settings)
+    weights = []
+    for most in (0, 2**26):
+        monkeypatch.setattr("ayatori.train.loop.DRAWN_BYTES", most)
+        members = train(dataset, plan, recipe)
+        weights.append([value for one in members for value in one.network.state_dict().values()])
+    assert all(map(torch.equal, *weights))
 
 
 def test_threads_side_by_side_give_the_same_bytes_every_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ change; ``moves``: one warp for picture, mask and key points; ``colour``: one ma
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -125,17 +126,17 @@ class Augmentation:
             changed = changed.round_()
         return {**moved, "image": changed.to(image.dtype)}
 
-    @property
+    @functools.cached_property
     def pairs(self) -> bool:
         """Whether rows are mixed with others of the same member."""
         return self.own is None and bool(self.changes.mixup or self.changes.cutmix)
 
-    @property
+    @functools.cached_property
     def tables(self) -> bool:
         """Whether rows of tables change."""
         return self.own is None and bool(self.changes.jitter or self.changes.hide or self.changes.swap)
 
-    @property
+    @functools.cached_property
     def pictures(self) -> bool:
         """Whether pictures change."""
         bare = dataclasses.replace(self.changes, mixup=0.0, cutmix=0.0, jitter=0.0, hide=0.0, swap=0.0)

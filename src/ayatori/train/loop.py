@@ -65,6 +65,7 @@ LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
 # steps that repay notes (a tenth of a second) of a stack's step; of a network alone so many times as many
 NOTED_FROM, NOTED_ALONE = 20, 5
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
+DRAWN_BYTES = 2**26  # up to so many, a stack's rows of an epoch are picked at once
 Checkpoint = tuple[dict[int, dict], dict[str, Tensor]]  # progress of each member, tensors
 OnEpoch = Callable[[Epoch], bool | None]
 OnStep = Callable[[float], None]  # share of all steps that is done
@@ -282,20 +283,32 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
     _, epoch, number = batch.key
     if stack.epoch != epoch:
         stack.epoch = epoch
-        stack.orders = np.stack([_order(one, job.stream, epoch) for one in stack.learners])
+        stack.orders = np.stack([_order(one, job.stream, epoch) for one in stack.learners], axis=1)
         stack.views = views_of(job.dataset.inputs, job.recipe.seed, epoch)
-    rows = stack.orders[:, number]
+        row = sum(values[:1].nbytes for values in job.dataset.inputs.values())
+        stack.drawn = _read(stack, job, stack.orders) if row * stack.orders.size <= DRAWN_BYTES else None
+    rows = stack.orders[number]
     weight = None
     if stack.weighs:
         own = [one.weight[mine] for one, mine in zip(stack.learners, rows, strict=True)]
         weight = to_device(np.stack(own), job.device)
-    inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout, stack.views)
+    if stack.drawn is None:
+        inputs, labels = _read(stack, job, rows)
+    else:
+        inputs, labels = (
+            {name: values[number] for name, values in stack.drawn[0].items()},
+            stack.drawn[1][number],
+        )
     if stack.vary.pictures or stack.vary.tables:
         inputs = vary_own(stack.vary, inputs, _seeds(stack, batch))
     offset, target = (own_values(stack.learners, kind, rows, job.device) for kind in ("offset", "soft"))
-    if target is None:
-        target = to_device(job.dataset.labels[rows], job.device)
-    return Given(inputs, target, weight, rows.shape[1], offset)
+    return Given(inputs, labels if target is None else target, weight, rows.shape[1], offset)
+
+
+def _read(stack: Stack, job: Job, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs and labels of rows, of any shape."""
+    inputs = take(job.dataset.inputs, rows, job.device, job.recipe.engine.layout, stack.views)
+    return inputs, to_device(job.dataset.labels[rows], job.device)
 
 
 def _order(learner: Learner, stream: Stream, epoch: int) -> np.ndarray:

@@ -22,7 +22,7 @@ PREDICT_ROWS = 1024  # rows of one forward pass
 # on a CPU: so many pixels, or numbers that frozen parts say, a pass, and at least so many rows, so that what
 # a layer gives stays in the caches (up to four times as fast, see dev/LOG.md)
 PIXELS, LEAST_PICTURES = 2**17, 16
-TABLE_ROWS, NARROW = 4096, 8192  # of a table of so many bytes a row: a call costs more than few rows do
+TABLE_ROWS, TABLE_BYTES = 2**14, 2**23  # at most, of a table: a call costs more than few rows do
 EVEN = 32  # rows of a table are asked for in multiples of it
 LEAST_BLOCK = 128  # rows of each network in a call of many
 View = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -71,8 +71,9 @@ def _rows_of_a_pass(inputs: Mapping[str, np.ndarray], device: torch.device, netw
     if size:
         if device.type == "cpu":
             most, least = min(most, PIXELS // int(np.prod(size))), LEAST_PICTURES
-    elif sum(values[:1].nbytes for values in inputs.values()) <= NARROW:
-        most = TABLE_ROWS
+    else:
+        row = sum(values[:1].nbytes for values in inputs.values())
+        most = min(TABLE_ROWS, max(most, TABLE_BYTES // max(1, row)))
     return max(least, 2 ** (most // networks).bit_length() // 2)
 
 

@@ -57,8 +57,10 @@ class Stack:
         self.draws = any(_draws(one) for one in learners)
         self.vary = learners[0].vary
         self.weighs = any((one.weight[one.rows] != 1).any() for one in learners)
-        self.epoch, self.orders = -1, np.zeros((len(learners), 0, 0), np.int32)  # see own_rows
+        # see own_rows: rows (steps, members, size), which view of each, and what was picked of them
+        self.epoch, self.orders = -1, np.zeros((0, len(learners), 0), np.int32)
         self.views: np.ndarray | None = None
+        self.drawn: tuple[dict[str, Tensor], Tensor] | None = None
         self._sum = torch.zeros(len(learners), dtype=torch.float64, device=self.device)
         self._rows: Tensor | float = 0.0
         self._steps = 0
@@ -99,8 +101,11 @@ class Stack:
         return ((target - self._shift) / self._scale).float()
 
     def logits(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
-        """(k, b, ...) -> (k, b, outputs) float32."""
-        bf16 = self.dtype == torch.bfloat16 and training
+        """(k, b, ...) -> (k, b, outputs) float32.
+
+        Stop rows need no more digits than training rows do; values close to their target would.
+        """
+        bf16 = self.dtype == torch.bfloat16 and (training or not self._regression)
         with torch.autocast(self.device.type, self.dtype, enabled=bf16):
             return self.joined.logits(inputs, training).float()
 
