@@ -22,6 +22,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 # Each part imports only from its own layer and the ones before it; `__init__` lists the public names lazily.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "sheets", "processes"),
+    ("packed",),
+    ("aside", "shards"),
     ("aside", "archives"),
     ("records", "recipe"),
     ("data", "plan", "nets", "augment", "evaluate", "ensemble"),
@@ -40,6 +42,8 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 NO_TORCH = (
     "errors",
     "archives",
+    "shards",
+    "packed",
     "processes",
     "aside",
     "records",

@@ -1,4 +1,4 @@
-"""ZIP and tar archives -> what they hold, unpacked once into the user's cache."""
+"""Archives (ZIP, tar, Parquet files with files in them) -> what they hold, unpacked once into a cache."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayatori.errors import AyatoriError
+from ayatori.shards import shards_of
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 TABLES = (".csv", ".tsv", ".data", ".parquet", ".pq", ".feather", ".xlsx", ".json", ".jsonl", ".npz")
@@ -25,7 +26,8 @@ IDLE = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems put into archive
 KILLED = 3600  # seconds after which nobody is still unpacking
 # NotImplementedError: packed in a way that Python does not know; RuntimeError: locked
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
-Progress = Callable[[int, int], None]  # is told (bytes done, bytes in all)
+Progress = Callable[[int, int], None]  # is told (bytes or rows done, all of them)
+Steps = Callable[[Path], Iterator[tuple[int, int]]]  # unpacks into a folder, and says how far it is
 
 
 def existing(path: str | Path) -> Path:
@@ -34,23 +36,25 @@ def existing(path: str | Path) -> Path:
     there = path if path.exists() else archive_of(path)
     if there is None:
         raise AyatoriError(f"'{path}' must be a file or folder, however it does not exist")
-    if not os.access(there, os.R_OK):
-        raise AyatoriError(f"'{there}' must be readable, however you have no permission")
+    for file in [there] if there.exists() else shards_of(there):
+        if not os.access(file, os.R_OK):
+            raise AyatoriError(f"'{file}' must be readable, however you have no permission")
     return path
 
 
 def archive_of(path: Path) -> Path | None:
-    """The archive that a path is or leads into."""
+    """The archive that a path is or leads into; what Parquet files hold (see ``shards_of``) is one, too."""
     parts = (part for part in (path, *path.parents) if part.name.lower().endswith(ENDINGS))
-    return next((part for part in parts if part.is_file()), None)
+    return next((part for part in parts if part.is_file()), None) or (path if shards_of(path) else None)
 
 
 def unpacked(path: str | Path, progress: Progress | None = None) -> Path:
     """The path; of an archive, or of something in it, where that lies unpacked.
 
-    An archive with one table, or with one folder, stands for that one. It is unpacked at the first call, into
-    ``$XDG_CACHE_HOME/ayatori`` (``~/.cache/ayatori``; where that cannot be written to, into the folder for
-    temporary files), whole or not at all.
+    An archive with one table, or with one folder, stands for that one. Parquet files that hold pictures or
+    recordings, or are pieces of one table (see ``shards_of``), become a table, with the paths of such files.
+    It is unpacked at the first call, into ``$XDG_CACHE_HOME/ayatori`` (``~/.cache/ayatori``; where that
+    cannot be written to, into the folder for temporary files), whole or not at all.
 
     Raises AyatoriError where it is damaged or locked, or does not fit on the disk.
     """
@@ -58,13 +62,24 @@ def unpacked(path: str | Path, progress: Progress | None = None) -> Path:
     archive = archive_of(path)
     if archive is None:
         return path
-    about = archive.stat()
-    key = hashlib.sha256(f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()
-    folder = _cache() / f"{archive.name.split('.')[0]}-{key[:12]}"
+    shards = shards_of(archive)
+    parts = [(part.resolve(), part.stat()) for part in shards or [archive]]
+    about = " ".join(f"{part} {stat.st_size} {stat.st_mtime_ns}" for part, stat in parts)
+    name = archive.name.split(".")[0] or "table"
+    folder = _cache() / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+    table = folder / f"{name}.parquet"
     if not folder.exists():
-        _unpack(archive, folder, progress)
+        if shards:
+            from ayatori.packed import steps_of_shards  # loads pyarrow
+
+            _unpack(archive, folder, lambda work: steps_of_shards(shards, work / table.name), progress)
+        else:
+            steps = _steps_of_zip if archive.suffix.lower() == ".zip" else _steps_of_tar
+            _unpack(archive, folder, lambda work: steps(archive, work), progress)
+    if shards:
+        return table
     found = folder / path.relative_to(archive)
-    if not found.exists():
+    if not found.exists() and not shards_of(found):
         raise AyatoriError(f"'{path}' must be in the archive, however that holds {_named(folder)}")
     found = _only(found) if path == archive else found
     return unpacked(found, progress)  # an archive may hold others
@@ -80,15 +95,14 @@ def _cache() -> Path:
     raise AyatoriError("archives are unpacked in the folder for temporary files, however it is read-only")
 
 
-def _unpack(archive: Path, folder: Path, progress: Progress | None) -> None:
+def _unpack(archive: Path, folder: Path, steps: Steps, progress: Progress | None) -> None:
     for left in folder.parent.glob(f".{folder.name}-*"):
         with contextlib.suppress(FileNotFoundError):  # it was finished just now
             if time.time() - left.stat().st_mtime > KILLED:
                 shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        steps = _steps_of_zip if archive.suffix.lower() == ".zip" else _steps_of_tar
-        for done, size in steps(archive, work):
+        for done, size in steps(work):
             if progress and done < size:
                 progress(done, size)
         try:
