@@ -20,7 +20,10 @@ from ayatori.errors import AyatoriError
 from ayatori.shards import shards_of
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-TABLES = (".csv", ".tsv", ".data", ".parquet", ".pq", ".feather", ".xlsx", ".json", ".jsonl", ".npz")
+TABLES = (
+    *(".csv", ".tsv", ".data", ".parquet", ".pq", ".feather", ".xlsx", ".json", ".jsonl", ".npz"),
+    *(".arff", ".dta"),
+)
 ABOUT = (".txt", ".md", ".rst", ".names", ".pdf", ".html", "")  # what is told beside a table
 IDLE = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems put into archives by themselves
 KILLED = 3600  # seconds after which nobody is still unpacking

@@ -40,6 +40,17 @@ _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV",
     b"<!doctype": "a web page; fetch the file that the page shows",
     b"<html": "a web page; fetch the file that the page shows",
+    b"<table": "a web page; copy its table into a CSV",
+    b"$fl2@(#)": "an SPSS file; save it as CSV",
+    b"$fl3@(#)": "an SPSS file; save it as CSV",
+    b"\0" * 12 + b"\xc2\xea": "a SAS file; save it as CSV",
+    b"header record*******library": "a SAS file; save it as CSV",
+    b"sqlite format 3": "a database; save the table as CSV",
+    b"\x93numpy": "one array; save what is known and the target together: numpy.savez('data.npz', X=X, y=y)",
+    b"matlab 5.0": "a MATLAB file; save it as CSV, or from Python by numpy.savez('data.npz', X=X, y=y)",
+    b"\x89hdf": "an HDF5 file; save it as CSV, or from Python by numpy.savez('data.npz', X=X, y=y)",
+    b"\x80\x04": "a pickle, which may do anything when it is opened; save the DataFrame by to_parquet",
+    b"\x80\x05": "a pickle, which may do anything when it is opened; save the DataFrame by to_parquet",
 }
 
 

@@ -21,7 +21,10 @@ PICTURES = (
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64")
 SUFFIXES = PICTURES + SOUNDS + WHOLE + DICOM
 TEXTS = (".txt", ".text", ".md", ".htm", ".html", ".xml", ".eml", ".tex", ".rst")
-SHEETS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xlsm", ".feather", ".arrow")  # tables of other kinds
+SHEETS = (
+    *(".json", ".jsonl", ".ndjson", ".xlsx", ".xlsm", ".feather", ".arrow"),
+    *(".arff", ".dta"),
+)  # tables of other kinds
 STEPS = (".csv", ".tsv", ".parquet", ".pq")  # a series in a file, a step in each line
 BEGINNING = 1024  # bytes of a file that tell whether it is a text
 MOST_FOLDERS, MOST_ENTRIES, MOST_INSIDE = 64, 1000, 8  # beside a table, that are looked into

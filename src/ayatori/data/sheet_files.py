@@ -1,4 +1,4 @@
-"""Stage 1a. Excel, JSON and Feather files -> a DataFrame or an Arrow table, and notes on it."""
+"""Stage 1a. Files of other programs -> a DataFrame or an Arrow table, and notes on it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import feather
 
+from ayatori.data.statistics_files import read_statistics
 from ayatori.records import AyatoriError
 
 HEAD = 1024  # bytes that tell what a file is
@@ -39,7 +40,7 @@ def read_sheets(path: Path) -> tuple[Any, tuple[str, ...]] | None:
     plain = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if plain.startswith(b"{") or (plain.startswith(b"[") and plain[1:].lstrip().startswith(b"{")):
         return _json(path), ()
-    return None
+    return read_statistics(path, head)
 
 
 def _feather(path: Path) -> pa.Table:
