@@ -115,7 +115,8 @@ class RunOptions:
         Of a folder without a subfolder per class, the part of the paths that tells the label (1: cat in
         cat_7.png), or a pattern.
     test
-        A file or folder of test rows, or the share of rows to seal (0.2); 0 for none.
+        A file or folder of test rows, or COLUMN=VALUE of a table, or the share of rows to seal (0.2); 0 for
+        none. A column that says train and test is found.
     folds
         Folds of the cross-validation (5); 1 trains one network on a hold-out split.
     net

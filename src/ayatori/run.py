@@ -21,6 +21,7 @@ from ayatori import sentences
 from ayatori.archives import archive_of
 from ayatori.assemble import assemble, fit_rivals, fits
 from ayatori.clock import Clock
+from ayatori.data.own_test import is_part
 from ayatori.decide import Rules, decide, find_rules
 from ayatori.distil import distil
 from ayatori.evaluate import chosen, leaderboard, score_split
@@ -148,7 +149,7 @@ def run(
     'mean of 2 folds'
     """
     source = str(Path(data).resolve()) if isinstance(data, str | Path) else name
-    if isinstance(recipe.plan.test, str):
+    if isinstance(recipe.plan.test, str) and not is_part(recipe.plan.test):
         recipe = change(recipe, "plan", test=str(Path(recipe.plan.test).resolve()))
     folder = None if out is None else RunFolder.create(out, to_toml(recipe), source)
     try:

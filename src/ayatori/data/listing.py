@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ayatori.archives import unpacked
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
+from ayatori.data.own_test import PARTS
 from ayatori.data.parts import parts_of, told_by
 from ayatori.data.paths import (
     PICTURES,
@@ -43,11 +45,9 @@ from ayatori.data.target import NO_TARGET, missing_rows
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
-# parts of a data set, as folders are called
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 FEWEST_PATIENTS = 10  # of whom there must be so many for splits to go by them
 Wanted = Callable[[str], bool]  # whether a path is one of those looked for
-PARTS = frozenset(["train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"])
 
 
 @dataclass(frozen=True)
@@ -145,24 +145,29 @@ def _check_tables(folder: Path, inside: set[str]) -> None:
             )
 
 
-def list_test(path: Path, like: Listing, recipe: DataRecipe) -> Listing:
+def list_test(test: str | Path | TableSource, like: Listing, recipe: DataRecipe) -> Listing:
     """The pictures of a test folder or table, labelled as those of ``like`` are."""
-    if path.is_dir():
-        if like.beside is not None:
-            raise AyatoriError(
-                f"the test '{path}' must be a table with the columns beside the files, however it is a folder"
-            )
-        return _labelled(path, recipe)
-    opened = open_table(path, recipe.encoding)
-    named = named_pictures(opened, recipe, known=True)
+    if not isinstance(test, TableSource):
+        path = unpacked(test)
+        if path.is_dir():
+            if like.beside is not None:
+                raise AyatoriError(
+                    f"the test '{path}' must be a table with the columns beside the files, however it is a "
+                    "folder"
+                )
+            return _labelled(path, recipe)
+        test = open_table(path, recipe.encoding)
+    named = named_pictures(test, recipe, known=True)
     if named is None:
-        raise AyatoriError(f"the test '{path}' must name files like the other rows, however no column does")
+        raise AyatoriError(
+            f"the test{test.called} must name files like the other rows, however no column does"
+        )
     words: list[str] = []
     if like.beside is not None:
         recipe = dataclasses.replace(recipe, beside=tuple(like.beside.column_names))
         words = [field.name for field in like.beside.schema if not pa.types.is_primitive(field.type)]
     target = tuple(column.name for column in like.target or ())
-    return list_table(opened, named, recipe, target, words=words)
+    return list_table(test, named, recipe, target, words=words)
 
 
 def list_folder(

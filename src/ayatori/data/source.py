@@ -15,7 +15,7 @@ import pandas as pd
 from ayatori.archives import archive_of, unpacked
 from ayatori.data import arrays
 from ayatori.data.beside import check_beside, names_beside
-from ayatori.data.files import open_table
+from ayatori.data.files import TableSource, open_table
 from ayatori.data.labelled import load_listed, read_listed_like
 from ayatori.data.listing import (
     Listing,
@@ -25,6 +25,7 @@ from ayatori.data.listing import (
     list_table,
     list_test,
 )
+from ayatori.data.own_test import part
 from ayatori.data.paths import is_media, is_steps, kind_of, named_pictures
 from ayatori.data.pictures import Progress
 from ayatori.data.rare import without_rare
@@ -54,7 +55,8 @@ def load(
 
     ``y``: the target of arrays or of a DataFrame, (n,) or (n, values). ``target``: the column (or columns) of
     a table that hold it; short for ``recipe=DataRecipe(target=...)``. ``test``: a file or folder of rows
-    for the sealed test; they come last, ``fixed_test`` marks them, and nothing is decided on them.
+    for the sealed test, or ``column=value`` of a table (a column that says train and test is found); they
+    come last, ``fixed_test`` marks them, and nothing is decided on them.
     ``blind``: nobody will read their labels, so that a table of them may have none (zeros stand for them).
     ``cache``: where decoded pictures are written when they outgrow ``recipe.memory_gb``.
     ``progress(done, total)`` is called while pictures are decoded.
@@ -96,7 +98,7 @@ def _load(
             )
         listing, later = list_labelled(path, recipe)
         if test is not None:
-            later = list_test(unpacked(test), listing, recipe)
+            later = list_test(test, listing, recipe)
         if kind_of(listing.files) == "texts":
             return make_dataset(*load_texts(listing, later, recipe, progress), source)
         return load_listed(listing, later, recipe, source, cache, progress)
@@ -109,11 +111,14 @@ def _load(
             rows, schema, within if test is None else _read_test(test, schema, recipe), source
         )
     if is_table(data, path):
-        opened = open_table(path or data, recipe.encoding)
+        opened, own = open_table(path or data, recipe.encoding), None
+        if y is None:
+            opened, own = part(opened, recipe, test)
+        later_rows = own or test
         named = named_pictures(opened, recipe) if y is None else None
         if named and named.sure:
             listing = list_table(opened, named, recipe, None)
-            later = None if test is None else list_test(unpacked(test), listing, recipe)
+            later = None if later_rows is None else list_test(later_rows, listing, recipe)
             return load_listed(listing, later, recipe, source, cache, progress)
         if recipe.beside:
             raise AyatoriError(
@@ -126,7 +131,8 @@ def _load(
             rows = dataclasses.replace(rows, notes=(*rows.notes, note))
     else:
         rows, schema = _read_arrays(data, y, recipe)
-    sealed = None if test is None else _read_test(test, schema, recipe, blind)
+        later_rows = test
+    sealed = None if later_rows is None else _read_test(later_rows, schema, recipe, blind)
     return make_dataset(rows, schema, sealed, source)
 
 
@@ -272,7 +278,11 @@ def _read_npz(path: Path, recipe: DataRecipe, y: Any) -> tuple[Rows, Schema, Row
     return rows, schema, later
 
 
-def _read_test(test: str | Path, schema: Schema, recipe: DataRecipe, blind: bool = False) -> Rows:
+def _read_test(
+    test: str | Path | TableSource, schema: Schema, recipe: DataRecipe, blind: bool = False
+) -> Rows:
+    if isinstance(test, TableSource):
+        return read_table_like(test, schema, True, groups=recipe.groups, time=recipe.time)
     path = unpacked(test)
     if path.is_dir():
         raise AyatoriError(f"the test '{path}' must be a file like the other rows, however it is a folder")
