@@ -138,3 +138,25 @@ def test_a_run_and_a_look_keep_to_it(
     assert command(monkeypatch, "explore", "table.csv", "--out", "look") == 0
     assert "accuracy, 90 rows" in capsys.readouterr().out
     assert "the test is 30 rows" in (tmp_path / "look" / "explore.html").read_text()
+
+
+def test_a_test_that_is_far_worse_than_held_out_rows_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Speakers differ more than words: rows of a speaker are known by others of the same."""
+    monkeypatch.chdir(tmp_path)
+    chance = np.random.default_rng(0)
+    speakers, words = np.divmod(np.arange(24 * 20), 20)
+    words = words % 4
+    centres = chance.normal(size=(24, 4, 6))
+    values = centres[speakers, words] + 0.1 * chance.normal(size=(480, 6))
+    table = pd.DataFrame(values, columns=list("abcdef"))
+    table["part"], table["word"] = np.where(speakers < 16, "train", "test"), [f"w{word}" for word in words]
+    table.to_csv("words.csv", index=False)
+    assert command(monkeypatch, "run", "words.csv", "--out", "a", "--preset", "quick", "--no-look") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Careful: on held-out rows of what it learned from, one network is right in" in said
+    assert "Next: Hold together what belongs together (--groups)" in said
+    by_chance = ("--drop", "part", "--out", "b", "--preset", "quick", "--no-look")
+    assert command(monkeypatch, "run", "words.csv", *by_chance) == 0
+    assert "far from the test" not in " ".join(capsys.readouterr().out.split())

@@ -13,6 +13,10 @@ from ayatori.report.words import count, interval, number, percent, plural, round
 Entry = Mapping[str, Any]
 Part = tuple[str, bool]  # words, and whether they are strong
 OPEN = 0.5  # an interval that is wider says little of how many are right
+FALLEN = (
+    "Hold together what belongs together (--groups), so that held-out rows are as new as the test's; or learn "
+    "from rows like those of the test."
+)
 LITTLE = 1 / 3  # less than this share of what chance gets wrong is put right: "a little"
 
 
@@ -75,6 +79,20 @@ def halves(task: str, kind: str, apart: Mapping[str, float]) -> str:
     return (
         f"On held-out rows one network {verb} {both}{tail}; with the columns of other rows {files}, with the "
         f"{kind} of other rows {columns}. "
+    )
+
+
+def falls_off(task: str, metric: str, entry: Entry | None, held_out: Entry | None) -> str:
+    """Words on a test that is worse than held-out rows by more than chance; "" where it is not."""
+    if entry is None or held_out is None or entry["split"] != "test" or metric not in held_out["scores"]:
+        return ""
+    here, there = entry["scores"][metric], held_out["scores"][metric]
+    worse = here["low"] > there["high"] if metric in ("mae", "rmse") else here["high"] < there["low"]
+    verb = {"regression": "is off by" if metric != "r2" else "has an R² of"}.get(task, "is right in")
+    return worse * (
+        f"on held-out rows of what it learned from, {brief(held_out['name'])} {verb} {said(metric, there)} "
+        f"({interval(metric, there)}), far from the test: either its rows are of another kind, or rows that "
+        "belong together lie on both sides of the folds (--groups)"
     )
 
 

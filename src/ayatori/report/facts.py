@@ -12,7 +12,7 @@ from typing import Any
 from ayatori.evaluate.baselines import NAMES
 from ayatori.evaluate.metrics import LOWER, MAIN, METHODS
 from ayatori.records import AyatoriError
-from ayatori.report.answer import answer, halves, main_figure, next_step
+from ayatori.report.answer import FALLEN, answer, falls_off, halves, main_figure, next_step
 from ayatori.report.augment import augment_facts
 from ayatori.report.balance import balance_facts
 from ayatori.report.ensembles import ensemble_facts
@@ -76,16 +76,19 @@ def facts(run: str | Path) -> dict[str, Any]:
     learns = "" if source is None else "whole" if source["finetune"] == "whole" else "frozen"
     found = (look or {}).get("audit", {})
     grouped = bool(recipe["data"]["groups"])
-    careful, beside, known = found.get("careful", ""), _beside(run, data, result), data.get("known_rows", 0)
+    beside, known = _beside(run, data, result), data.get("known_rows", 0)
+    metric = main_figure(result["task"], scored)
+    fallen = falls_off(result["task"], metric, scored, held_out)
+    careful = "; and ".join(filter(None, (fallen, found.get("careful"))))
     said = answer(result, scored, rivals, floor, earlier, folds, learns, grouped, careful, beside, known)
     said["next"] = next_step(
         said["level"],
         rivals,
-        main_figure(result["task"], scored),
+        metric,
         recipe.get("preset", ""),
         (look or {}).get("verdict", {}).get("next", ""),
         "stacking" in recipe.get("ensemble", {}).get("kinds", ()),
-        found.get("step", ""),
+        found.get("step") or (FALLEN if fallen else ""),
     )
     return {
         "name": Path(data["source"]).stem or data["kind"],
@@ -96,7 +99,7 @@ def facts(run: str | Path) -> dict[str, Any]:
         "look": look,
         "answer": said,
         "delivered": result.get("delivered") or result["chosen"],
-        "leaderboard": _leaderboard(entries, result, main_figure(result["task"], scored), folds, held_out),
+        "leaderboard": _leaderboard(entries, result, metric, folds, held_out),
         "plan": plan_strips(run / "plan.parquet"),
         "curves": curves(run, members),
         "ensembles": ensemble_facts(run, result, recipe, members),
