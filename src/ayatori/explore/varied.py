@@ -28,6 +28,7 @@ REFERENCES, COPIES, ASKED, TRIED = 1500, 4, 400, 2
 HARMLESS = Changes(shift=1 / 12, turn=10, zoom=0.1)
 # a warning needs so many more wrong neighbours, and so little chance of an accident. Mirrored digits: 0.6;
 # mirrored clothes, whose shoes all point one way but stay shoes: 0.18
+ALL = "all changes together"
 EXCESS, DOUBT = 0.25, 1e-3
 SINGLE = ("flip", "upside_down", "turn", "crop", "shear", "perspective", "erase", "hue", "stretch", "zoom")
 
@@ -178,20 +179,22 @@ def _warning(figures: Mapping[str, Any], classes: tuple[str, ...]) -> str:
     """What leads rows to other classes; "" where nothing does."""
     guilty = {
         name: part
-        for name, part in {**figures["parts"], "all of it": figures["all"]}.items()
+        for name, part in {**figures["parts"], ALL: figures["all"]}.items()
         if part["excess"] > EXCESS and part["p"] < DOUBT
     }
     if not guilty:
         return ""
-    name = max(guilty, key=lambda key: (key != "all of it", guilty[key]["excess"]))
+    name = max(guilty, key=lambda key: (key != ALL, guilty[key]["excess"]))
     part = guilty[name]
     order = np.argsort(part["classes"])[::-1][:3]
     worst = [classes[code] for code in order if part["classes"][code] > EXCESS]
     most = f", most of all {', '.join(worst)}" if worst else ""
     what = {"flip": "mirroring (flip)", "upside_down": "turning upside down"}.get(name, name)
-    advice = f"lower `{name}` in a TOML file, or use --augment light"
+    weaker = "weaken them" if name == ALL else f"lower `{name}`"
+    advice = f"{weaker} in a TOML file, or use --augment light"
     advice = "use --augment digits" if name == "flip" else advice
+    verb = "lead" if name == ALL else "leads"
     return (
-        f"{what} leads rows to other classes: {part['share']:.0%} of varied pictures are nearest to another "
+        f"{what} {verb} rows to other classes: {part['share']:.0%} of varied pictures are nearest to another "
         f"class than their own, {figures['share']:.0%} as they are{most}; {advice}"
     )

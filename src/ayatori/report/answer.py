@@ -14,7 +14,7 @@ Entry = Mapping[str, Any]
 Part = tuple[str, bool]  # words, and whether they are strong
 OPEN = 0.5  # an interval that is wider says little of how many are right
 FALLEN = (
-    "Hold together what belongs together (--groups), so that held-out rows are as new as the test's; or learn "
+    "Hold together what belongs together (--groups), so that held-out rows are as new as the test; or learn "
     "from rows like those of the test."
 )
 LITTLE = 1 / 3  # less than this share of what chance gets wrong is put right: "a little"
