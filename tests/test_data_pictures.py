@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -246,12 +247,31 @@ def test_parts_that_hold_the_classes_are_not_taken_for_classes(
     assert advice.format(tmp_path) in str(caught.value)
 
 
-def test_classes_may_be_called_like_parts_where_pictures_lie_in_them(tmp_path: Path) -> None:
-    for kind in ("train", "test", "val"):
-        (tmp_path / kind).mkdir()
+def bare_parts(folder: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        (folder / part).mkdir(parents=True)
         for number in range(3):
-            Image.new("L", (4, 4)).save(tmp_path / kind / f"{number}.png")
-    assert load(tmp_path).classes == ("test", "train", "val")
+            Image.new("L", (4, 4)).save(folder / part / f"{number}.png")
+
+
+def test_parts_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None:
+    bare_parts(tmp_path / "bare", ("train", "test"))
+    with pytest.raises(
+        AyatoriError, match=r"are parts, without folders of classes .* ayatori run '.*train'$"
+    ):
+        load(tmp_path / "bare")
+    bare_parts(tmp_path / "told", ("train", "val"))
+    for part in ("train", "val"):
+        lines = [{"file_name": f"{number}.png", "label": "ab"[number % 2]} for number in range(3)]
+        text = "\n".join(map(json.dumps, lines))
+        (tmp_path / "told" / part / "metadata.jsonl").write_text(text)
+    with pytest.raises(AyatoriError, match=r"--test '.*val/metadata\.jsonl'"):
+        load(tmp_path / "told")
+
+
+def test_classes_may_be_called_like_parts_where_none_is_called_train(tmp_path: Path) -> None:
+    bare_parts(tmp_path, ("eval", "dev"))
+    assert load(tmp_path).classes == ("dev", "eval")
 
 
 def test_a_class_that_only_the_test_knows_is_refused(tmp_path: Path) -> None:

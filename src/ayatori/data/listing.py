@@ -17,7 +17,7 @@ import pyarrow as pa
 from ayatori.archives import unpacked
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
-from ayatori.data.own_test import PARTS
+from ayatori.data.own_test import PARTS, TRAIN
 from ayatori.data.parts import parts_of, told_by
 from ayatori.data.paths import (
     PICTURES,
@@ -45,7 +45,7 @@ from ayatori.data.target import NO_TARGET, missing_rows
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
-TABLES = (".csv", ".tsv", ".parquet", ".pq")
+TABLES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json", ".xlsx", ".feather")
 FEWEST_PATIENTS = 10  # of whom there must be so many for splits to go by them
 Wanted = Callable[[str], bool]  # whether a path is one of those looked for
 
@@ -84,8 +84,8 @@ def list_labelled(folder: Path, recipe: DataRecipe) -> tuple[Listing, Listing | 
     if inside == {"train", "test"} and classes:
         return _labelled(parts[0], recipe, "train/"), _labelled(parts[1], recipe, "test/")
     if not recipe.target:
-        _check_parts(folder, inside)
         _check_tables(folder, inside)
+        _check_parts(folder, inside)
     return _labelled(folder, recipe), None
 
 
@@ -113,18 +113,26 @@ def _labelled(folder: Path, recipe: DataRecipe, prefix: str = "") -> Listing:
 
 
 def _check_parts(folder: Path, inside: set[str]) -> None:
-    """Refuse parts such as train, val and test, with classes inside, that would be taken for classes."""
-    if len(inside) < 2 or not {name.lower() for name in inside} <= PARTS:
+    """Refuse parts such as train, val and test that would be taken for classes."""
+    words = {name.lower() for name in inside}
+    if len(inside) < 2 or not words <= PARTS:
         return
     classes = sorted({e.name for name in inside for e in _visible(folder / name) if e.is_dir()})
-    if not classes:
+    if not classes and not words & TRAIN:
         return
     train, *others = sorted(inside, key=lambda name: (not name.lower().startswith("train"), name))
     test = next((name for name in others if name.lower().startswith("test")), others[0])
-    how = f"; give them one by one: ayatori run '{folder / train}' --test '{folder / test}'"
+    tables = [_table_of(folder / name) for name in (train, test)]
+    learned, tested = (table or folder / name for table, name in zip(tables, (train, test), strict=True))
+    how = f"give them one by one: ayatori run '{learned}' --test '{tested}'"
+    if classes:
+        shown = f"with the classes {', '.join(classes[:3])}{' ...' if len(classes) > 3 else ''} inside"
+    else:
+        shown = "without folders of classes inside"
+        how = how if all(tables) else f"give what is labelled, and say how: ayatori run '{folder / train}'"
     raise AyatoriError(
-        f"the folders in '{folder}' must be classes, however {', '.join(sorted(inside))} are parts, with the "
-        f"classes {', '.join(classes[:3])}{' ...' if len(classes) > 3 else ''} inside{how}"
+        f"the folders in '{folder}' must be classes, however {', '.join(sorted(inside))} are parts, "
+        f"{shown}; {how}"
     )
 
 
@@ -132,17 +140,23 @@ def _check_tables(folder: Path, inside: set[str]) -> None:
     """Refuse what is no folder of classes, but holds a table that names its pictures."""
     if len(inside) > 1 and not {name.lower() for name in inside} <= PARTS:
         return
+    if table := _table_of(folder):
+        raise AyatoriError(
+            f"folder '{folder}' must hold one subfolder per class, however its table "
+            f"'{table.name}' names them; give the table: ayatori run '{table}'"
+        )
+
+
+def _table_of(folder: Path) -> Path | None:
+    """The table in a folder that names the files there."""
     tables = [entry.name for entry in _visible(folder) if entry.name.lower().endswith(TABLES)]
     for name in sorted(tables, key=lambda name: (not name.lower().startswith("train"), name)):
         try:
-            named = named_pictures(open_table(folder / name), DataRecipe(), known=True)
+            if named_pictures(open_table(folder / name), DataRecipe(), known=True) is not None:
+                return folder / name
         except AyatoriError:
             continue
-        if named is not None:
-            raise AyatoriError(
-                f"folder '{folder}' must hold one subfolder per class, however its table "
-                f"'{name}' names them; give the table: ayatori run '{folder / name}'"
-            )
+    return None
 
 
 def list_test(test: str | Path | TableSource, like: Listing, recipe: DataRecipe) -> Listing:
