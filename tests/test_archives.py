@@ -21,8 +21,11 @@ from PIL import Image
 
 from ayatori.archives import existing, unpacked
 from ayatori.data import load, load_like, read_blocks
-from ayatori.recipe import DataRecipe
+from ayatori.prepare import Event
+from ayatori.recipe import DataRecipe, Recipe, change
 from ayatori.records import AyatoriError
+from ayatori.report import write_report
+from ayatori.run import resume, run
 
 
 @pytest.fixture(autouse=True)
@@ -259,6 +262,22 @@ def test_a_run_and_its_model_take_archives(
     like = ("--like", "all.zip/sample.csv", "-o", "like.csv")
     assert command(monkeypatch, "predict", "mine", "all.zip/new.csv", *like) == 0
     assert list(pd.read_csv("like.csv").columns) == ["id", "kind"]
+
+
+def test_a_run_goes_on_from_its_archive_and_its_page_names_that(tmp_path: Path, cache: Path) -> None:
+    archive = zipped(tmp_path / "all.zip", {"train.csv": frame().to_csv(index=False)})
+
+    def stop(event: Event) -> None:
+        if event.epoch is not None:
+            raise KeyboardInterrupt
+
+    recipe = change(change(Recipe(), "train", epochs=3), "explore", look=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(archive, recipe, out=tmp_path / "mine", show=stop)
+    shutil.rmtree(cache)
+    resume(tmp_path / "mine")
+    page = write_report(tmp_path / "mine").read_text(encoding="utf-8")
+    assert f"ayatori run {archive} --recipe recipe.toml" in page
 
 
 def test_pictures_that_a_table_names_may_be_in_an_archive(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def resume(path: str | Path, data: Any = None, *, y: Any = None, show: Show | No
             f"'{path}' must be an unfinished run, however it is complete; read its result.json"
         )
     facts = folder.read_json("data.json")
-    source = facts["source"]
+    source = facts.get("given") or facts["source"]
     if data is None:
         if not source or not (Path(source).exists() or archive_of(Path(source))):
             raise AyatoriError(

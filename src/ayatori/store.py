@@ -156,7 +156,11 @@ class RunFolder:
         return Checkpoint(self, f"checkpoint-{part}.safetensors" if part else "checkpoint.safetensors")
 
     def write_dataset(self, dataset: Dataset, known: int = 0) -> None:
-        """data.json: what was read; ``known``: so many rows that judge are copies of rows learned from."""
+        """data.json: what was read; ``known``: so many rows that judge are copies of rows learned from.
+
+        ``given`` is what was asked for, such as an archive, ``source`` where its rows were read.
+        """
+        before = self.read_json("data.json")
         schema = dataclasses.asdict(dataset.schema)
         counts = None
         if dataset.task == "classification":
@@ -164,6 +168,7 @@ class RunFolder:
         self.write_json(
             "data.json",
             {
+                "given": before.get("given", before["source"]),
                 "source": dataset.source,
                 "kind": dataset.schema.kind,
                 "task": dataset.task,

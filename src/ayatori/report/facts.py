@@ -346,7 +346,7 @@ def _columns(schema: Mapping[str, Any]) -> list[list[Any]]:
 def _again(
     run: Path, result: Mapping[str, Any], data: Mapping[str, Any], recipe: Mapping[str, Any]
 ) -> dict[str, Any]:
-    source = data["source"]
+    source = data.get("given") or data["source"]
     if source and (Path(source).is_absolute() or Path(source).exists()):
         command = f"ayatori run {shlex.quote(source)} --recipe recipe.toml"
     else:
