@@ -229,3 +229,28 @@ def test_a_folder_of_no_pieces_means_what_it_meant(tmp_path: Path) -> None:
     assert shards_of(tmp_path / "series") == []
     assert shards_of(tmp_path / "nothing") == []
     assert shards_of(Path("/")) == []
+
+
+def test_what_datasets_saves_to_disk_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "pets.parquet", rows_of(range(50)))
+    table = pq.read_table(tmp_path / "pets.parquet")
+    folder = tmp_path / "saved" / "train"
+    folder.mkdir(parents=True)
+    for number, part in enumerate((table[:30], table[30:])):
+        path = folder / f"data-0000{number}-of-00002.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(part, max_chunksize=7)
+    for name in ("state.json", "dataset_info.json"):
+        (folder / name).write_text("{}")
+    saved, whole = load(folder), load(tmp_path / "pets.parquet")
+    assert (saved.inputs["image"] == whole.inputs["image"]).all()
+    assert (saved.labels == whole.labels).all()
+    assert saved.classes == CLASSES
+    assert len(load(folder / "data-00001-of-00002.arrow")) == 20
+
+
+def test_a_feather_file_that_ends_like_arrow_is_left_alone(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(40.0), "kind": ["x", "y"] * 20})
+    frame.to_feather(tmp_path / "table.arrow")
+    assert shards_of(tmp_path / "table.arrow") == []
+    assert len(load(tmp_path / "table.arrow")) == 40

@@ -1,4 +1,4 @@
-"""Parquet files -> one table, and beside it the pictures and recordings that were in its columns."""
+"""Parquet and Arrow files -> one table, and beside it the pictures and recordings of its columns."""
 
 from __future__ import annotations
 
@@ -34,25 +34,24 @@ def steps_of_shards(shards: Sequence[Path], table: Path) -> Iterator[tuple[int, 
     """
     row, writer = 0, None
     try:
-        size = sum(pq.read_metadata(shard).num_rows for shard in shards)
+        size = sum(map(_rows_of, shards))
         for shard in shards:
-            files, classes = _files_in(shard), _classes_of(pq.read_schema(shard))
-            with pq.ParquetFile(shard, buffer_size=1 << 20) as opened:
-                for batch in opened.iter_batches(FEW if files else MANY):
-                    columns = {}
-                    for name, values in zip(batch.schema.names, batch.columns, strict=True):
-                        if name in files:
-                            folder = table.parent / _called(name, batch.schema.names.index(name))
-                            columns[name] = _write_files(values, folder, row)
-                        else:
-                            columns[name] = _named(values, classes[name]) if name in classes else values
-                    part = pa.table(columns)
-                    writer = writer or pq.ParquetWriter(table, part.schema)
-                    writer.write_table(part)
-                    row += len(batch)
-                    yield row, size
+            files, classes = _files_in(shard), _classes_of(_schema_of(shard))
+            for batch in _batches(shard, FEW if files else MANY):
+                columns = {}
+                for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                    if name in files:
+                        folder = table.parent / _called(name, batch.schema.names.index(name))
+                        columns[name] = _write_files(values, folder, row)
+                    else:
+                        columns[name] = _named(values, classes[name]) if name in classes else values
+                part = pa.table(columns)
+                writer = writer or pq.ParquetWriter(table, part.schema)
+                writer.write_table(part)
+                row += len(batch)
+                yield row, size
         if writer is None:  # there are no rows
-            pq.write_table(pq.read_table(shards[0], partitioning=None), table)
+            pq.write_table(_schema_of(shards[0]).empty_table(), table)
     except (pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise AyatoriError(
@@ -64,20 +63,50 @@ def steps_of_shards(shards: Sequence[Path], table: Path) -> Iterator[tuple[int, 
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a Parquet file holds files, or names of classes; False where it cannot be read."""
+    """Whether it is a stream of Arrow, or holds files or names of classes; False if it cannot be read."""
     try:
-        return bool(_classes_of(pq.read_schema(path)) or _files_in(path))
+        return _is_stream(path) or bool(_classes_of(_schema_of(path)) or _files_in(path))
     except (pa.ArrowException, OSError):
         return False  # who opens it says what is wrong
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether it is what ``datasets.save_to_disk`` writes; a file of Arrow begins otherwise, and is Feather."""
+    with path.open("rb") as file:
+        return file.read(4) == b"\xff" * 4
+
+
+def _schema_of(path: Path) -> pa.Schema:
+    if not _is_stream(path):
+        return pq.read_schema(path)
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        return stream.schema
+
+
+def _rows_of(path: Path) -> int:
+    if not _is_stream(path):
+        return pq.read_metadata(path).num_rows
+    return sum(map(len, _batches(path, MANY)))
+
+
+def _batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """At most so many rows at a time."""
+    if not _is_stream(path):
+        with pq.ParquetFile(path, buffer_size=1 << 20) as opened:
+            yield from opened.iter_batches(rows, columns=columns)
+        return
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        for whole in stream:
+            batch = whole if columns is None else whole.select(columns)
+            yield from (batch.slice(start, rows) for start in range(0, len(batch), rows))
+
+
 def _files_in(path: Path) -> list[str]:
-    """The columns of a Parquet file whose first values are pictures or recordings."""
-    names = [field.name for field in pq.read_schema(path) if _may_hold_files(field.type)]
+    """The columns whose first values are pictures or recordings."""
+    names = [field.name for field in _schema_of(path) if _may_hold_files(field.type)]
     if not names:
         return []
-    with pq.ParquetFile(path) as opened:
-        first = next(opened.iter_batches(FEW, columns=names), None)
+    first = next(_batches(path, FEW, names), None)
     if first is None:
         return []
     return [name for name in names if any(map(_ending, map(_bytes_of, first[name].to_pylist())))]

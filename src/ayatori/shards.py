@@ -8,16 +8,17 @@ from pathlib import Path
 
 from ayatori.errors import AyatoriError
 
-ENDINGS = (".parquet", ".pq")
-# train-00000-of-00002.parquet, with or without a hash behind it; part-00000.snappy.parquet; 0000.parquet
+ENDINGS = (".parquet", ".pq", ".arrow")
+# train-00000-of-00002.parquet, with or without a hash behind it; part-00000.snappy.parquet; 0000.parquet;
+# data-00000-of-00001.arrow
 PIECE = re.compile(
-    r"(?:(.*?)[-_.]?\d+-of-\d+(?:-[0-9a-f]+)?|part[-_.]?\d+.*|\d+)\.(?:parquet|pq)", re.IGNORECASE
+    r"(?:(.*?)[-_.]?\d+-of-\d+(?:-[0-9a-f]+)?|part[-_.]?\d+.*|\d+)\.(?:parquet|pq|arrow)", re.IGNORECASE
 )
 ABOUT = (".md", ".txt", ".json", ".yaml", ".crc", "")  # what stands beside the pieces of a table
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The Parquet files that a path means, if they are more than one plain table; [] if it means others.
+    """The Parquet or Arrow files that a path means, if they are more than a plain table; else [].
 
     ``data/train`` means ``data/train-00000-of-00002.parquet`` and its like, and so does ``data``, or a folder
     with nothing but that one, where there are no others.
