@@ -71,7 +71,7 @@ def is_packed(path: Path) -> bool:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether it is what ``datasets.save_to_disk`` writes; a file of Arrow begins otherwise, and is Feather."""
+    """Whether it is what ``datasets.save_to_disk`` writes; Feather, a file of Arrow, begins otherwise."""
     with path.open("rb") as file:
         return file.read(4) == b"\xff" * 4
 
