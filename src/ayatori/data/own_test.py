@@ -48,7 +48,8 @@ def part(
         return opened, None
     rest, own = (_rows_of(opened, column, values, among) for among in (False, True))
     targets = default_target(rest, recipe, set(), [])
-    labels = own.read([name for name in targets if name in own.names], ())
+    check_names(rest, targets)
+    labels = own.read(targets, ())
     if not labels.num_rows:
         raise AyatoriError(f"the test must have rows, however no row of the table{opened.called} has {words}")
     if any(name.null_count == labels.num_rows for name in labels.columns):
@@ -87,7 +88,13 @@ def _words(opened: TableSource, column: str) -> pa.ChunkedArray:
 
 
 def _as_words(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.utf8_trim_whitespace(values.cast(pa.string()))
+    try:
+        return pc.utf8_trim_whitespace(values.cast(pa.string()))
+    except pa.ArrowException:
+        raise AyatoriError(
+            "a column that says which rows are the test must hold words or numbers, however it is "
+            f"{values.type}"
+        ) from None
 
 
 def _rows_of(opened: TableSource, column: str, values: Sequence[str], among: bool) -> TableSource:
