@@ -32,11 +32,12 @@ def frame(words: tuple[str, ...] = ("train", "train", "val", "test")) -> pd.Data
         (("train", "dev"), ["dev"]),
     ],
 )
-@pytest.mark.parametrize("ending", ["csv", "parquet", "xlsx", "frame"])
+@pytest.mark.parametrize("ending", ["csv", "parquet", "xlsx", "feather", "frame"])
 def test_a_column_that_tells_parts_the_rows(tmp_path: Path, words, tested, ending: str) -> None:
     table = frame(words)
     path = tmp_path / f"table.{ending}"
     writers = {"csv": table.to_csv, "parquet": table.to_parquet, "xlsx": table.to_excel}
+    writers["feather"] = lambda path, index: table.to_feather(path)
     if ending == "frame":
         dataset = load(table, target="kind")
     else:

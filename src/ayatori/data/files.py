@@ -426,7 +426,7 @@ def _bad_csv(path: Path, error: Exception) -> AyatoriError:
         return _uneven(path, expected, got, line)
     if "UTF8" in text:
         return _not_utf8(path, "some bytes are not")
-    if "Empty CSV" in text:
+    if "Empty CSV" in text or "Could not skip" in text:
         return AyatoriError(f"'{path}' must hold rows, however it has none")
     return AyatoriError(f"'{path}' must be a CSV table, however: {text}")
 
@@ -438,10 +438,21 @@ def _uneven(path: Path, expected: str | int, got: str | int, line: str) -> Ayato
     )
 
 
+def _texts(table: pa.Table) -> dict[str, list[str]]:
+    """The first values of columns of text."""
+    head = table.slice(0, SAMPLE_ROWS)
+    names = [field.name for field in head.schema if field.type in (pa.string(), pa.large_string())]
+    return {name: [value for value in head[name].to_pylist() if value is not None] for name in names}
+
+
 def _open_frame(data: Any) -> TableSource:
     if not isinstance(data, pd.DataFrame):
         table = data if isinstance(data, pa.Table) else pa.table(data)
-        return TableSource(tuple(table.column_names), lambda columns, text: table.select(list(columns)))
+        return TableSource(
+            tuple(table.column_names),
+            lambda columns, text: table.select(list(columns)),
+            lambda: _texts(table),
+        )
     names = tuple(str(name) for name in data.columns)
     place = {name: position for position, name in enumerate(names)}
 
