@@ -19,8 +19,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from pandas.api.types import is_object_dtype
 
 from ayatori.data.csv_head import MISSING, SAMPLE_ROWS, SPACES, decimal_comma, header, numbered, separator_of
+from ayatori.data.list_columns import lists_in, lists_of, spread, widths_of
 from ayatori.data.sheet_files import read_sheets
 from ayatori.records import AyatoriError
 
@@ -82,6 +84,9 @@ class TableSource:
     stream: Callable[[Sequence[str], Collection[str], Check | None], Stream] | None = None
     notes: tuple[str, ...] = ()
     bare: int = 0  # how many columns, where no line names them
+    lists: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # those of lists, and how long these are
 
     @property
     def called(self) -> str:
@@ -99,7 +104,7 @@ def open_table(data: Any, encoding: str = "", bare: bool = False) -> TableSource
     file = isinstance(data, str | Path)
     opened = _open_file(Path(data), encoding, bare) if file else _open_frame(data)
     _check_names(opened)
-    return opened
+    return spread(opened, opened.lists) if opened.lists else opened
 
 
 def _open_file(path: Path, encoding: str, bare: bool) -> TableSource:
@@ -138,7 +143,9 @@ def _open_parquet(path: Path) -> TableSource:
             raise _not_parquet(path, error) from None
 
     try:
-        names = tuple(name for name in pq.read_schema(path).names if not name.startswith("__index_level_"))
+        schema = pq.read_schema(path)
+        names = tuple(name for name in schema.names if not name.startswith("__index_level_"))
+        lists = lists_in(path, schema)
     except (pa.ArrowException, OSError) as error:
         raise _not_parquet(path, error) from None
 
@@ -162,7 +169,7 @@ def _open_parquet(path: Path) -> TableSource:
             raise _not_parquet(path, error) from None
         return Stream(rows, _parquet_pieces(path, list(columns)))
 
-    return TableSource(names, read, sample, str(path), path.parent, stream)
+    return TableSource(names, read, sample, str(path), path.parent, stream, lists=lists)
 
 
 def _parquet_pieces(path: Path, columns: list[str]) -> Iterator[pa.Table]:
@@ -452,6 +459,7 @@ def _open_frame(data: Any) -> TableSource:
             tuple(table.column_names),
             lambda columns, text: table.select(list(columns)),
             lambda: _texts(table),
+            lists=widths_of({name: table[name][:SAMPLE_ROWS].to_pylist() for name in lists_of(table.schema)}),
         )
     names = tuple(str(name) for name in data.columns)
     place = {name: position for position, name in enumerate(names)}
@@ -464,7 +472,9 @@ def _open_frame(data: Any) -> TableSource:
         first = {name: data.iloc[:, place[name]].head(SAMPLE_ROWS).dropna().tolist() for name in names}
         return {name: words for name, words in first.items() if all(isinstance(word, str) for word in words)}
 
-    return TableSource(names, read, sample)
+    objects = {name: data.iloc[:, at].head(SAMPLE_ROWS) for name, at in place.items()}
+    lists = widths_of({name: first for name, first in objects.items() if is_object_dtype(first)})
+    return TableSource(names, read, sample, lists=lists)
 
 
 def arrow_column(values: pd.Series) -> pa.Array | pa.ChunkedArray:
