@@ -212,7 +212,7 @@ def test_columns_that_teach_nothing_are_left_out_and_named() -> None:
     frame["same"] = 7
     frame["text"] = [f"remark {row}" for row in range(60)]
     frame["PassengerId"] = np.arange(60) + 900
-    frame["list"] = [[1, 2]] * 60
+    frame["list"] = [["a", "b"]] * 60
     dataset = load(frame, recipe=DataRecipe(target="kind"))
     left = {"gone", "same", "text", "PassengerId", "list"}
     assert set(dataset.schema.ignored) == left

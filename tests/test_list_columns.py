@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ayatori.data import load, load_like, read_blocks
+from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
 
 
@@ -92,3 +93,15 @@ def test_lists_that_are_no_vectors_are_left_out_as_before(lists: list) -> None:
     dataset = load(table, target="kind")
     assert dataset.schema.numbers == ("age",)
     assert any("column 'embedding' is left out" in note for note in dataset.notes)
+
+
+def test_lists_of_labels_as_a_target_are_refused_with_what_to_do() -> None:
+    table = frame(vectors())
+    table["labels"] = [["red"], ["red", "blue"]] * 30
+    with pytest.raises(AyatoriError, match=r"'labels' holds values of type list.*; give each label a column"):
+        load(table, target="labels")
+
+
+def test_a_column_of_lists_is_left_out_by_its_name() -> None:
+    dataset = load(frame(vectors()), recipe=DataRecipe(target="kind", drop=("embedding",)))
+    assert dataset.schema.numbers == ("age",)

@@ -87,7 +87,7 @@ def test_a_value_that_is_named_parts_the_rows(tmp_path: Path) -> None:
         load(tmp_path / "table.csv", test="were=north")
     with pytest.raises(AyatoriError, match=r"column 'kin' must be in the table .* did you mean 'kind'"):
         load(tmp_path / "table.csv", target="kin", test="where=from=north")
-    table["lists"] = [[1, 2]] * 120
+    table["lists"] = [["a"]] * 120
     table.to_parquet(tmp_path / "table.parquet")
     with pytest.raises(AyatoriError, match="must hold words or numbers, however it is list"):
         load(tmp_path / "table.parquet", target="kind", test="lists=1")

@@ -53,7 +53,7 @@ class RawColumn:
     values: np.ndarray
     words: tuple[str, ...] = ()
     boolean: bool = False
-    written: str = ""  # one of the words that were read, where it may be read otherwise
+    written: str = ""  # one of the words that were read, where it may be read otherwise; the type of others
     month_first: bool = False  # in dates that are parted by slashes
 
     @property
@@ -117,7 +117,7 @@ def decode(
         return RawColumn(name, "number", _floats(ticks) / (_PER_DAY[kind.unit] / hours))
     if _is_text(kind):
         return _text(name, column, guess and not pa.types.is_dictionary(kind), amount if amounts else number)
-    return RawColumn(name, "other", np.full(len(column), np.nan))
+    return RawColumn(name, "other", np.full(len(column), np.nan), written=str(column.type))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,14 @@ def lists_in(path: Path, schema: pa.Schema) -> dict[str, int]:
     with pq.ParquetFile(path) as file:
         head = next(file.iter_batches(SAMPLE_ROWS, columns=names), None)
     return {} if head is None else widths_of(head.to_pydict())
+
+
+def drop_lists(drop: Sequence[str], widths: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of columns to leave out, with those of every place where a name is that of lists."""
+    places = (
+        (f"{name}[{place}]" for place in range(widths[name])) if name in widths else (name,) for name in drop
+    )
+    return tuple(itertools.chain.from_iterable(places))
 
 
 def spread(opened: TableSource, widths: Mapping[str, int]) -> TableSource:

@@ -17,6 +17,7 @@ from ayatori.data import arrays
 from ayatori.data.beside import check_beside, names_beside
 from ayatori.data.files import TableSource, open_table
 from ayatori.data.labelled import load_listed, read_listed_like
+from ayatori.data.list_columns import drop_lists
 from ayatori.data.listing import (
     Listing,
     list_folder,
@@ -112,6 +113,7 @@ def _load(
         )
     if is_table(data, path):
         opened, own = open_table(path or data, recipe.encoding), None
+        recipe = dataclasses.replace(recipe, drop=drop_lists(recipe.drop, opened.lists))
         if y is None:
             opened, own = part(opened, recipe, test)
         later_rows = own or test

@@ -40,7 +40,13 @@ def decide(columns: Sequence[RawColumn], task: str, log: bool = False) -> Target
         raise AyatoriError(f"`log_target` is for numbers, however the task is {task}; leave it out")
     task = "regression" if log else task
     for column in columns:
-        if column.kind == "other" or column.missing.all():
+        if column.kind == "other":
+            lists = "; give each label a column of 0 and 1" if "list" in column.written else ""
+            raise AyatoriError(
+                f"the target must hold a class or a number in each row, however column '{column.name}' holds "
+                f"values of type {column.written}{lists}"
+            )
+        if column.missing.all():
             raise AyatoriError(
                 f"the target must have values, however column '{column.name}' is missing in every row"
             )
