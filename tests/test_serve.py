@@ -292,6 +292,20 @@ def test_numbers_and_several_labels_are_answered() -> None:
         np.testing.assert_allclose(np.array(found), values, atol=1e-5)
 
 
+def test_a_column_of_lists_is_answered_as_it_was_learned() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    frame = pd.DataFrame({"vector": list(values), "y": np.where(values[:, 0] > 0, "yes", "no")})
+    model = ayatori.run(frame, dataclasses.replace(QUICK, data=DataRecipe(target="y"))).model
+    rows: list[dict[str, Any]] = [{"vector": row} for row in values[:9].tolist()]
+    apart = [{f"vector[{place}]": value for place, value in enumerate(row)} for row in values[:9].tolist()]
+    with asked(model) as client:
+        for asked_so in (rows, apart):
+            said = answered(post(client, json.dumps({"rows": asked_so}).encode()))
+            assert_says(said, model.predict_table(model.read(frame.iloc[:9])))
+        for vector in ([1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, [2.0], 3.0], [], "x", None):
+            refused(post(client, json.dumps({"rows": [{"vector": vector}]}).encode()))
+
+
 ROW = {"a": 1, "b": 2, "size in cm": 3, "flag": True, "day": "2026-01-31", "word": "x"}
 HEAD = b"a,b,size in cm,flag,day,word\n"
 RUBBISH: dict[str, tuple[int, str, bytes]] = {

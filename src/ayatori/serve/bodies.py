@@ -179,6 +179,7 @@ def _no_constant(name: str) -> None:
 def _table(rows: Sequence[Any], schema: Schema) -> pa.Table:
     """JSON objects -> an Arrow table, each value by what its column holds, whatever stands in other rows."""
     columns, others = columns_of(schema), others_of(schema)
+    rows = [_places_apart(row, columns) for row in rows]
     for at, row in enumerate(rows):
         if not isinstance(row, dict):
             raise RequestError(
@@ -191,6 +192,15 @@ def _table(rows: Sequence[Any], schema: Schema) -> pa.Table:
         if any(name is not None for name in named):
             arrays[schema.id_column] = _column(schema.id_column, "category", named)
     return pa.table(arrays)
+
+
+def _places_apart(row: Any, columns: Collection[str]) -> Any:
+    """A list of numbers, as of an embedding, fills the columns of its places."""
+    if not isinstance(row, dict):
+        return row
+    lists = [name for name, value in row.items() if isinstance(value, list) and f"{name}[0]" in columns]
+    apart = {f"{name}[{place}]": value for name in lists for place, value in enumerate(row[name])}
+    return {name: value for name, value in row.items() if name not in lists} | apart
 
 
 def _with_files(rows: Sequence[Any], schema: Schema, limits: Limits) -> Dataset:
