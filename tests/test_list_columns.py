@@ -95,10 +95,10 @@ def test_lists_that_are_no_vectors_are_left_out_as_before(lists: list) -> None:
     assert any("column 'embedding' is left out" in note for note in dataset.notes)
 
 
-def test_lists_of_labels_as_a_target_are_refused_with_what_to_do() -> None:
+def test_a_target_of_another_kind_is_refused_by_what_it_is() -> None:
     table = frame(vectors())
-    table["labels"] = [["red"], ["red", "blue"]] * 30
-    with pytest.raises(AyatoriError, match=r"'labels' holds values of type list.*; give each label a column"):
+    table["labels"] = [{"red": 1}, {"red": 2}] * 30
+    with pytest.raises(AyatoriError, match="'labels' holds values of type struct"):
         load(table, target="labels")
 
 

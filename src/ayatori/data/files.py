@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pandas.api.types import is_object_dtype
 
 from ayatori.data.csv_head import MISSING, SAMPLE_ROWS, SPACES, decimal_comma, header, numbered, separator_of
-from ayatori.data.list_columns import lists_in, lists_of, spread, widths_of
+from ayatori.data.list_columns import lists_in, lists_of, spread, tags_in, tags_of, widths_of
 from ayatori.data.sheet_files import read_sheets
 from ayatori.records import AyatoriError
 
@@ -87,6 +87,7 @@ class TableSource:
     lists: Mapping[str, int] = dataclasses.field(
         default_factory=dict
     )  # those of lists, and how long these are
+    tags: tuple[str, ...] = ()  # those of lists of other lengths, which may be labels
 
     @property
     def called(self) -> str:
@@ -145,7 +146,7 @@ def _open_parquet(path: Path) -> TableSource:
     try:
         schema = pq.read_schema(path)
         names = tuple(name for name in schema.names if not name.startswith("__index_level_"))
-        lists = lists_in(path, schema)
+        lists, tags = lists_in(path, schema), tags_of(schema)
     except (pa.ArrowException, OSError) as error:
         raise _not_parquet(path, error) from None
 
@@ -169,7 +170,7 @@ def _open_parquet(path: Path) -> TableSource:
             raise _not_parquet(path, error) from None
         return Stream(rows, _parquet_pieces(path, list(columns)))
 
-    return TableSource(names, read, sample, str(path), path.parent, stream, lists=lists)
+    return TableSource(names, read, sample, str(path), path.parent, stream, lists=lists, tags=tags)
 
 
 def _parquet_pieces(path: Path, columns: list[str]) -> Iterator[pa.Table]:
@@ -460,6 +461,7 @@ def _open_frame(data: Any) -> TableSource:
             lambda columns, text: table.select(list(columns)),
             lambda: _texts(table),
             lists=widths_of({name: table[name][:SAMPLE_ROWS].to_pylist() for name in lists_of(table.schema)}),
+            tags=tags_of(table.schema),
         )
     names = tuple(str(name) for name in data.columns)
     place = {name: position for position, name in enumerate(names)}
@@ -473,8 +475,8 @@ def _open_frame(data: Any) -> TableSource:
         return {name: words for name, words in first.items() if all(isinstance(word, str) for word in words)}
 
     objects = {name: data.iloc[:, at].head(SAMPLE_ROWS) for name, at in place.items()}
-    lists = widths_of({name: first for name, first in objects.items() if is_object_dtype(first)})
-    return TableSource(names, read, sample, lists=lists)
+    objects = {name: first for name, first in objects.items() if is_object_dtype(first)}
+    return TableSource(names, read, sample, lists=widths_of(objects), tags=tags_in(objects))
 
 
 def arrow_column(values: pd.Series) -> pa.Array | pa.ChunkedArray:

@@ -41,6 +41,29 @@ def lists_of(schema: pa.Schema) -> list[str]:
     return [field.name for field in lists if any(of(field.type.value_type) for of in numbers)]
 
 
+def tags_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The columns of lists of texts or whole numbers, by their type."""
+    kinds = (pa.types.is_list, pa.types.is_large_list)
+    lists = (field for field in schema if any(of(field.type) for of in kinds))
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)
+    return tuple(field.name for field in lists if any(of(field.type.value_type) for of in texts))
+
+
+def tags_in(head: Mapping[str, Iterable[Any]]) -> tuple[str, ...]:
+    """The columns whose first values are lists of texts or whole numbers, one of them at least not empty."""
+    found = []
+    for name, values in head.items():
+        lists = [value for value in values if value is not None and not isinstance(value, float)]
+        texts = [text for value in lists if isinstance(value, LISTS) for text in value]
+        if (
+            texts
+            and all(isinstance(value, LISTS) for value in lists)
+            and all(isinstance(t, str | int | np.integer) for t in texts)
+        ):
+            found.append(name)
+    return tuple(found)
+
+
 def lists_in(path: Path, schema: pa.Schema) -> dict[str, int]:
     """The columns of a Parquet file that are such lists."""
     if not (names := lists_of(schema)):

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ayatori.archives import unpacked
 from ayatori.data.columns import RawColumn, decode
 from ayatori.data.files import TableSource, open_table
+from ayatori.data.label_lists import labels_like
 from ayatori.data.own_test import PARTS, TRAIN
 from ayatori.data.parts import parts_of, told_by
 from ayatori.data.paths import (
@@ -171,6 +172,8 @@ def list_test(test: str | Path | TableSource, like: Listing, recipe: DataRecipe)
                 )
             return _labelled(path, recipe)
         test = open_table(path, recipe.encoding)
+    target = tuple(column.name for column in like.target or ())
+    test = labels_like(test, target)
     named = named_pictures(test, recipe, known=True)
     if named is None:
         raise AyatoriError(
@@ -180,7 +183,6 @@ def list_test(test: str | Path | TableSource, like: Listing, recipe: DataRecipe)
     if like.beside is not None:
         recipe = dataclasses.replace(recipe, beside=tuple(like.beside.column_names))
         words = [field.name for field in like.beside.schema if not pa.types.is_primitive(field.type)]
-    target = tuple(column.name for column in like.target or ())
     return list_table(test, named, recipe, target, words=words)
 
 

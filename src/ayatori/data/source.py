@@ -16,6 +16,7 @@ from ayatori.archives import archive_of, unpacked
 from ayatori.data import arrays
 from ayatori.data.beside import check_beside, names_beside
 from ayatori.data.files import TableSource, open_table
+from ayatori.data.label_lists import labels_apart, labels_like
 from ayatori.data.labelled import load_listed, read_listed_like
 from ayatori.data.list_columns import drop_lists
 from ayatori.data.listing import (
@@ -116,6 +117,7 @@ def _load(
         recipe = dataclasses.replace(recipe, drop=drop_lists(recipe.drop, opened.lists))
         if y is None:
             opened, own = part(opened, recipe, test)
+            opened, recipe = labels_apart(opened, recipe)
         later_rows = own or test
         named = named_pictures(opened, recipe) if y is None else None
         if named and named.sure:
@@ -176,9 +178,9 @@ def load_like(
         y = found.get("y") if y is None else y
         rows = arrays.read_arrays_like(found["X"], y, schema, need_target, found.get("ids"))
     elif is_table(data, path):
-        rows = read_table_like(
-            open_table(path or data, schema.encoding), schema, need_target and y is None, ids
-        )
+        opened = open_table(path or data, schema.encoding)
+        opened = labels_like(opened, schema.target, need_target) if schema.task == "multilabel" else opened
+        rows = read_table_like(opened, schema, need_target and y is None, ids)
         rows = rows if y is None else arrays.with_target(rows, y, schema)
     else:
         values, y = arrays.from_torch_dataset(data) if arrays.is_torch_dataset(data) else (data, y)
@@ -284,6 +286,7 @@ def _read_test(
     test: str | Path | TableSource, schema: Schema, recipe: DataRecipe, blind: bool = False
 ) -> Rows:
     if isinstance(test, TableSource):
+        test = labels_like(test, schema.target)
         return read_table_like(test, schema, True, groups=recipe.groups, time=recipe.time)
     path = unpacked(test)
     if path.is_dir():
@@ -293,7 +296,7 @@ def _read_test(
         return arrays.read_arrays_like(found["X"], found.get("y"), schema, True, found.get("ids"))
     if schema.kind == "series":
         return load_series_like(path, path, schema, True, groups=recipe.groups, time=recipe.time)
-    opened = open_table(path, recipe.encoding)
+    opened = labels_like(open_table(path, recipe.encoding), schema.target)
     blind = blind and not set(schema.target) & set(opened.names)
     rows = read_table_like(opened, schema, not blind, groups=recipe.groups, time=recipe.time)
     if not blind:

@@ -41,10 +41,9 @@ def decide(columns: Sequence[RawColumn], task: str, log: bool = False) -> Target
     task = "regression" if log else task
     for column in columns:
         if column.kind == "other":
-            lists = "; give each label a column of 0 and 1" if "list" in column.written else ""
             raise AyatoriError(
                 f"the target must hold a class or a number in each row, however column '{column.name}' holds "
-                f"values of type {column.written}{lists}"
+                f"values of type {column.written}"
             )
         if column.missing.all():
             raise AyatoriError(
