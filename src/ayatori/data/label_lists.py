@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -72,7 +72,7 @@ def labels_like(opened: TableSource, target: Sequence[str], strict: bool = True)
     return opened
 
 
-def _called(opened: TableSource, column: str):  # type: ignore[no-untyped-def]
+def _called(opened: TableSource, column: str) -> Callable[[str], str]:
     """How the column of a label is called: by the label, unless another column is."""
     others = set(opened.names) - {column}
     return lambda label: f"{column}: {label}" if label in others else label

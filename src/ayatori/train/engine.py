@@ -136,7 +136,8 @@ def _mode(traits: Traits, flops: float, members: int, shared: bool, machine: Mac
     call = flops / max(traits.layers, 1)
     if call > STACKED_BELOW:
         return "turns", f"a layer of one network ({call / 1e6:.0f} million operations a step) fills a core"
-    return "stacked", f"a layer of one network ({call / 1e6:.2g} million operations a step) is small"
+    many = f"{call / 1e6:.2g} million" if call >= 1e5 else f"{call:,.0f}"
+    return "stacked", f"a layer of one network ({many} operations a step) is small"
 
 
 def sentence(engine: EngineRecipe, members: int) -> str:
