@@ -647,6 +647,11 @@ def test_an_interval_of_half_of_all_is_not_said_to_promise_a_figure() -> None:
     chosen = entry("mean of 4 folds", 0.867, 0.785, 0.995, True)
     found = answer(RESULT, chosen, [], entry("majority class", 0.1, 0.0, 0.9, **gap(-0.7, -0.9, -0.5)))
     assert found["headline"] == "Yes: expect about 87 of 100 right."
+    # nor where all were right, of two groups that is
+    for low, words in ((0.012, "Yes, but how well is open: 1 to 100 of 100 right."), (0.7, "Yes: all of ")):
+        chosen = entry("mean of 4 folds", 1.0, low, 1.0, True)
+        found = answer(RESULT, chosen, [], entry("majority class", 0.1, 0.0, 0.9, **gap(-0.7, -0.9, -0.5)))
+        assert found["headline"].startswith(words)
 
 
 def test_few_groups_of_one_class_each_may_show_that_a_network_names_them() -> None:

@@ -212,12 +212,12 @@ def _headline(result: Mapping[str, Any], level: str, entry: Entry) -> str:
         return f"{begin}: it explains {percent(scores['r2']['value'], 0)} of the variance."
     share, n = scores["accuracy"]["value"], scores["accuracy"]["n"]
     what = "labels " if task == "multilabel" else ""
-    if share == 1.0:
-        return f"{begin}: all of {count(n)} {what}right."
     width = scores["accuracy"]["high"] - scores["accuracy"]["low"]
     if width > OPEN:
         low, high = (int(100 * scores["accuracy"][end]) for end in ("low", "high"))
         return f"{begin}, but how well is open: {low} to {high} of 100 {what}right."
+    if share == 1.0:
+        return f"{begin}: all of {count(n)} {what}right."
     base = 1000 if share > 0.985 and width < 0.01 else 100
     right = min(round(share * base), base - 1)
     return f"{begin}: expect about {count(right)} of {count(base)} {what}right."
