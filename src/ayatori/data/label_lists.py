@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ayatori.data.files import TableSource
+from ayatori.data.paths import is_media
 from ayatori.data.table import default_target
 from ayatori.recipe import DataRecipe
 from ayatori.records import AyatoriError
@@ -27,7 +28,8 @@ def labels_apart(opened: TableSource, recipe: DataRecipe) -> tuple[TableSource, 
     targets = (recipe.target,) if isinstance(recipe.target, str) else recipe.target
     if len(targets) > 1 or recipe.task not in ("auto", "multilabel"):
         return opened, recipe
-    name = targets[0] if any(targets) else default_target(opened, recipe, set(), [])[0]
+    files = {name for name, values in opened.sample().items() if values and all(map(is_media, values))}
+    name = targets[0] if any(targets) else default_target(opened, recipe, files, [])[0]
     if name not in opened.names or (name not in opened.tags and recipe.task != "multilabel"):
         return opened, recipe
     values = opened.read([name], [name])[name]
