@@ -65,7 +65,7 @@ LEAST_SHARED = 32  # own rows of a shared batch: with fewer, one may hold none
 # steps that repay notes (a tenth of a second) of a stack's step; of a network alone so many times as many
 NOTED_FROM, NOTED_ALONE = 20, 5
 OWN_AHEAD = 16  # steps that a stack makes before it looks up
-DRAWN_BYTES = 2**26  # up to so many, a stack's rows of an epoch are picked at once
+DRAWN_BYTES = 2**26  # up to so many of all members, a stack's rows of an epoch are picked at once
 Checkpoint = tuple[dict[int, dict], dict[str, Tensor]]  # progress of each member, tensors
 OnEpoch = Callable[[Epoch], bool | None]
 OnStep = Callable[[float], None]  # share of all steps that is done
@@ -286,7 +286,8 @@ def own_rows(stack: Stack, job: Job, batch: Batch) -> Given:
         stack.orders = np.stack([_order(one, job.stream, epoch) for one in stack.learners], axis=1)
         stack.views = views_of(job.dataset.inputs, job.recipe.seed, epoch)
         row = sum(values[:1].nbytes for values in job.dataset.inputs.values())
-        stack.drawn = _read(stack, job, stack.orders) if row * stack.orders.size <= DRAWN_BYTES else None
+        everyone = row * job.stream.steps * job.stream.size * job.plan.members
+        stack.drawn = _read(stack, job, stack.orders) if everyone <= DRAWN_BYTES else None
     rows = stack.orders[number]
     weight = None
     if stack.weighs:
