@@ -84,10 +84,9 @@ class TableSource:
     stream: Callable[[Sequence[str], Collection[str], Check | None], Stream] | None = None
     notes: tuple[str, ...] = ()
     bare: int = 0  # how many columns, where no line names them
-    lists: Mapping[str, int] = dataclasses.field(
-        default_factory=dict
-    )  # those of lists, and how long these are
-    tags: tuple[str, ...] = ()  # those of lists of other lengths, which may be labels
+    # columns of lists of numbers, and how long these are; those of other lists, which may be labels
+    lists: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
@@ -474,8 +473,10 @@ def _open_frame(data: Any) -> TableSource:
         first = {name: data.iloc[:, place[name]].head(SAMPLE_ROWS).dropna().tolist() for name in names}
         return {name: words for name, words in first.items() if all(isinstance(word, str) for word in words)}
 
-    objects = {name: data.iloc[:, at].head(SAMPLE_ROWS) for name, at in place.items()}
-    objects = {name: first for name, first in objects.items() if is_object_dtype(first)}
+    kinds = zip(names, data.dtypes, strict=True)
+    objects = {
+        name: data.iloc[:, place[name]].head(SAMPLE_ROWS) for name, kind in kinds if is_object_dtype(kind)
+    }
     return TableSource(names, read, sample, lists=widths_of(objects), tags=tags_in(objects))
 
 

@@ -55,7 +55,7 @@ def labels_like(opened: TableSource, target: Sequence[str], strict: bool = True)
 
     Raises AyatoriError where it is ``strict`` and they hold others, too.
     """
-    if set(target) <= set(opened.names):
+    if set(target) <= set(opened.names) or (len(target) < 2 and not opened.tags):
         return opened
     for name in dict.fromkeys([*opened.tags, *opened.sample()]):
         called = _called(opened, name)
